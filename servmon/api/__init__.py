@@ -1,0 +1,1 @@
+"""The admin API: aiohttp routes that translate between HTTP and the services."""

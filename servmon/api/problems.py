@@ -1,0 +1,109 @@
+"""Errors as answers: RFC 9457 problem details, and the middleware that makes them."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from servmon.errors import (
+    ConflictError,
+    InvalidInputError,
+    NotFoundError,
+    Problem,
+    ServmonError,
+    StoreUnavailableError,
+    TooSoonError,
+)
+from servmon.store.pool import AWAY
+
+_log = structlog.get_logger(__name__)
+
+STORE_RETRY_SECONDS = 5
+# Our own words where Python 3.11 still has those of the older RFC, and aiohttp's are for browsers.
+_TITLES: Mapping[int, str] = {413: "Content Too Large", 422: "Unprocessable Content"}
+_STATUS: Mapping[type[ServmonError], int] = {
+    InvalidInputError: 422,
+    NotFoundError: 404,
+    ConflictError: 409,
+    TooSoonError: 429,
+    StoreUnavailableError: 503,
+}
+_DETAILS: Mapping[int, str] = {
+    404: "there is nothing at this address; GET / lists the routes",
+    405: "this address does not take that method; the Allow header lists those it takes",
+    413: "the body has more than 1 MiB",
+}
+
+
+class RequestError(Exception):
+    """A request that cannot be served as it was sent: the ``status`` to answer and a sentence for its sender."""
+
+    def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
+        self.status = status
+        self.detail = detail
+        self.headers = headers
+        super().__init__(detail)
+
+
+def problem_response(
+    status: int, detail: str, *, errors: Iterable[Problem] = (), headers: Mapping[str, str] | None = None
+) -> web.Response:
+    """An ``application/problem+json`` answer; ``errors`` name the wrong fields."""
+    body: dict[str, Any] = {
+        "type": "about:blank",
+        "title": _TITLES.get(status) or HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+    }
+    if listed := [{"field": problem.field, "message": problem.message} for problem in errors]:
+        body["errors"] = listed
+    return web.json_response(body, status=status, content_type="application/problem+json", headers=headers)
+
+
+@web.middleware
+async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn whatever goes wrong in one request into its answer; nothing gets past it."""
+    try:
+        return await handler(request)
+    except RequestError as error:
+        return problem_response(error.status, error.detail, headers=error.headers)
+    except tuple(_STATUS) as error:
+        return _expected(error)
+    except web.HTTPException as error:
+        return _of_aiohttp(error)
+    except AWAY as error:
+        _log.warning("Postgres went away during a request", path=request.path, error=type(error).__name__)
+        return _expected(StoreUnavailableError("Postgres is away just now; servmon goes on checking, ask again soon"))
+    except Exception:  # noqa: BLE001 - one request failing must fail no other
+        request_id = secrets.token_hex(8)
+        _log.exception("request failed", request_id=request_id, method=request.method, path=request.path)
+        # Its sender learns nothing of our insides.
+        return problem_response(500, f"servmon failed to answer; its log says more under request_id {request_id}")
+
+
+def _expected(error: ServmonError) -> web.Response:
+    status = next(status for kind, status in _STATUS.items() if isinstance(error, kind))
+    if isinstance(error, InvalidInputError):
+        fields = ", ".join(dict.fromkeys(problem.field for problem in error.problems if problem.field))
+        detail = f"not acceptable: {fields}" if fields else str(error)
+        return problem_response(status, detail, errors=error.problems)
+    headers = {}
+    if isinstance(error, TooSoonError):
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    if isinstance(error, StoreUnavailableError):
+        headers["Retry-After"] = str(STORE_RETRY_SECONDS)
+    return problem_response(status, str(error), headers=headers)
+
+
+def _of_aiohttp(error: web.HTTPException) -> web.Response:
+    if error.status < HTTPStatus.BAD_REQUEST:
+        raise error
+    kept = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
+    return problem_response(error.status, _DETAILS.get(error.status, error.reason), headers=kept)

@@ -1,0 +1,119 @@
+"""How things look in JSON: the seed's field names, RFC 3339 UTC times, enum values as they are named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from functools import partial
+from typing import Any, TypeVar
+
+from aiohttp import web
+
+from servmon.clock import rfc3339
+from servmon.model import CurrentStatus, Endpoint, MaintenanceWindow, Outage, ServiceStatus
+from servmon.probes.specification import describe_endpoint
+
+T = TypeVar("T")
+
+
+def endpoint_shape(endpoint: Endpoint) -> dict[str, Any]:
+    """A service endpoint with its protocol's options beside its fields."""
+    return describe_endpoint(endpoint)
+
+
+def current_status_shape(current: CurrentStatus) -> dict[str, Any]:
+    """What is known of an endpoint now."""
+    return {
+        "endpoint_id": current.endpoint_id,
+        "status": current.status,
+        "state": current.state,
+        "since": current.since,
+        "timestamp": current.timestamp,
+        "response_time": current.response_time,
+        "error_message": current.error_message,
+        "failure_kind": current.failure_kind,
+        "consecutive_failures": current.consecutive_failures,
+        "in_maintenance": current.in_maintenance,
+        "outage_id": current.outage_id,
+    }
+
+
+def status_shape(status: ServiceStatus) -> dict[str, Any]:
+    """One stored check."""
+    return {
+        "id": status.id,
+        "endpoint_id": status.endpoint_id,
+        "status": status.status,
+        "response_time": status.response_time,
+        "timestamp": status.timestamp,
+        "attempts": status.attempts,
+        "failure_kind": status.failure_kind,
+        "error_message": status.error_message,
+        "source": status.source,
+        "observer": status.observer,
+        "phases": asdict(status.phases),
+        "details": status.details,
+        "elasticsearch_synced": status.elasticsearch_synced,
+    }
+
+
+def outage_shape(outage: Outage) -> dict[str, Any]:
+    """One outage."""
+    return {
+        "id": outage.id,
+        "endpoint_id": outage.endpoint_id,
+        "severity": outage.severity,
+        "description": outage.description,
+        "start_time": outage.start_time,
+        "declared_at": outage.declared_at,
+        "last_good_at": outage.last_good_at,
+        "resolved": outage.resolved,
+        "resolved_at": outage.resolved_at,
+        "resolution_notes": outage.resolution_notes,
+        "notification_channels": outage.notification_channels,
+        "evidence": outage.evidence,
+        "elasticsearch_synced": outage.elasticsearch_synced,
+    }
+
+
+def window_shape(window: MaintenanceWindow) -> dict[str, Any]:
+    """One maintenance window."""
+    return {
+        "id": window.id,
+        "description": window.description,
+        "start_time": window.start_time,
+        "end_time": window.end_time,
+        "endpoint_ids": window.endpoint_ids,
+        "mode": window.mode,
+        "created_by": window.created_by,
+        "created_at": window.created_at,
+        "updated_at": window.updated_at,
+    }
+
+
+def json_answer(value: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """``value`` as a JSON response."""
+    return web.json_response(value, status=status, headers=headers, dumps=_dumps)
+
+
+def page_answer(
+    rows: Sequence[T], limit: int, *, shape: Callable[[T], dict[str, Any]], cursor: Callable[[T], str]
+) -> web.Response:
+    """A list of at most ``limit`` rows; one row more tells that there is a next page."""
+    shown = rows[:limit]
+    more = len(rows) > limit
+    return json_answer({"items": [shape(row) for row in shown], "next_cursor": cursor(shown[-1]) if more else None})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return rfc3339(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form here")
+
+
+# NaN is no JSON: better a failed answer than one no client can read.
+_dumps = partial(json.dumps, default=_plain, allow_nan=False, ensure_ascii=False)

@@ -1,0 +1,162 @@
+"""One check: its attempts under one deadline, each exception turned into a finding."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import structlog
+
+from servmon.checks.settings import RETRY_PAUSE_SECONDS
+from servmon.clock import SYSTEM_CLOCK, Clock, utc
+from servmon.errors import InvalidInputError
+from servmon.model import OUR_FAILURES, CheckResult, CheckSource, Endpoint, FailureKind, Status
+from servmon.probes.base import Answer, Options, ProbeFailed, Target, failure_from
+from servmon.probes.network import Network, ProbeContext
+from servmon.probes.specification import Prepared, prepare
+
+# Less than this is no fair chance for any target.
+SHORTEST_ATTEMPT_SECONDS = 0.2
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """An endpoint and its probe, ready to be asked; made once when the endpoint is loaded."""
+
+    endpoint: Endpoint
+    prepared: Prepared
+
+    @classmethod
+    def of(cls, endpoint: Endpoint) -> Plan:
+        """The plan of ``endpoint``; one that can't be asked (its plug-in is gone, say) is UNKNOWN at every check."""
+        try:
+            return cls(endpoint, prepare(endpoint))
+        except InvalidInputError as error:
+            _log.error("endpoint cannot be checked", endpoint=endpoint.id, problem=str(error))
+            return cls(endpoint, Prepared(_Unaskable(str(error)), Target(endpoint.url, ""), Options()))
+
+
+class _Unaskable:
+    """Stands in for the probe of an endpoint whose stored definition is not valid any more."""
+
+    protocol: ClassVar[str] = ""
+    default_port: ClassVar[int | None] = None
+    options: ClassVar[type[Options]] = Options
+    takes_socket: ClassVar[bool] = False
+
+    def __init__(self, problem: str) -> None:
+        self._problem = problem
+
+    async def check(self, _target: Target, _options: Options, _context: ProbeContext) -> Answer:
+        raise ProbeFailed(FailureKind.PROBE_ERROR, self._problem)
+
+
+async def pause_before_retry() -> None:
+    """Wait between two attempts of one check."""
+    await asyncio.sleep(RETRY_PAUSE_SECONDS)
+
+
+async def ask(
+    plan: Plan,
+    network: Network,
+    *,
+    deadline: float,
+    retries: int,
+    source: CheckSource = CheckSource.SCHEDULE,
+    pause: Callable[[], Awaitable[None]] = pause_before_retry,
+    clock: Clock = SYSTEM_CLOCK,
+) -> CheckResult:
+    """Ask an endpoint once, with up to ``retries`` more attempts to the same address if it fails.
+
+    ``deadline`` (monotonic seconds) bounds all attempts together. Never raises: what goes wrong is the result.
+    """
+    context = ProbeContext(network, deadline)
+    started_at = clock.wall()
+    attempts = 0
+    while True:
+        attempts += 1
+        outcome = await _attempt(plan, context, clock)
+        if isinstance(outcome, Answer) or outcome.kind in OUR_FAILURES or attempts > retries:
+            break
+        if deadline - clock.monotonic() < RETRY_PAUSE_SECONDS + SHORTEST_ATTEMPT_SECONDS:
+            break
+        await pause()
+        if deadline - clock.monotonic() < SHORTEST_ATTEMPT_SECONDS:
+            break
+    return _result(plan.endpoint, outcome, started_at, attempts, source)
+
+
+async def ask_by_hand(endpoint: Endpoint, network: Network, *, clock: Clock = SYSTEM_CLOCK) -> CheckResult:
+    """A person's check, outside any schedule, with all its retries; whoever asked stores it."""
+    seconds = (1 + endpoint.retries) * (endpoint.timeout + RETRY_PAUSE_SECONDS)
+    return await ask(
+        Plan.of(endpoint),
+        network,
+        deadline=clock.monotonic() + seconds,
+        retries=endpoint.retries,
+        source=CheckSource.MANUAL,
+        clock=clock,
+    )
+
+
+async def _attempt(plan: Plan, context: ProbeContext, clock: Clock) -> Answer | ProbeFailed:
+    prepared = plan.prepared
+    seconds = min(plan.endpoint.timeout, context.deadline - clock.monotonic())
+    context.attempt_seconds = seconds
+    context.doing = "starting"
+    try:
+        async with asyncio.timeout(seconds) as context.attempt:
+            return await prepared.probe.check(prepared.target, prepared.options, context)
+    except ProbeFailed as failed:
+        return failed
+    except TimeoutError:
+        return ProbeFailed(FailureKind.TIMEOUT, f"no answer within {seconds:.3g} s while {context.doing}")
+    except OSError as error:
+        return failure_from(error, context.doing)
+    except Exception as error:  # noqa: BLE001 - one of the four places that may
+        # One endpoint's machinery failing must touch no other endpoint.
+        _log.exception("probe failed", endpoint=plan.endpoint.id, doing=context.doing)
+        return ProbeFailed(FailureKind.PROBE_ERROR, f"the probe itself failed: {type(error).__name__}")
+
+
+def _result(
+    endpoint: Endpoint, outcome: Answer | ProbeFailed, started_at: float, attempts: int, source: CheckSource
+) -> CheckResult:
+    if isinstance(outcome, ProbeFailed):
+        return CheckResult(
+            endpoint_id=endpoint.id,
+            endpoint_key=endpoint.key,
+            status=Status.UNKNOWN if outcome.kind in OUR_FAILURES else Status.DOWN,
+            timestamp=utc(started_at),
+            response_time=outcome.response_ms,
+            attempts=attempts,
+            failure_kind=outcome.kind,
+            error_message=outcome.message,
+            source=source,
+            phases=outcome.phases,
+            details=outcome.details,
+        )
+    degraded = outcome.degraded or _slow(endpoint, outcome.response_ms)
+    return CheckResult(
+        endpoint_id=endpoint.id,
+        endpoint_key=endpoint.key,
+        status=Status.DEGRADED if degraded else Status.UP,
+        timestamp=utc(started_at),
+        response_time=outcome.response_ms,
+        attempts=attempts,
+        error_message=degraded,
+        source=source,
+        phases=outcome.phases,
+        details=outcome.details,
+    )
+
+
+def _slow(endpoint: Endpoint, response_ms: float) -> str | None:
+    threshold = endpoint.degraded_threshold_ms
+    if threshold is None or response_ms <= threshold:
+        return None
+    return f"slow: {response_ms:.0f} ms, degraded above {threshold:g} ms"

@@ -1,0 +1,181 @@
+"""WHEN each endpoint is due: even load by hashed phase, no drift, no overlap, no burst.
+
+An endpoint's regular due times are ``phase + n × interval`` with phase = crc32(id)/2³² × interval, anchored to
+the epoch once at start and monotonic from there, so the phase survives restarts, edits and clock jumps. What is
+due within one tick starts together, because each wake-up of the process costs more than starting a check.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import math
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from servmon.clock import SYSTEM_CLOCK, Clock
+from servmon.metrics import Counters, Histogram
+
+TICK_SECONDS = 0.025
+BURST = 16
+# A new or changed endpoint is first checked within this time, spread so that 10,000 of them are no burst.
+FIRST_CHECK_WITHIN_SECONDS = 5.0
+# Later than this, the slot is lost: running it would bunch everything that a stall made late.
+LATE_SECONDS = 2.0
+# An endpoint with a long interval does not wait a whole one for a slot that a stall swallowed.
+MAKE_UP_WITHIN_SECONDS = 60.0
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """One endpoint's place in the schedule. Times are monotonic seconds.
+
+    ``due`` is when the next check starts, ``busy`` that one is waiting or under way.
+    """
+
+    endpoint_id: str
+    interval: float
+    fraction: float
+    due: float = math.inf
+    busy: bool = False
+    removed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A check that should start now: when it was due, and the next due moment, which it may not reach."""
+
+    slot: Slot
+    at: float
+    next_at: float
+
+
+class Scheduler:
+    """Knows when each endpoint is due and starts what is due in one tick, in bursts of 16.
+
+    ``start`` takes each due check and must not block; whoever runs the check calls ``done`` when it ended.
+    ``paused`` says whether an endpoint is not to be checked at all just now.
+    """
+
+    def __init__(
+        self,
+        start: Callable[[Due], None],
+        *,
+        counters: Counters,
+        lateness: Histogram,
+        paused: Callable[[str], bool] = lambda _endpoint_id: False,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._start = start
+        self._paused = paused
+        self._clock = clock
+        self._counters = counters
+        self.lateness = lateness
+        self.loop_lag = 0.0
+        self._slots: dict[str, Slot] = {}
+        self._heap: list[tuple[float, int, Slot]] = []
+        self._pushes = 0
+        self._epoch = clock.monotonic() - clock.wall()
+        self._changed = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def add(self, endpoint_id: str, interval: float, *, soon: bool) -> None:
+        """Schedule an endpoint, or change its interval. ``soon``: first check within min(interval, 5 s)."""
+        slot = self._slots.get(endpoint_id)
+        if slot is None:
+            slot = Slot(endpoint_id, interval, zlib.crc32(endpoint_id.encode()) / 2**32)
+            self._slots[endpoint_id] = slot
+        slot.interval = interval
+        now = self._clock.monotonic()
+        first = now + slot.fraction * min(interval, FIRST_CHECK_WITHIN_SECONDS)
+        self._push(slot, first if soon else self._regular_after(slot, now))
+
+    def remove(self, endpoint_id: str) -> None:
+        """Forget an endpoint; a check of it that is under way ends by itself."""
+        if slot := self._slots.pop(endpoint_id, None):
+            slot.removed = True
+
+    def ask_soon(self, endpoint_ids: Iterable[str]) -> None:
+        """Bring the next check of these forward to within min(interval, 5 s), spread."""
+        now = self._clock.monotonic()
+        for endpoint_id in endpoint_ids:
+            if slot := self._slots.get(endpoint_id):
+                self._push(slot, now + slot.fraction * min(slot.interval, FIRST_CHECK_WITHIN_SECONDS))
+
+    def done(self, slot: Slot, pace: float | None) -> None:
+        """A check ended. ``pace`` is the seconds to the next one while suspected or recovering, else ``None``."""
+        slot.busy = False
+        if slot.removed:
+            return
+        now = self._clock.monotonic()
+        if pace is not None:
+            self._push(slot, now + min(pace, slot.interval))
+
+    async def run(self) -> None:
+        """Start checks as they fall due, for ever."""
+        while True:
+            await self._start_due()
+            await self._sleep()
+
+    async def _start_due(self) -> None:
+        started = 0
+        while self._heap and self._heap[0][0] <= (now := self._clock.monotonic()):
+            due, _, slot = heapq.heappop(self._heap)
+            if slot.removed or due != slot.due:
+                continue  # it was moved since
+            if self._begin(slot, now):
+                started += 1
+                if started % BURST == 0:
+                    await asyncio.sleep(0)
+
+    def _begin(self, slot: Slot, now: float) -> bool:
+        due, late = slot.due, now - slot.due
+        next_at = self._regular_after(slot, max(due, now - LATE_SECONDS) + slot.interval / 2)
+        if late > LATE_SECONDS:
+            return self._make_up(slot, now)
+        self._push(slot, next_at)
+        if self._paused(slot.endpoint_id):
+            return False
+        if slot.busy:
+            self._counters.checks_skipped += 1
+            return False
+        slot.busy = True
+        self.lateness.observe(late)
+        self._start(Due(slot, due, next_at))
+        return True
+
+    def _make_up(self, slot: Slot, now: float) -> bool:
+        """Place a slot that a stall swallowed: soon where the interval is long, else it is skipped and counted."""
+        regular = self._regular_after(slot, now)
+        make_up = now + slot.fraction * MAKE_UP_WITHIN_SECONDS
+        if make_up >= regular:
+            self._counters.checks_skipped += 1 + int((now - slot.due) / slot.interval)
+        self._push(slot, min(make_up, regular))
+        return False
+
+    def _regular_after(self, slot: Slot, after: float) -> float:
+        origin = self._epoch + slot.fraction * slot.interval
+        return origin + (math.floor((after - origin) / slot.interval) + 1) * slot.interval
+
+    def _push(self, slot: Slot, due: float) -> None:
+        slot.due = due
+        self._pushes += 1
+        heapq.heappush(self._heap, (due, self._pushes, slot))
+        if self._heap[0][2] is slot:
+            self._changed.set()
+
+    async def _sleep(self) -> None:
+        """Until the end of the tick in which the next check is due, or until the schedule changes."""
+        self._changed.clear()
+        now = self._clock.monotonic()
+        until = math.inf
+        if self._heap:
+            until = max(math.ceil(self._heap[0][0] / TICK_SECONDS) * TICK_SECONDS, now)
+        try:
+            async with asyncio.timeout(None if until == math.inf else until - now):
+                await self._changed.wait()
+        except TimeoutError:
+            self.loop_lag = max(0.0, self._clock.monotonic() - until)

@@ -1,0 +1,142 @@
+"""The command tree. Results go to stdout, messages to stderr; each command imports only what it needs."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from servmon import __version__
+from servmon.errors import InvalidInputError, ServmonError, StartError
+
+if TYPE_CHECKING:
+    from servmon.settings import Loaded
+
+EXIT_CONFIGURATION = 2
+# Nagios plug-in API: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN. Usage errors are 3, never 2, which means DOWN.
+EXIT_USAGE_OF_CHECK = 3
+
+app = typer.Typer(name="servmon", help="Service availability monitor.", no_args_is_help=True, add_completion=True)
+config_app = typer.Typer(help="The configuration file.", no_args_is_help=True)
+db_app = typer.Typer(help="The database.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+app.add_typer(db_app, name="db")
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", "-c", help="The TOML file; without it only the environment is read.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def _root(*, version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def run(config: ConfigOption = None) -> None:
+    """Run the monitor until Ctrl-C or SIGTERM."""
+    from servmon import daemon, log
+    from servmon.settings import ConfigWatch
+
+    edits = ConfigWatch(config) if config else None  # before the file is read, so that no edit falls in between
+    loaded = _load(config)
+    settings = loaded.settings
+    try:
+        log.configure(settings.log.level, settings.log.format, settings.log.file)
+        _run_in_loop(daemon.run(loaded, edits))
+    except StartError as error:
+        _fail(str(error), EXIT_CONFIGURATION)
+    except ServmonError as error:
+        _fail(str(error), 1)
+
+
+@config_app.command("check")
+def config_check(config: ConfigOption = None) -> None:
+    """Say everything that is wrong in the configuration, or that nothing is."""
+    loaded = _load(config)
+    for warning in loaded.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    typer.echo(f"{config or 'environment'}: valid, {len(loaded.endpoints)} endpoints")
+
+
+@db_app.command("migrate")
+def db_migrate(config: ConfigOption = None) -> None:
+    """Bring the schema of the configured database up to date."""
+    from servmon.daemon import database
+    from servmon.store.migrate import migrate
+
+    loaded = _load(config)
+
+    async def work() -> list[str]:
+        async with database(loaded.settings) as (dsn, _postgres):
+            return await migrate(dsn)
+
+    try:
+        applied = asyncio.run(work())
+    except ServmonError as error:
+        _fail(str(error), 1)
+    typer.echo("\n".join(f"applied {name}" for name in applied) or "nothing to do: the schema is up to date")
+
+
+@app.command(context_settings={"allow_interspersed_args": True})
+def check(
+    target: Annotated[str, typer.Argument(help="A URL, host, host:port, tcp://, udp://, dns:// or icmp:// target.")],
+    protocol: Annotated[
+        str | None, typer.Option(help="HTTP, HTTPS, TCP, UDP, DNS or ICMP, unless the URL says.")
+    ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("--option", "-o", help="NAME=VALUE: any field or option of an endpoint.")
+    ] = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Check a target once, without a daemon or a database; exits 0 UP, 1 DEGRADED, 2 DOWN, 3 UNKNOWN."""
+    from servmon import checking
+
+    try:
+        endpoint = checking.endpoint_of(target, protocol, option or [])
+    except InvalidInputError as error:
+        for problem in error.problems:
+            typer.echo(f"servmon check: {problem}", err=True)
+        raise typer.Exit(EXIT_USAGE_OF_CHECK) from None
+    result = asyncio.run(checking.check_once(endpoint))
+    typer.echo(checking.render(endpoint, result, as_json=as_json, on_terminal=sys.stdout.isatty()))
+    raise typer.Exit(checking.EXIT_CODES[result.status])
+
+
+@app.command()
+def selftest() -> None:
+    """Start a private instance against local servers, walk an outage through its life, say what was seen."""
+    from servmon import selftest as story
+
+    raise typer.Exit(0 if asyncio.run(story.run(typer.echo)) else 1)
+
+
+def _load(config: Path | None) -> Loaded:
+    from servmon.settings import SettingsError, load
+
+    try:
+        return load(config)
+    except SettingsError as error:
+        _fail("\n".join(error.lines), EXIT_CONFIGURATION)
+
+
+def _run_in_loop(main: Coroutine[Any, Any, None]) -> None:
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(main)
+    else:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(main)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    typer.echo(message, err=True)
+    raise typer.Exit(code)

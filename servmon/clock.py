@@ -1,0 +1,44 @@
+"""The only place that reads the time, so that tests can bring their own."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Wall time to write down, monotonic time to measure with."""
+
+    def wall(self) -> float:
+        """Seconds since the epoch."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds from an arbitrary start; never jumps."""
+        ...
+
+
+class SystemClock:
+    """The machine's own clocks."""
+
+    wall = staticmethod(time.time)
+    monotonic = staticmethod(time.monotonic)
+
+
+SYSTEM_CLOCK = SystemClock()
+
+
+def utc(seconds: float) -> datetime:
+    """The aware UTC datetime of an epoch time in seconds."""
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def now(clock: Clock = SYSTEM_CLOCK) -> datetime:
+    """The present as an aware UTC datetime."""
+    return utc(clock.wall())
+
+
+def rfc3339(moment: datetime) -> str:
+    """A UTC time as people and programs read it: ``2026-11-23T15:43:49.123456Z`` (RFC 3339)."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

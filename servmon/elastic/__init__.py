@@ -1,0 +1,1 @@
+"""The mirror in Elasticsearch; it only follows Postgres and may be dead."""

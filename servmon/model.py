@@ -1,0 +1,270 @@
+"""The words of servmon: what is watched, what a check found, what that means. Frozen values, no I/O.
+
+All times are aware UTC datetimes. Durations are seconds unless the name says ``_ms``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+
+class Section(BaseModel):
+    """Base of every room's settings: unknown keys are errors, values are frozen once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class ProtocolType(StrEnum):
+    """The protocols every servmon speaks; plug-ins may add others, so an endpoint's protocol is any string."""
+
+    HTTP = "HTTP"
+    HTTPS = "HTTPS"
+    TCP = "TCP"
+    UDP = "UDP"
+    DNS = "DNS"
+    ICMP = "ICMP"
+
+
+class Status(StrEnum):
+    """What one check found out about the target."""
+
+    UP = "UP"
+    DEGRADED = "DEGRADED"
+    DOWN = "DOWN"
+    UNKNOWN = "UNKNOWN"
+
+
+AVAILABLE = frozenset({Status.UP, Status.DEGRADED})
+
+
+class State(StrEnum):
+    """What the machine holds of an endpoint after all its checks so far."""
+
+    UP = "up"
+    DEGRADED = "degraded"
+    SUSPECTED = "suspected"
+    DOWN = "down"
+    UNKNOWN = "unknown"
+
+
+class Severity(StrEnum):
+    """How bad an outage is, worst first."""
+
+    CRITICAL = "CRITICAL"
+    MAJOR = "MAJOR"
+    MINOR = "MINOR"
+    WARNING = "WARNING"
+
+
+class FailureKind(StrEnum):
+    """Why a check failed; a closed list. The last four are ours: we could not ask, so the status is UNKNOWN."""
+
+    TIMEOUT = "timeout"
+    REFUSED = "refused"
+    RESET = "reset"
+    UNREACHABLE = "unreachable"
+    DNS = "dns"
+    TLS = "tls"
+    PROTOCOL = "protocol"
+    STATUS = "status"
+    PATTERN = "pattern"
+    CONTENT = "content"
+    LOSS = "loss"
+    LOCAL = "local"
+    ISOLATED = "isolated"
+    LOOP_LAG = "loop_lag"
+    PROBE_ERROR = "probe_error"
+
+
+OUR_FAILURES = frozenset({FailureKind.LOCAL, FailureKind.ISOLATED, FailureKind.LOOP_LAG, FailureKind.PROBE_ERROR})
+
+
+class CheckSource(StrEnum):
+    """Who asked: the schedule, or a person. A manual check is stored and counts for nothing."""
+
+    SCHEDULE = "schedule"
+    MANUAL = "manual"
+
+
+class MaintenanceMode(StrEnum):
+    """What a window does: ``mute`` measures but counts no failure, ``pause`` does not check at all."""
+
+    MUTE = "mute"
+    PAUSE = "pause"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A service endpoint: what is watched, and how.
+
+    ``None`` in an override means: as the settings say. ``options`` are the protocol's own, already validated
+    and in plain JSON types; ``key`` is the number the database gave it (0 before it is stored).
+    """
+
+    id: str
+    name: str
+    url: str
+    protocol: str
+    check_interval: int = 60
+    timeout: float = 5
+    retries: int = 3
+    expected_status_code: int | None = None
+    expected_response_pattern: str | None = None
+    is_active: bool = True
+    retry_interval: int | None = None
+    detection_threshold: int | None = None
+    recovery_threshold: int | None = None
+    severity: Severity = Severity.MAJOR
+    degraded_threshold_ms: float | None = None
+    depends_on: tuple[tuple[str, ...], ...] = ()
+    tags: tuple[str, ...] = ()
+    site: str | None = None
+    options: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+    key: int = 0
+    source: str = "api"
+    revision: int = 0
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    archived_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Phases:
+    """How the answering attempt spent its time, in milliseconds; ``None`` where a phase did not happen."""
+
+    dns_ms: float | None = None
+    connect_ms: float | None = None
+    tls_ms: float | None = None
+    first_byte_ms: float | None = None
+    transfer_ms: float | None = None
+
+
+NO_PHASES = Phases()
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """The outcome of one check (1..n attempts).
+
+    ``timestamp`` is the start of the first attempt; ``response_time`` is the answering attempt's, in
+    milliseconds, ``None`` without an answer.
+    """
+
+    endpoint_id: str
+    endpoint_key: int
+    status: Status
+    timestamp: datetime
+    response_time: float | None = None
+    attempts: int = 1
+    failure_kind: FailureKind | None = None
+    error_message: str | None = None
+    source: CheckSource = CheckSource.SCHEDULE
+    phases: Phases = NO_PHASES
+    details: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StateChange:
+    """A recorded transition of one endpoint; unprocessed, it is what people are still owed."""
+
+    id: str
+    endpoint_id: str
+    old: State
+    new: State
+    reason: str
+    at: datetime
+    outage_id: str | None = None
+    evidence: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """One endpoint's time from its first failure to its recovery."""
+
+    id: str
+    endpoint_id: str
+    severity: Severity
+    description: str
+    start_time: datetime
+    declared_at: datetime
+    last_good_at: datetime | None = None
+    resolved: bool = False
+    resolved_at: datetime | None = None
+    resolution_notes: str | None = None
+    notification_channels: tuple[str, ...] = ()
+    evidence: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+    revision: int = 0
+    elasticsearch_synced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A state change with the outage it opened, raised or resolved, as that outage stands afterwards."""
+
+    change: StateChange
+    outage: Outage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MaintenanceWindow:
+    """A planned piece of work, [start_time, end_time), on one or more endpoints."""
+
+    id: str
+    description: str
+    start_time: datetime
+    end_time: datetime
+    endpoint_ids: tuple[str, ...]
+    mode: MaintenanceMode = MaintenanceMode.MUTE
+    created_by: str = ""
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceStatus:
+    """One stored check result, as the seed names it."""
+
+    id: str
+    endpoint_id: str
+    status: Status
+    timestamp: datetime
+    response_time: float | None
+    attempts: int
+    failure_kind: FailureKind | None
+    error_message: str | None
+    source: CheckSource
+    observer: str
+    phases: Phases = NO_PHASES
+    details: Mapping[str, Any] | None = None
+    elasticsearch_synced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentStatus:
+    """What is known of one endpoint now: the last check's status beside the machine's state."""
+
+    endpoint_id: str
+    status: Status = Status.UNKNOWN
+    state: State = State.UNKNOWN
+    since: datetime | None = None
+    timestamp: datetime | None = None
+    response_time: float | None = None
+    error_message: str | None = None
+    failure_kind: FailureKind | None = None
+    consecutive_failures: int = 0
+    in_maintenance: bool = False
+    outage_id: str | None = None
+
+
+# The seed's names for two of them.
+ServiceEndpoint = Endpoint
+ServiceOutage = Outage

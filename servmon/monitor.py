@@ -1,0 +1,262 @@
+"""The one join: takes each check result through detection, storage and the live view."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import structlog
+
+from servmon.checks.attempts import Plan
+from servmon.clock import SYSTEM_CLOCK, Clock, now
+from servmon.detection import machine, maintenance
+from servmon.detection.machine import EndpointState, Policy
+from servmon.metrics import Counters
+from servmon.model import (
+    CheckResult,
+    CurrentStatus,
+    Endpoint,
+    MaintenanceMode,
+    MaintenanceWindow,
+    State,
+    Status,
+    Transition,
+)
+from servmon.tasks import cancel, spawn
+
+_log = structlog.get_logger(__name__)
+
+
+class Writer(Protocol):
+    """Where results and what they caused are stored; never blocks."""
+
+    def put(self, result: CheckResult | None, transitions: Sequence[Transition]) -> None:
+        """Queue a result and its transitions to be stored together."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The settings every endpoint is judged by, where it does not override them. Intervals are seconds."""
+
+    retry_interval: int = 15
+    detection_threshold: int = 3
+    recovery_threshold: int = 2
+    verification_enabled: bool = True
+
+    def policy(self, endpoint: Endpoint) -> Policy:
+        """How ``endpoint`` is judged; its ``retry_interval`` is never above its interval."""
+        return Policy(
+            check_interval=endpoint.check_interval,
+            retry_interval=min(endpoint.retry_interval or self.retry_interval, endpoint.check_interval),
+            detection_threshold=endpoint.detection_threshold or self.detection_threshold,
+            recovery_threshold=endpoint.recovery_threshold or self.recovery_threshold,
+            severity=endpoint.severity,
+            verify=self.verification_enabled,
+        )
+
+
+@dataclass(slots=True)
+class Watched:
+    """One endpoint under watch: how it is asked, how it is judged, and what is known of it."""
+
+    plan: Plan
+    policy: Policy
+    state: EndpointState = machine.NEW
+    windows: Sequence[MaintenanceWindow] = ()
+
+
+class Monitor:
+    """Holds the state of every active endpoint and decides what each result means.
+
+    ``look_again`` makes the verifying second look at an endpoint.
+    """
+
+    def __init__(
+        self,
+        *,
+        rules: Rules,
+        writer: Writer,
+        look_again: Callable[[Plan], Awaitable[CheckResult]],
+        counters: Counters,
+        clock: Clock = SYSTEM_CLOCK,
+        plan_of: Callable[[Endpoint], Plan] = Plan.of,
+    ) -> None:
+        self.watched: dict[str, Watched] = {}
+        self._rules = rules
+        self._writer = writer
+        self._look_again = look_again
+        self._plan_of = plan_of
+        self._counters = counters
+        self._clock = clock
+        self._verifications: set[asyncio.Task[None]] = set()
+
+    def receive(self, result: CheckResult) -> None:
+        """Take one check result through detection, storage and the live view, in this order."""
+        watched = self.watched.get(result.endpoint_id)
+        if watched is None:
+            return
+        before = watched.state
+        muted = bool(watched.windows) and maintenance.mode_at(watched.windows, result.timestamp) is not None
+        watched.state, transitions = machine.step(before, result, watched.policy, muted=muted)
+        self._writer.put(result, transitions)
+        if transitions:
+            self._announce(transitions)
+        if watched.state.verifying and not before.verifying:
+            self._verify(watched)
+
+    # What the runner asks of each endpoint before and after a check.
+
+    def plan(self, endpoint_id: str) -> Plan | None:
+        """What to ask ``endpoint_id``, or ``None`` if nobody watches it any more."""
+        watched = self.watched.get(endpoint_id)
+        return watched.plan if watched else None
+
+    def is_healthy(self, endpoint_id: str) -> bool:
+        """Whether the endpoint is UP."""
+        watched = self.watched.get(endpoint_id)
+        return watched is not None and watched.state.state is State.UP
+
+    def in_series(self, endpoint_id: str) -> bool:
+        """Whether failures are being counted: then a check is one attempt."""
+        watched = self.watched.get(endpoint_id)
+        return watched is not None and watched.state.in_series
+
+    def pace(self, endpoint_id: str) -> float | None:
+        """Seconds to the next check while suspected or recovering, else ``None``."""
+        watched = self.watched.get(endpoint_id)
+        return watched.policy.retry_interval if watched and watched.state.wants_retry_pace else None
+
+    def is_paused(self, endpoint_id: str) -> bool:
+        """Whether a window says not to check the endpoint at all just now."""
+        watched = self.watched.get(endpoint_id)
+        if watched is None or not watched.windows:
+            return False
+        return maintenance.mode_at(watched.windows, now(self._clock)) is MaintenanceMode.PAUSE
+
+    # What is watched, and what others changed about it.
+
+    def watch(self, endpoint: Endpoint, state: EndpointState | None = None) -> None:
+        """Watch ``endpoint`` from now on, or as it has become.
+
+        Its state is ``state`` if given, else what it was; a changed url or protocol is another question, so its
+        runs start anew.
+        """
+        known = self.watched.get(endpoint.id)
+        if state is None and known is not None and _asks_the_same(known.plan.endpoint, endpoint):
+            state = known.state
+        self.watched[endpoint.id] = Watched(
+            plan=self._plan_of(endpoint),
+            policy=self._rules.policy(endpoint),
+            state=state or machine.NEW,
+            windows=known.windows if known else (),
+        )
+
+    def forget(self, endpoint_id: str) -> None:
+        """Watch ``endpoint_id`` no longer."""
+        self.watched.pop(endpoint_id, None)
+
+    def change_rules(self, rules: Rules) -> None:
+        """Judge every endpoint by new settings; what is counted so far stays."""
+        self._rules = rules
+        for watched in self.watched.values():
+            watched.policy = rules.policy(watched.plan.endpoint)
+
+    def set_windows(self, windows: maintenance.WindowsByEndpoint) -> None:
+        """Replace the maintenance windows of all endpoints."""
+        for endpoint_id, watched in self.watched.items():
+            watched.windows = windows.get(endpoint_id, ())
+
+    def open_outage_ids(self) -> dict[str, str]:
+        """The endpoint of each open outage, by the outage's id."""
+        outages = ((endpoint_id, watched.state.outage) for endpoint_id, watched in self.watched.items())
+        return {outage.id: endpoint_id for endpoint_id, outage in outages if outage}
+
+    def outage_closed(self, endpoint_id: str, outage_id: str) -> None:
+        """Somebody else resolved the outage in Postgres: a person, or a change of the endpoint."""
+        watched = self.watched.get(endpoint_id)
+        if watched and watched.state.outage and watched.state.outage.id == outage_id:
+            watched.state = machine.closed_elsewhere(watched.state)
+            _log.info("outage closed", endpoint=endpoint_id, outage=outage_id)
+
+    # The live view.
+
+    def current(self, endpoint_id: str) -> CurrentStatus | None:
+        """What is known of an endpoint now, or ``None`` if it is not watched."""
+        watched = self.watched.get(endpoint_id)
+        return self._current(watched) if watched else None
+
+    def statuses(self) -> Iterator[CurrentStatus]:
+        """What is known of every active endpoint now."""
+        return map(self._current, self.watched.values())
+
+    async def stop(self) -> None:
+        """Give up verifications under way; after a restart they are made again."""
+        await cancel(*self._verifications)
+
+    def resume(self) -> None:
+        """After the states were rebuilt: make the verifications that were under way."""
+        for watched in self.watched.values():
+            if watched.state.verifying:
+                self._verify(watched)
+
+    def _current(self, watched: Watched) -> CurrentStatus:
+        state, last = watched.state, watched.state.last
+        in_maintenance = bool(watched.windows) and maintenance.mode_at(watched.windows, now(self._clock)) is not None
+        return CurrentStatus(
+            endpoint_id=watched.plan.endpoint.id,
+            status=last.status if last else Status.UNKNOWN,
+            state=state.state,
+            since=state.since,
+            timestamp=last.timestamp if last else None,
+            response_time=last.response_time if last else None,
+            error_message=last.error_message if last else None,
+            failure_kind=last.failure_kind if last else None,
+            consecutive_failures=state.failures,
+            in_maintenance=in_maintenance,
+            outage_id=state.outage.id if state.outage else None,
+        )
+
+    def _verify(self, watched: Watched) -> None:
+        task = spawn(self._verified(watched), name=f"verify {watched.plan.endpoint.id}")
+        self._verifications.add(task)
+        task.add_done_callback(self._verifications.discard)
+
+    async def _verified(self, watched: Watched) -> None:
+        second_look = await self._look_again(watched.plan)
+        if self.watched.get(watched.plan.endpoint.id) is not watched:
+            return  # changed or gone meanwhile: its runs start anew
+        if maintenance.mode_at(watched.windows, now(self._clock)) is not None:
+            watched.state = machine.verification_void(watched.state, watched.policy)
+            return
+        watched.state, transitions = machine.verified(watched.state, second_look, watched.policy)
+        self._writer.put(None, transitions)
+        self._announce(transitions)
+
+    def _announce(self, transitions: Sequence[Transition]) -> None:
+        for transition in transitions:
+            change, outage = transition.change, transition.outage
+            _log.info(
+                "state changed", endpoint=change.endpoint_id, old=change.old, new=change.new, reason=change.reason
+            )
+            if outage is None:
+                self._counters.verifications_refuted += change.old is change.new
+            elif outage.resolved:
+                self._counters.outages_resolved += 1
+                _log.info("outage resolved", endpoint=outage.endpoint_id, outage=outage.id)
+            else:
+                self._counters.outages_declared += 1
+                _log.warning(
+                    "outage declared", endpoint=outage.endpoint_id, outage=outage.id, description=outage.description
+                )
+
+
+def _asks_the_same(one: Endpoint, other: Endpoint) -> bool:
+    return (one.url, one.protocol) == (other.url, other.protocol)
+
+
+def as_stored(endpoint: Endpoint) -> Endpoint:
+    """``endpoint`` without what the database alone changes, to tell whether anything else did."""
+    return replace(endpoint, revision=0, updated_at=None)

@@ -1,0 +1,19 @@
+"""HOW one protocol is asked: one file per protocol, which owns its options."""
+
+from __future__ import annotations
+
+from servmon.probes.base import Probe
+from servmon.probes.dns import DnsProbe
+from servmon.probes.http import HttpProbe, HttpsProbe
+from servmon.probes.icmp import IcmpProbe
+from servmon.probes.tcp import TcpProbe
+from servmon.probes.udp import UdpProbe
+
+PROBES: tuple[Probe, ...] = (HttpProbe(), HttpsProbe(), TcpProbe(), UdpProbe(), DnsProbe(), IcmpProbe())
+
+_BY_PROTOCOL = {probe.protocol: probe for probe in PROBES}
+
+
+def find_probe(protocol: str) -> Probe | None:
+    """The probe that asks ``protocol``, in capitals or not; ``None`` where there is no such protocol."""
+    return _BY_PROTOCOL.get(protocol.upper())

@@ -1,0 +1,63 @@
+"""How hosts and ports are written: names in their ASCII form, addresses in their shortest one."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import AddressValueError, IPv4Address, IPv6Address
+
+_MAX_NAME_LENGTH = 253
+_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+_ZONE = re.compile(r"[A-Za-z0-9._-]{1,32}")
+
+
+def parse_host(text: str) -> str:
+    """A host name in its ASCII form, or an address in its shortest one. Raises ``ValueError`` with a sentence."""
+    if ":" in text:
+        return _parse_ipv6(text)
+    name = _in_ascii(text)
+    labels = name.removesuffix(".").split(".")
+    # Some resolvers read 127.1, 0x7f.1 and 010.0.0.1 as addresses, each in its own way: none of them is a name.
+    if _NUMBER.fullmatch(labels[-1]):
+        return _parse_ipv4(text)
+    if len(name) > _MAX_NAME_LENGTH or not all(map(_LABEL.fullmatch, labels)):
+        raise ValueError(f"{text!r} is not a host name: letters, digits, - and _ between dots, 63 at most, would be")
+    return name
+
+
+def is_address(host: str) -> bool:
+    """Whether a host as ``parse_host`` returns it is an IP address, for which nobody need be asked."""
+    return ":" in host or host.rpartition(".")[2].isdecimal()
+
+
+def host_and_port(host: str, port: int) -> str:
+    """A host and port as people write them, IPv6 addresses in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _in_ascii(text: str) -> str:
+    name = text.lower()
+    if name.isascii():
+        return name
+    try:
+        return name.encode("idna").decode("ascii")
+    except UnicodeError as error:
+        raise ValueError(f"{text!r} is not a host name") from error
+
+
+def _parse_ipv4(text: str) -> str:
+    try:
+        return str(IPv4Address(text))
+    except AddressValueError as error:
+        raise ValueError(f"{text!r} is not an IPv4 address; four numbers up to 255, as 192.0.2.1, would be") from error
+
+
+def _parse_ipv6(text: str) -> str:
+    address, percent, zone = text.replace("%25", "%").partition("%")
+    try:
+        shortest = str(IPv6Address(address))
+    except AddressValueError as error:
+        raise ValueError(f"{text!r} is not an IPv6 address; 2001:db8::1 would be") from error
+    if percent and not _ZONE.fullmatch(zone):
+        raise ValueError(f"{zone!r} is not the name of a network interface, as eth0 would be")
+    return shortest + percent + zone

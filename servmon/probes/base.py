@@ -1,0 +1,129 @@
+"""What a probe is: code that asks one protocol once and says what it learned."""
+
+from __future__ import annotations
+
+import errno
+import re
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from servmon.model import NO_PHASES, FailureKind, Phases
+
+if TYPE_CHECKING:
+    from servmon.probes.network import ProbeContext
+
+MESSAGE_LIMIT = 500
+
+_KINDS: Mapping[int, FailureKind] = {
+    errno.ECONNREFUSED: FailureKind.REFUSED,
+    errno.ECONNRESET: FailureKind.RESET,
+    errno.ECONNABORTED: FailureKind.RESET,
+    errno.EPIPE: FailureKind.RESET,
+    errno.EHOSTUNREACH: FailureKind.UNREACHABLE,
+    errno.ENETUNREACH: FailureKind.UNREACHABLE,
+    errno.EHOSTDOWN: FailureKind.UNREACHABLE,
+    errno.ETIMEDOUT: FailureKind.TIMEOUT,
+}
+_WORDS: Mapping[FailureKind, str] = {
+    FailureKind.REFUSED: "connection refused",
+    FailureKind.RESET: "connection reset",
+    FailureKind.UNREACHABLE: "unreachable",
+    FailureKind.TIMEOUT: "timed out",
+}
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+class Options(BaseModel):
+    """Base of a protocol's own options; they stand flat beside an endpoint's fields and never bear a field's name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where one endpoint points and what it must answer; parsed once when the endpoint is loaded, never per check.
+
+    ``port`` is ``None`` for protocols without ports; ``path`` is what followed the authority in the URL
+    (``/name?type=A``), ``""`` where nothing did.
+    """
+
+    url: str
+    host: str
+    port: int | None = None
+    path: str = ""
+    expected_status_code: int | None = None
+    pattern: re.Pattern[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a successful attempt learned. ``degraded`` says in words why UP is too much praise, if it is."""
+
+    response_ms: float
+    phases: Phases = NO_PHASES
+    details: Mapping[str, Any] | None = None
+    degraded: str | None = None
+
+
+class ProbeFailed(Exception):  # noqa: N818 - it is a finding about the target, not an error of ours
+    """The target did not do what was expected. ``response_ms`` is set where it answered all the same."""
+
+    def __init__(
+        self,
+        kind: FailureKind,
+        message: str,
+        *,
+        response_ms: float | None = None,
+        phases: Phases = NO_PHASES,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.kind = kind
+        self.message = safe_text(message)
+        self.response_ms = response_ms
+        self.phases = phases
+        self.details = details
+        super().__init__(self.message)
+
+
+class Probe(Protocol):
+    """One protocol. Knows nothing of retries, timeouts, state or storage; the runner cuts it off at the deadline.
+
+    ``takes_socket`` says whether each check opens a socket of its own, so that the global cap counts it.
+    An ``OSError`` may escape: the runner turns it into words with ``failure_from``. A probe may also have
+    ``validate(target, options)``, called when an endpoint is made, which raises ``InvalidInputError`` for what no
+    single value can show (two options that exclude each other).
+    """
+
+    protocol: ClassVar[str]
+    default_port: ClassVar[int | None]
+    options: ClassVar[type[Options]]
+    takes_socket: ClassVar[bool]
+
+    async def check(self, target: Target, options: Any, context: ProbeContext) -> Answer:
+        """Ask once. Returns what was learned or raises ``ProbeFailed``."""
+        ...
+
+
+def safe_text(text: str, limit: int = MESSAGE_LIMIT) -> str:
+    """``text`` with control characters escaped and cut at ``limit`` characters: banners are a stranger's data."""
+    shown = _CONTROL.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def failure_from(error: OSError, doing: str) -> ProbeFailed:
+    """The finding that an operating system error stands for, with what was being done when it came."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return ProbeFailed(FailureKind.TLS, f"certificate not accepted: {error.verify_message}")
+    if isinstance(error, ssl.SSLError):
+        return ProbeFailed(FailureKind.TLS, f"TLS failed while {doing}: {error.reason or error}")
+    kind = _KINDS.get(error.errno or 0)
+    if kind is None and isinstance(error, ConnectionError):
+        kind = FailureKind.RESET  # asyncio raises some of them without a number
+    if kind is None:
+        # What is left (EMFILE, ENOBUFS, EACCES, EADDRNOTAVAIL …) is this machine's fault, not the target's.
+        return ProbeFailed(FailureKind.LOCAL, f"this machine could not go on while {doing}: {error.strerror or error}")
+    return ProbeFailed(kind, f"{_WORDS[kind]} while {doing}")

@@ -1,0 +1,117 @@
+"""ICMP: does the host answer pings, how fast, and how many of them?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from statistics import fmean, median
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from servmon.clock import SYSTEM_CLOCK
+from servmon.model import NO_PHASES, FailureKind, Phases
+from servmon.probes.base import Answer, Options, ProbeFailed, Target
+from servmon.probes.icmp_engine import Series
+from servmon.probes.icmp_packet import COOKIE_SIZE, MAX_PAYLOAD
+from servmon.probes.network import ProbeContext
+
+# Kept back from an attempt's time, so that the verdict is ours and in words before the runner cuts us off.
+_MARGIN_SECONDS = 0.02
+
+
+class IcmpOptions(Options):
+    """How many packets a check sends, of what kind, and how much loss is too much."""
+
+    packets: int = Field(default=5, ge=1, le=20)
+    packet_interval_ms: int = Field(default=200, ge=1, le=10_000)
+    payload_size: int = Field(default=56, ge=COOKIE_SIZE, le=MAX_PAYLOAD)
+    ttl: int | None = Field(default=None, ge=1, le=255)
+    degraded_loss_percent: float = Field(default=20, ge=0, le=100)
+    max_loss_percent: float = Field(default=100, ge=0, le=100)
+
+
+class IcmpProbe:
+    """Send a few echo requests and judge the share that is answered.
+
+    ``response_ms`` is the median round trip of the answered packets, so that one straggler does not count as slowness.
+    """
+
+    protocol: ClassVar[str] = "ICMP"
+    default_port: ClassVar[int | None] = None
+    options: ClassVar[type[Options]] = IcmpOptions
+    takes_socket: ClassVar[bool] = False
+
+    async def check(self, target: Target, options: IcmpOptions, context: ProbeContext) -> Answer:
+        """Ping once with all packets. Raises ``ProbeFailed`` for total or too much loss and for unreachable hosts."""
+        give_up_at = SYSTEM_CLOCK.monotonic() + context.attempt_seconds - _MARGIN_SECONDS
+        address = await context.resolve(target.host)
+        context.doing = f"waiting for echo replies from {address}"
+        patience = max(give_up_at - SYSTEM_CLOCK.monotonic(), 0.0)
+        series = await context.network.icmp.ask(
+            address,
+            packets=options.packets,
+            interval=spacing(options.packets, options.packet_interval_ms / 1000, patience),
+            patience=patience,
+            payload_size=options.payload_size,
+            ttl=options.ttl,
+        )
+        return judge(series, options, patience, NO_PHASES if context.dns_ms is None else Phases(dns_ms=context.dns_ms))
+
+
+def spacing(packets: int, interval: float, patience: float) -> float:
+    """Seconds between packets: as wished, but all are sent in half the time, so that the last can be answered too."""
+    return interval if packets == 1 else min(interval, patience / 2 / (packets - 1))
+
+
+def judge(series: Series, options: IcmpOptions, patience: float, phases: Phases) -> Answer:
+    """What the fates of the packets mean."""
+    details = _details(series)
+    if not series.rtts_ms:
+        raise _no_answer(series, patience, phases, details)
+    # What was never sent, or sent too late to be answered, is not lost.
+    lost = 0 if series.rushed else series.sent - len(series.rtts_ms)
+    percent = 100 * lost / series.sent
+    words = f"{lost} of {series.sent} packets lost"
+    response_ms = median(series.rtts_ms)
+    if percent > options.max_loss_percent:
+        raise ProbeFailed(FailureKind.LOSS, words, response_ms=response_ms, phases=phases, details=details)
+    return Answer(response_ms, phases, details, words if percent > options.degraded_loss_percent else None)
+
+
+def _no_answer(series: Series, patience: float, phases: Phases, details: Mapping[str, Any]) -> ProbeFailed:
+    if series.failure is not None:
+        return ProbeFailed(series.failure.kind, series.failure.message, phases=phases, details=details)
+    if series.rushed:
+        message = f"this machine was too busy to send its packets to {series.to.host} in time"
+        return ProbeFailed(FailureKind.LOCAL, message, phases=phases, details=details)
+    what = "the packet" if series.sent == 1 else f"none of {series.sent} packets"
+    answered = "was not answered" if series.sent == 1 else "was answered"
+    message = f"{what} to {series.to.host} {answered} within {patience:.1f} s"
+    return ProbeFailed(FailureKind.LOSS, message, phases=phases, details=details)
+
+
+def _details(series: Series) -> dict[str, Any]:
+    """Round trips and loss; with a single packet the response time says it all."""
+    if series.packets == 1:
+        return {"address": series.to.host}
+    rtts = series.rtts_ms
+    details: dict[str, Any] = {
+        "address": series.to.host,
+        "packets_sent": series.sent,
+        "packets_received": len(rtts),
+        "loss_percent": round(100 * (1 - len(rtts) / max(series.sent, 1)), 1),
+    }
+    if rtts:
+        details |= {
+            "rtt_min_ms": round(min(rtts), 3),
+            "rtt_avg_ms": round(fmean(rtts), 3),
+            "rtt_median_ms": round(median(rtts), 3),
+            "rtt_max_ms": round(max(rtts), 3),
+        }
+        # By how much one round trip differs from the next, on average.
+        if len(rtts) > 1:
+            details["jitter_ms"] = round(fmean(abs(late - early) for early, late in pairwise(rtts)), 3)
+        if series.ttl_heard is not None:
+            details["ttl"] = series.ttl_heard
+    return details

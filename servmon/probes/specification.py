@@ -1,0 +1,351 @@
+"""What an endpoint may say: its fields with its protocol's options beside them, from any source, checked once."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import re
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+
+from servmon.errors import InvalidInputError, Problem
+from servmon.model import EMPTY, Endpoint, Severity
+from servmon.probes import PROBES, find_probe
+from servmon.probes.base import Options, Probe, Target, safe_text
+from servmon.probes.sentences import not_of_type, sentences_of
+from servmon.probes.target import parse_target
+
+LONGEST_INTERVAL_SECONDS = 31 * 86_400
+LONGEST_TIMEOUT_SECONDS = 300
+MASK = "***"
+
+# Words that stand where an id would in the API's routes.
+RESERVED_IDS = frozenset({"status", "summary", "active", "bulk", "dependencies", "check", "events"})
+READ_ONLY_FIELDS = frozenset({"key", "source", "revision", "created_at", "updated_at", "archived_at", "in_maintenance"})
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_ANSWERS_WITH_STATUS = frozenset({"HTTP", "HTTPS"})
+_ANSWERS_WITHOUT_TEXT = frozenset({"TCP", "ICMP"})
+_MAX_DEPTH = 8
+
+
+def _checked_id(value: str) -> str:
+    if not _ID.fullmatch(value):
+        raise ValueError(
+            "must be 1 to 128 letters, digits, dots, underscores or hyphens, the first a letter or digit"
+            " ([A-Za-z0-9][A-Za-z0-9._-]{0,127})"
+        )
+    if value in RESERVED_IDS:
+        raise ValueError(f"{value!r} is a word of the API's routes ({', '.join(sorted(RESERVED_IDS))}); take another")
+    return value
+
+
+def _checked_line(value: str) -> str:
+    if not value.strip() or _CONTROL.search(value):
+        raise ValueError("must hold a visible character, and no control characters or line ends")
+    return value
+
+
+def _checked_pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"is not a regular expression: {error}") from error
+    return value
+
+
+def _not_empty(group: tuple[str, ...]) -> tuple[str, ...]:
+    if not group:
+        raise ValueError("is an empty group; it needs the id of at least one endpoint")
+    return group
+
+
+def _in_capitals(value: Any) -> Any:
+    return value.upper() if isinstance(value, str) else value
+
+
+def _in_groups(value: Any) -> Any:
+    """``["a", ["b", "c"]]`` means a and (b or c)."""
+    if not isinstance(value, list):
+        return value
+    return tuple(
+        (group,) if isinstance(group, str) else tuple(group) if isinstance(group, list) else group for group in value
+    )
+
+
+Id = Annotated[str, AfterValidator(_checked_id)]
+Line = Annotated[str, Field(max_length=200), AfterValidator(_checked_line)]
+Group = Annotated[tuple[Id, ...], AfterValidator(_not_empty)]
+Groups = Annotated[tuple[Group, ...], BeforeValidator(_in_groups)]
+
+
+class EndpointFields(BaseModel):
+    """Every field of an endpoint that people set, whatever its protocol. ``None`` and missing mean the same."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    id: Id | None = None
+    name: Line | None = None
+    url: str
+    protocol: str | None = None
+    check_interval: int | None = Field(None, ge=1, le=LONGEST_INTERVAL_SECONDS)
+    timeout: float | None = Field(None, gt=0, le=LONGEST_TIMEOUT_SECONDS)
+    retries: int | None = Field(None, ge=0, le=20)
+    expected_status_code: int | None = Field(None, ge=100, le=599)
+    expected_response_pattern: Annotated[str, Field(max_length=2000), AfterValidator(_checked_pattern)] | None = None
+    is_active: bool = True
+    retry_interval: int | None = Field(None, ge=1, le=LONGEST_INTERVAL_SECONDS)
+    detection_threshold: int | None = Field(None, ge=1, le=1000)
+    recovery_threshold: int | None = Field(None, ge=1, le=1000)
+    severity: Annotated[Severity, BeforeValidator(_in_capitals)] = Severity.MAJOR
+    degraded_threshold_ms: float | None = Field(None, gt=0)
+    depends_on: Groups = ()
+    tags: tuple[Line, ...] = ()
+    site: Line | None = None
+
+
+_FIELDS = frozenset(EndpointFields.model_fields)
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointDefaults:
+    """What stands in for timing an endpoint leaves out; seconds. The settings' values, or the seed's."""
+
+    check_interval: int = 60
+    timeout: float = 5
+    retries: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An endpoint ready to be asked: all that can be parsed beforehand is."""
+
+    probe: Probe
+    target: Target
+    options: Options
+
+
+def parse_endpoint(
+    given: Mapping[str, Any], defaults: EndpointDefaults, *, source: str = "api", ignore_read_only: bool = False
+) -> Endpoint:
+    """The endpoint that flat fields, options beside them, describe; ``null`` means not given.
+
+    Raises ``InvalidInputError`` naming every wrong field at once. ``ignore_read_only`` passes over what only servmon
+    sets (``created_at`` …), so that an answer of the API can be sent back to it.
+    """
+    problems: list[Problem] = []
+    plain = _plain_fields(given, READ_ONLY_FIELDS if ignore_read_only else frozenset(), problems)
+    checked = _checked_fields(plain, problems)
+    probe, target = _find_target(plain, problems)
+    _find_unknown(plain, probe, problems)
+    if probe is not None:
+        _find_meaningless(plain, probe, problems)
+        own = {n: value for n, value in plain.items() if n in probe.options.model_fields and value is not None}
+        options = _checked_options(probe.options, own, problems)
+        if checked is not None and options is not None and target is not None and not problems:
+            endpoint = _endpoint(checked, probe.protocol, own, defaults, source)
+            _validate(probe, _complete(target, endpoint), options, problems)
+            if not problems:
+                return endpoint
+    raise InvalidInputError(problems)
+
+
+def describe_endpoint(endpoint: Endpoint) -> dict[str, Any]:
+    """An endpoint as flat fields with its options beside them; secret options read ``"***"``."""
+    described = {field.name: getattr(endpoint, field.name) for field in fields(endpoint) if field.name != "options"}
+    described["depends_on"] = [list(group) for group in endpoint.depends_on]
+    described["tags"] = list(endpoint.tags)
+    probe = find_probe(endpoint.protocol)
+    secret = _secrets(probe.options) if probe else endpoint.options.keys()
+    return described | {name: MASK if name in secret else value for name, value in endpoint.options.items()}
+
+
+def prepare(endpoint: Endpoint) -> Prepared:
+    """All that a check of ``endpoint`` needs. Raises ``InvalidInputError`` where it cannot be asked (any more)."""
+    problems: list[Problem] = []
+    protocol, target = parse_target(endpoint.url, endpoint.protocol)
+    probe = find_probe(protocol)
+    if probe is None:
+        raise InvalidInputError.of("protocol", f"{protocol} is not known here")
+    options = _checked_options(probe.options, endpoint.options, problems)
+    if options is None:
+        raise InvalidInputError(problems)
+    return Prepared(probe, _complete(target, endpoint), options)
+
+
+def _complete(target: Target, endpoint: Endpoint) -> Target:
+    pattern = endpoint.expected_response_pattern
+    if pattern is None and endpoint.expected_status_code is None:
+        return target
+    return Target(
+        target.url,
+        target.host,
+        target.port,
+        target.path,
+        endpoint.expected_status_code,
+        None if pattern is None else re.compile(pattern),
+    )
+
+
+def _plain_fields(given: Mapping[str, Any], ignored: frozenset[str], problems: list[Problem]) -> dict[str, Any]:
+    plain: dict[str, Any] = {}
+    for name, value in given.items():
+        if name in ignored or (value is None and name in _FIELDS):
+            continue
+        if name in READ_ONLY_FIELDS:
+            plain[name] = None
+            continue
+        try:
+            plain[name] = _plain(value)
+        except ValueError as error:
+            problems.append(Problem(safe_text(str(name)), str(error)))
+    return plain
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    """A copy of ``value`` in JSON's own types. Raises ``ValueError`` for what neither JSON nor Postgres can hold."""
+    kind = type(value)
+    if kind is int or kind is bool or value is None:
+        return value
+    if isinstance(value, str):
+        if "\0" in value or (not value.isascii() and _SURROGATE.search(value)):
+            raise ValueError("holds a NUL or half a character, which no text may")
+        return str(value)
+    if kind is float:
+        if not math.isfinite(value):
+            raise ValueError(f"must be a number, and {value} is none")
+        return value
+    if depth < _MAX_DEPTH and isinstance(value, list | tuple):
+        return [_plain(part, depth + 1) for part in value]
+    if depth < _MAX_DEPTH and isinstance(value, Mapping):
+        return {_plain(str(key)): _plain(part, depth + 1) for key, part in value.items()}
+    raise ValueError("must be text, a number, true or false, or a list or table of these")
+
+
+def _checked_fields(plain: Mapping[str, Any], problems: list[Problem]) -> EndpointFields | None:
+    text = json.dumps({name: value for name, value in plain.items() if name in _FIELDS})
+    try:
+        # JSON's strict mode: no "5" for 5 and no true for 1, yet a list where we keep a tuple.
+        return EndpointFields.model_validate_json(text)
+    except ValidationError as error:
+        problems.extend(sentences_of(error))
+        return None
+
+
+def _checked_options(model: type[Options], own: Mapping[str, Any], problems: list[Problem]) -> Options | None:
+    try:
+        options = _options(model, json.dumps(dict(own), sort_keys=True))
+    except ValidationError as error:
+        problems.extend(sentences_of(error, _secrets(model)))
+        return None
+    guessed = [name for name, value in own.items() if _is_guess(value, getattr(options, name))]
+    problems.extend(Problem(name, not_of_type(getattr(options, name), own[name])) for name in guessed)
+    return None if guessed else options
+
+
+@lru_cache(maxsize=4096)
+def _options(model: type[Options], text: str) -> Options:
+    """Thousands of endpoints have the same options, mostly none: one object serves them all."""
+    return model.model_validate_json(text)
+
+
+def _is_guess(given: Any, understood: Any) -> bool:
+    """Whether pydantic took "5" or true for a number, or 1 for true.
+
+    Its strict mode would not, but refuses the lists that options' own validators hand on for tuples.
+    """
+    if isinstance(understood, bool | int | float):
+        return type(given) is not type(understood) and not (type(given) is int and type(understood) is float)
+    if isinstance(understood, list | tuple) and isinstance(given, list):
+        return any(map(_is_guess, given, understood))
+    return False
+
+
+def _find_target(plain: Mapping[str, Any], problems: list[Problem]) -> tuple[Probe | None, Target | None]:
+    """The probe is told even where the url is wrong, since its options can be judged all the same."""
+    url, protocol = plain.get("url"), plain.get("protocol")
+    told = find_probe(protocol) if isinstance(protocol, str) else None
+    if not isinstance(url, str) or not isinstance(protocol, str | None):
+        return told, None
+    try:
+        name, target = parse_target(url, protocol)
+    except InvalidInputError as error:
+        problems.extend(error.problems)
+        return told, None
+    return find_probe(name), target
+
+
+def _find_unknown(plain: Iterable[str], probe: Probe | None, problems: list[Problem]) -> None:
+    # Without a protocol nobody can say whose option a name is.
+    own = {name for one in ((probe,) if probe else PROBES) for name in one.options.model_fields}
+    for name in plain:
+        if name in _FIELDS or name in own:
+            continue
+        if name in READ_ONLY_FIELDS:
+            problems.append(Problem(name, "is set by servmon alone; leave it out"))
+            continue
+        near = difflib.get_close_matches(name, [*_FIELDS, *own], n=1)
+        sentence = f"is no field of an endpoint{f' and no option of {probe.protocol}' if probe else ''}"
+        problems.append(Problem(safe_text(name), f"{sentence}; did you mean {near[0]}?" if near else sentence))
+
+
+def _find_meaningless(plain: Mapping[str, Any], probe: Probe, problems: list[Problem]) -> None:
+    """An expectation that is never looked at would make people feel safe without reason."""
+    if "expected_status_code" in plain and probe.protocol not in _ANSWERS_WITH_STATUS:
+        problems.append(
+            Problem("expected_status_code", f"means nothing to {probe.protocol}; only HTTP answers have one")
+        )
+    if "expected_response_pattern" in plain and probe.protocol in _ANSWERS_WITHOUT_TEXT:
+        problems.append(Problem("expected_response_pattern", f"means nothing to {probe.protocol}, which reads no text"))
+
+
+def _validate(probe: Probe, target: Target, options: Options, problems: list[Problem]) -> None:
+    """What a probe refuses beyond single values, such as two options that exclude each other."""
+    validate = getattr(probe, "validate", None)
+    if validate is not None:
+        try:
+            validate(target, options)
+        except InvalidInputError as error:
+            problems.extend(error.problems)
+
+
+def _endpoint(
+    checked: EndpointFields, protocol: str, options: dict[str, Any], defaults: EndpointDefaults, source: str
+) -> Endpoint:
+    endpoint_id = checked.id or str(uuid.uuid4())
+    return Endpoint(
+        id=endpoint_id,
+        name=checked.name or endpoint_id,
+        url=checked.url,
+        protocol=protocol,
+        check_interval=defaults.check_interval if checked.check_interval is None else checked.check_interval,
+        timeout=defaults.timeout if checked.timeout is None else checked.timeout,
+        retries=defaults.retries if checked.retries is None else checked.retries,
+        expected_status_code=checked.expected_status_code,
+        expected_response_pattern=checked.expected_response_pattern,
+        is_active=checked.is_active,
+        retry_interval=checked.retry_interval,
+        detection_threshold=checked.detection_threshold,
+        recovery_threshold=checked.recovery_threshold,
+        severity=checked.severity,
+        degraded_threshold_ms=checked.degraded_threshold_ms,
+        depends_on=checked.depends_on,
+        tags=checked.tags,
+        site=checked.site,
+        options=options or EMPTY,
+        source=source,
+    )
+
+
+@lru_cache
+def _secrets(model: type[Options]) -> frozenset[str]:
+    kinds = (SecretStr, SecretStr | None)
+    return frozenset(name for name, field in model.model_fields.items() if field.annotation in kinds)

@@ -1,0 +1,150 @@
+"""Service endpoints and what checks found out about them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from servmon.checks.attempts import ask_by_hand
+from servmon.clock import now
+from servmon.errors import ConflictError
+from servmon.model import CheckResult, CurrentStatus, Endpoint, ServiceStatus
+from servmon.probes.network import Network
+from servmon.probes.specification import describe_endpoint, parse_endpoint
+from servmon.services.connection import Connection
+from servmon.services.identity import known_endpoint_id
+from servmon.services.live import LiveView, live_summary, refresh, stored_status, stored_summary
+from servmon.store import endpoints, statuses
+
+PROVISIONED = "config:"
+
+
+class AvailabilityService:
+    """Manages service endpoints and their checks.
+
+    ``live`` is the memory of the daemon this runs in; without it answers come from the database alone.
+    All methods raise ``StoreUnavailableError`` where Postgres cannot be reached.
+    """
+
+    def __init__(self, connection: Connection, live: LiveView | None = None) -> None:
+        self._connection = connection
+        self._db = connection.pool
+        self._live = live
+
+    async def create_endpoint(self, fields: Mapping[str, Any]) -> Endpoint:
+        """Store a new endpoint; a running daemon checks it within seconds.
+
+        ``fields`` are an endpoint's, with its protocol's options beside them; what is missing is as the settings
+        say, a missing ``id`` is made up. Raises ``InvalidInputError`` naming every wrong field, ``ConflictError``
+        where the id is taken. The id of a deleted endpoint is free again, and its history comes back with it.
+        """
+        endpoint = parse_endpoint(fields, self._connection.defaults, source="api", ignore_read_only=True)
+        stored = await endpoints.insert(self._db, endpoint)
+        await refresh(self._live)
+        return stored
+
+    async def get_endpoint(self, endpoint_id: str) -> Endpoint:
+        """One endpoint; raises ``NotFoundError`` where there is none, or no longer."""
+        return await endpoints.get(self._db, known_endpoint_id(endpoint_id))
+
+    async def list_endpoints(self, *, limit: int = 100, after: str | None = None) -> list[Endpoint]:
+        """At most ``limit`` endpoints by id, from the first one after the id ``after``."""
+        return await endpoints.get_page(self._db, after=after, limit=limit)
+
+    async def update_endpoint(self, endpoint_id: str, changes: Mapping[str, Any]) -> Endpoint:
+        """Change the given fields of an endpoint and leave the others as they are.
+
+        Another url or protocol, or ``is_active`` false, resolves its open outage; another protocol's options start
+        from their defaults. Raises ``InvalidInputError``, ``NotFoundError``, and ``ConflictError`` for an endpoint
+        that comes from the configuration file.
+        """
+        before = await self._changeable(endpoint_id)
+        described = describe_endpoint(before)
+        fields = {name: value for name, value in described.items() if name not in before.options}
+        same_protocol = str(changes.get("protocol") or before.protocol).upper() == before.protocol
+        options = before.options if same_protocol else {}
+        return await self._store_change(before, {**fields, **options, **changes})
+
+    async def replace_endpoint(self, endpoint_id: str, fields: Mapping[str, Any]) -> Endpoint:
+        """Give an endpoint exactly these fields: what is missing is as for a new one, read-only ones are ignored.
+
+        Raises as ``update_endpoint`` does.
+        """
+        return await self._store_change(await self._changeable(endpoint_id), fields)
+
+    async def delete_endpoint(self, endpoint_id: str) -> None:
+        """Stop watching an endpoint and resolve its open outage; its history and outages stay readable.
+
+        Raises ``NotFoundError``, and ``ConflictError`` for an endpoint that comes from the configuration file.
+        """
+        endpoint = await self._changeable(endpoint_id)
+        await endpoints.archive(self._db, endpoint.id)
+        await refresh(self._live)
+
+    async def check_endpoint(self, endpoint_id: str) -> ServiceStatus:
+        """Check an endpoint now, store what was found and return it; takes as long as the target takes to answer.
+
+        Counts for no outage. Raises ``NotFoundError``, and ``TooSoonError`` within a second of the last such check.
+        """
+        endpoint = await self.get_endpoint(endpoint_id)
+        self._connection.manual_checks.admit(endpoint.id)
+        if self._live is not None:
+            return await self._store_result(await self._live.check(endpoint))
+        async with Network(self._connection.clock) as network:
+            return await self.check_through(network, endpoint)
+
+    async def check_through(self, network: Network, endpoint: Endpoint) -> ServiceStatus:
+        """Check ``endpoint`` now over ``network``, store what was found and return it."""
+        return await self._store_result(await ask_by_hand(endpoint, network, clock=self._connection.clock))
+
+    async def get_current_status(self, endpoint_id: str) -> CurrentStatus:
+        """What is known of an endpoint now; never checked is UNKNOWN with no timestamp. Raises ``NotFoundError``."""
+        known = self._live.current(endpoint_id) if self._live is not None else None
+        return known or await stored_status(self._connection, await self.get_endpoint(endpoint_id))
+
+    async def get_status_history(
+        self, endpoint_id: str, *, limit: int = 100, before: datetime | None = None
+    ) -> list[ServiceStatus]:
+        """At most ``limit`` stored checks of an endpoint, newest first, all from before the time ``before``.
+
+        Those of a deleted endpoint can be read too. Raises ``NotFoundError`` where there never was one.
+        """
+        endpoint_id = known_endpoint_id(endpoint_id)
+        rows = await statuses.history(self._db, endpoint_id, limit=limit, before=before)
+        if not rows:
+            await self.get_endpoint(endpoint_id)
+        return rows
+
+    async def get_status_summary(self) -> dict[str, int]:
+        """How many active endpoints are ``up``, ``down``, ``degraded`` and ``unknown`` by their last check.
+
+        ``total`` is the sum of the four; ``in_maintenance`` and ``active_outages`` overlap with them.
+        """
+        if self._live is not None:
+            return live_summary(self._live)
+        return await stored_summary(self._connection, now(self._connection.clock))
+
+    async def _changeable(self, endpoint_id: str) -> Endpoint:
+        endpoint = await self.get_endpoint(endpoint_id)
+        if endpoint.source.startswith(PROVISIONED):
+            instance = endpoint.source.removeprefix(PROVISIONED)
+            raise ConflictError(
+                f"{endpoint.id} comes from the configuration file (instance {instance}); change it there"
+            )
+        return endpoint
+
+    async def _store_change(self, before: Endpoint, fields: Mapping[str, Any]) -> Endpoint:
+        wanted = parse_endpoint(
+            {**fields, "id": before.id}, self._connection.defaults, source=before.source, ignore_read_only=True
+        )
+        after = await endpoints.update(self._db, wanted)
+        await refresh(self._live)
+        return after
+
+    async def _store_result(self, result: CheckResult) -> ServiceStatus:
+        await statuses.insert_manual(self._db, result, self._connection.observer)
+        # Read back, so that it looks here as it does in the history: rounded, and with the observer's name.
+        just_after = result.timestamp + timedelta(microseconds=1)
+        (stored,) = await statuses.history(self._db, result.endpoint_id, limit=1, before=just_after)
+        return stored

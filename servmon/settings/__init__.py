@@ -1,0 +1,326 @@
+"""Composes the rooms' own settings from one TOML file and the environment; the only reader of either."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import tomllib
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from difflib import get_close_matches
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from servmon.alerts.settings import AlertSection, ChannelSection
+from servmon.api.settings import ApiSection
+from servmon.checks.settings import ServiceSection
+from servmon.detection.settings import OutageSection
+from servmon.elastic.settings import ElasticsearchSection
+from servmon.model import Endpoint, Section
+from servmon.settings.endpoint_tables import read_endpoints
+from servmon.settings.environment import KnownVariables, known_variables, slips
+from servmon.settings.findings import Findings, SettingsError
+from servmon.settings.toml_positions import Keys
+from servmon.settings.written_values import adapt_section, holds
+from servmon.store.settings import CleanupSection, DatabaseSection
+
+__all__ = ["ConfigWatch", "Loaded", "Settings", "SettingsError", "default_data_dir", "load", "load_beside"]
+
+WATCH_SECONDS = 2.0
+
+
+def default_data_dir(environ: Mapping[str, str] | None = None) -> Path:
+    """Where servmon keeps its files: systemd's state directory, root's, or the user's (XDG base directories)."""
+    environ = _environ(environ)
+    if first := environ.get("STATE_DIRECTORY", "").split(":")[0]:
+        return Path(first)
+    if os.geteuid() == 0:
+        return Path("/var/lib/servmon")
+    state = environ.get("XDG_STATE_HOME", "")
+    try:
+        # The XDG specification has relative paths ignored.
+        return (Path(state) if state.startswith("/") else _home(environ) / ".local/state") / "servmon"
+    except RuntimeError:  # a user without a home, as in many containers
+        return Path("/var/lib/servmon")
+
+
+def _home(environ: Mapping[str, str]) -> Path:
+    home = environ.get("HOME", "")
+    return Path(home) if home.startswith("/") else Path.home()
+
+
+class ServmonSection(Section):
+    """``[servmon]``: the instance itself. ``instance`` tells apart daemons that share one database."""
+
+    data_dir: Path = Field(default_factory=default_data_dir)
+    instance: str = Field("main", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    public_url: str | None = None
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_url(cls, url: str | None) -> str | None:
+        if url is not None and not re.fullmatch(r"https?://[^\s/]\S*", url):
+            raise ValueError('must be a URL such as "https://servmon.example"')
+        return url
+
+
+class LogSection(Section):
+    """``[log]``: ``format`` auto is readable on a terminal and JSON lines elsewhere; ``file`` gets them as well."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "console", "json"] = "auto"
+    file: Path | None = None
+
+    @field_validator("level", "format", mode="before")
+    @classmethod
+    def _ignores_case(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value
+
+
+class Settings(BaseSettings):
+    """All settings but the endpoints. Built by hand it reads no environment: only ``load`` does."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid", frozen=True, env_nested_delimiter="_", env_nested_max_split=1, enable_decoding=False
+    )
+
+    servmon: ServmonSection = Field(default_factory=ServmonSection)
+    database: DatabaseSection = DatabaseSection()
+    service: ServiceSection = ServiceSection()
+    outage: OutageSection = OutageSection()
+    alert: AlertSection = AlertSection()
+    channels: dict[str, ChannelSection] = Field(default_factory=dict)
+    elasticsearch: ElasticsearchSection = ElasticsearchSection()
+    cleanup: CleanupSection = CleanupSection()
+    api: ApiSection = ApiSection()
+    log: LogSection = LogSection()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what is passed in; ``load`` passes the environment's values among the file's."""
+        del settings_cls, env_settings, dotenv_settings, file_secret_settings
+        return (init_settings,)
+
+
+_SECTIONS: Mapping[str, type[Section]] = {
+    name: field.annotation
+    for name, field in Settings.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+}
+_VARIABLES = known_variables(Settings)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A configuration that can be used, and what is doubtful in it. ``path`` is ``None`` where no file was read."""
+
+    settings: Settings
+    endpoints: tuple[Endpoint, ...]
+    warnings: tuple[str, ...]
+    path: Path | None
+
+
+def load(path: Path | None, environ: Mapping[str, str] | None = None) -> Loaded:
+    """Read the file at ``path`` (``None``: only the environment); blocks for as long as the file is big.
+
+    Raises ``SettingsError`` with every problem in the file and the environment at once.
+    """
+    environ = _environ(environ)
+    findings = Findings(path, _text(path) if path is not None else "")
+    tables = _parse(findings)
+    endpoint_tables = tables.pop("endpoints", [])
+    settings = _build(tables, environ, findings)
+    usable = settings if settings is not None else Settings()
+    source = f"config:{usable.servmon.instance}"
+    endpoints = read_endpoints(endpoint_tables, usable.service, source, findings)
+    if settings is not None:
+        written = "notification_channels" in settings.alert.model_fields_set
+        _check_channels(settings, findings, written=written)
+    for name, sentence in slips(_VARIABLES, environ):
+        findings.warn_of_variable(name, sentence)
+    findings.stop_if_wrong()
+    return Loaded(usable, endpoints, findings.warnings, path)
+
+
+async def load_beside(path: Path | None) -> Loaded:
+    """``load`` in a process of its own: for a long file it takes seconds, and no check has to wait for it."""
+    process = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+    try:
+        return await asyncio.get_running_loop().run_in_executor(process, load, path)
+    finally:
+        process.shutdown(wait=False)
+
+
+def _environ(given: Mapping[str, str] | None) -> Mapping[str, str]:
+    return os.environ if given is None else given  # noqa: TID251 - this module is the one that may
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise SettingsError([f"{path}: cannot be read: {error.strerror or error}"]) from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise SettingsError([f"{path}:{line}: is not UTF-8 text, as TOML has to be"]) from None
+
+
+def _parse(findings: Findings) -> dict[str, Any]:
+    try:
+        return tomllib.loads(findings.text)
+    except tomllib.TOMLDecodeError as error:
+        place = re.search(r" \(at line (\d+), column (\d+)\)$", str(error))
+        line = place[1] if place else findings.text.count("\n") + 1
+        what = str(error)[: place.start()] if place else str(error)
+        column = f" (column {place[2]})" if place else ""
+        raise SettingsError([f"{findings.path}:{line}: not valid TOML: {what}{column}"]) from None
+    except RecursionError:
+        raise SettingsError([f"{findings.path}: not valid TOML: values are nested too deep"]) from None
+
+
+def _build(tables: dict[str, Any], environ: Mapping[str, str], findings: Findings) -> Settings | None:
+    """The settings of file and environment together, the environment's winning; ``None`` where any is wrong."""
+    variables = KnownVariables(Settings, _VARIABLES, environ).read()
+    findings.variables = {place: name for name, place in _VARIABLES.items() if place[1] in variables.get(place[0], {})}
+    values = {name: table for name, table in tables.items() if name in Settings.model_fields}
+    sound = True
+    for name in tables.keys() - values.keys():
+        findings.problem((name,), _unknown_key((name,)))
+        sound = False
+    for name, model in _SECTIONS.items():
+        table = tables.get(name, {})
+        if isinstance(table, dict):
+            values[name] = {**table, **variables.get(name, {})}
+            sound &= adapt_section(name, model, values[name], environ, findings)
+    if isinstance(values["servmon"], dict):
+        values["servmon"].setdefault("data_dir", default_data_dir(environ))
+    try:
+        settings = Settings(**values)
+    except ValidationError as error:
+        for detail in error.errors(include_url=False):
+            findings.problem(detail["loc"], _sentence(detail))
+        return None
+    return settings if sound else None
+
+
+def _check_channels(settings: Settings, findings: Findings, *, written: bool) -> None:
+    place: Keys = ("alert", "notification_channels")
+    for name in settings.alert.notification_channels:
+        if name in settings.channels:
+            continue
+        if written:
+            findings.problem(
+                place, f'there is no channel "{name}": add a table [channels.{name}] or leave the name out'
+            )
+        else:
+            sentence = f'NOBODY WILL BE TOLD of outages: the default channel "{name}" has no [channels.{name}]'
+            findings.warn(place, f"{sentence}; add it, or set notification_channels = [] if that is meant")
+
+
+_SENTENCES: Mapping[str, str] = {
+    "missing": "missing, and required",
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "int_parsing_size": "must be a whole number of ordinary size",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+    "string_type": "must be text in quotes",
+    "string_too_short": "must not be empty",
+    "string_pattern_mismatch": "must be letters, digits and . _ - (at most 64, a letter or digit first)",
+    "path_type": "must be a path in quotes",
+    "tuple_type": "must be a list",
+    "model_type": "must be a table",
+    "dict_type": "must be tables",
+    "literal_error": "must be one of {expected}",
+    "greater_than_equal": "must be at least {ge}",
+    "greater_than": "must be more than {gt}",
+    "less_than_equal": "must be at most {le}",
+    "value_error": "{error}",
+}
+
+
+def _sentence(detail: ErrorDetails) -> str:
+    """A pydantic finding in words for the person who wrote the file; shows a value only where it is a plain one."""
+    if detail["type"] == "extra_forbidden":
+        return _unknown_key(detail["loc"])
+    text = _SENTENCES.get(detail["type"], detail["msg"]).format(**detail.get("ctx", {}))
+    section, *keys = detail["loc"]
+    model = _SECTIONS.get(str(section))
+    field = model.model_fields.get(str(keys[0])) if model is not None and keys else None
+    if field is None or holds(field, SecretStr) or not isinstance(detail["input"], (str, int, float)):
+        return text
+    return f"{text}, not {json.dumps(detail['input'], ensure_ascii=False)[:60]}"
+
+
+def _unknown_key(place: Keys) -> str:
+    if len(place) > 1:
+        fields = _SECTIONS[str(place[0])].model_fields
+        known = [*fields, *(key + end for key in fields if holds(fields[key], SecretStr) for end in ("_file", "_env"))]
+    else:
+        known = [*Settings.model_fields, "endpoints"]
+    close = get_close_matches(str(place[-1]), known, n=1)
+    if close:
+        return f"unknown key; was {close[0]} meant?"
+    return f"unknown key; known here are {', '.join(sorted(known))}"
+
+
+class ConfigWatch:
+    """Notices that the configuration file has been changed, and has stayed so for one interval.
+
+    Create it before the file is loaded. It looks at the file itself (modification time, inode, size), so it sees
+    edits in place, atomic renames, switched symbolic links and bind mounts; a removed file is no change until it
+    is back. ``sleep`` waits the given seconds.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        interval: float = WATCH_SECONDS,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._path = path
+        self._interval = interval
+        self._sleep = sleep
+        self._known = self._look()
+        self._settling: tuple[int, ...] | None = None
+
+    async def changed(self) -> None:
+        """Return once the file has changed and settled."""
+        while not self.poll():
+            await self._sleep(self._interval)
+
+    def poll(self) -> bool:
+        """Look once; true where a change is now the same as at the last look, and only once for each change."""
+        seen = self._look()
+        settled = seen is not None and seen == self._settling
+        self._settling = seen if seen != self._known else None
+        if settled:
+            self._known, self._settling = seen, None
+        return settled
+
+    def _look(self) -> tuple[int, ...] | None:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_dev, found.st_ino, found.st_size

@@ -1,0 +1,135 @@
+"""The ``[[endpoints]]`` of a configuration file, each by itself and then all together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from servmon.checks.settings import DEADLINE_SHARE, RETRY_PAUSE_SECONDS, ServiceSection, attempts_that_fit
+from servmon.errors import InvalidInputError
+from servmon.model import Endpoint
+from servmon.probes.specification import EndpointDefaults, parse_endpoint
+from servmon.settings.findings import Findings
+from servmon.settings.toml_positions import Keys
+
+_TIMING = ("check_interval", "timeout", "retries")
+
+
+def read_endpoints(tables: Any, service: ServiceSection, source: str, findings: Findings) -> tuple[Endpoint, ...]:
+    """Every endpoint of the file; what is wrong with one, or between them, goes to ``findings``."""
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        findings.problem(("endpoints",), "must be tables: write [[endpoints]], in double brackets, above each endpoint")
+        return ()
+    defaults = EndpointDefaults(service.check_interval, service.check_timeout, service.check_retries)
+    _warn_of_defaults(service, findings)
+    read = [(number, _read(number, table, defaults, source, findings)) for number, table in enumerate(tables)]
+    placed = [(number, endpoint) for number, endpoint in read if endpoint is not None]
+    for number, endpoint in placed:
+        if endpoint.is_active and any(key in tables[number] for key in _TIMING):
+            _warn_of_timing(number, endpoint, findings)
+    _find_duplicates(tables, findings)
+    known = {table["id"] for table in tables if isinstance(table.get("id"), str)}
+    _find_unknown_parents(placed, known, findings)
+    _find_cycles(placed, findings)
+    return tuple(endpoint for _, endpoint in placed)
+
+
+def _name(number: int, table: Mapping[str, Any]) -> str:
+    return f"endpoints[{table['id'] if isinstance(table.get('id'), str) else f'#{number + 1}'}]"
+
+
+def _read(
+    number: int, table: dict[str, Any], defaults: EndpointDefaults, source: str, findings: Findings
+) -> Endpoint | None:
+    if "id" not in table:
+        findings.problem(
+            ("endpoints", number, "id"),
+            'missing: an endpoint in the file needs an id that stays, such as id = "web-1"',
+            label=f"{_name(number, table)}.id",
+        )
+    try:
+        return parse_endpoint(table, defaults, source=source)
+    except InvalidInputError as error:
+        for problem in error.problems:
+            keys = ("endpoints", number, *_path(problem.field))
+            findings.problem(keys, problem.message, label=f"{_name(number, table)}.{problem.field}".rstrip("."))
+    return None
+
+
+def _path(field: str) -> Keys:
+    return tuple(int(part) if part.isdecimal() else part for part in field.split(".") if part)
+
+
+def _misfit(interval: float, timeout: float, retries: int) -> str | None:
+    wanted, fitting = 1 + retries, attempts_that_fit(interval, timeout)
+    if fitting >= wanted:
+        return None
+    needed = wanted * timeout + retries * RETRY_PAUSE_SECONDS
+    room = f"a check of {interval:g} s interval has {DEADLINE_SHARE * interval:g} s"
+    counted = f"{fitting} of {wanted} attempts fit" if fitting else f"not even 1 of {wanted} attempts fits"
+    return f"{counted}: they need {needed:g} s, {room}; lower the timeout or the retries, or raise the interval"
+
+
+def _warn_of_defaults(service: ServiceSection, findings: Findings) -> None:
+    if sentence := _misfit(service.check_interval, service.check_timeout, service.check_retries):
+        findings.warn(("service",), sentence)
+
+
+def _warn_of_timing(number: int, endpoint: Endpoint, findings: Findings) -> None:
+    if sentence := _misfit(endpoint.check_interval, endpoint.timeout, endpoint.retries):
+        findings.warn(("endpoints", number), sentence, label=f"endpoints[{endpoint.id}]")
+
+
+def _find_duplicates(tables: Sequence[Mapping[str, Any]], findings: Findings) -> None:
+    first: dict[str, int] = {}
+    for number, table in enumerate(tables):
+        if not isinstance(name := table.get("id"), str):
+            continue
+        if name in first:
+            line = findings.line(("endpoints", first[name], "id"))
+            sentence = f"is already the id of the endpoint in line {line}; every endpoint needs its own"
+            findings.problem(("endpoints", number, "id"), sentence, label=f"{_name(number, table)}.id")
+        else:
+            first[name] = number
+
+
+def _find_unknown_parents(placed: Sequence[tuple[int, Endpoint]], known: set[str], findings: Findings) -> None:
+    for number, endpoint in placed:
+        for parent in dict.fromkeys(_parents(endpoint)):
+            if parent not in known:
+                sentence = f'"{parent}" is the id of no endpoint in this file'
+                findings.problem(
+                    ("endpoints", number, "depends_on"), sentence, label=f"endpoints[{endpoint.id}].depends_on"
+                )
+
+
+def _parents(endpoint: Endpoint) -> Iterator[str]:
+    return (parent for group in endpoint.depends_on for parent in group)
+
+
+def _find_cycles(placed: Sequence[tuple[int, Endpoint]], findings: Findings) -> None:
+    """Depth first without recursion, every endpoint and dependency once: a chain may be thousands long."""
+    numbers = {endpoint.id: number for number, endpoint in placed}
+    parents = {endpoint.id: tuple(_parents(endpoint)) for _, endpoint in placed if endpoint.depends_on}
+    done: set[str] = set()
+    for start, above in parents.items():
+        path = {start: iter(above)} if start not in done else {}
+        while path:
+            child = next(reversed(path))
+            parent = next(path[child], None)
+            if parent is None:
+                done.add(child)
+                del path[child]
+            elif parent in path:
+                _report_cycle(parent, list(path), numbers, findings)
+            elif parent not in done:
+                path[parent] = iter(parents.get(parent, ()))
+
+
+def _report_cycle(parent: str, path: list[str], numbers: Mapping[str, int], findings: Findings) -> None:
+    cycle = [*path[path.index(parent) :], parent]
+    shown = cycle if len(cycle) <= 12 else [*cycle[:6], "…", *cycle[-5:]]
+    sentence = f"goes round in a circle: {' → '.join(shown)}; no endpoint can depend on itself"
+    findings.problem(
+        ("endpoints", numbers[path[-1]], "depends_on"), sentence, label=f"endpoints[{path[-1]}].depends_on"
+    )

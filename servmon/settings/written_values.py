@@ -1,0 +1,103 @@
+"""What a person may write for a setting, turned into what its section holds: lists, paths, secrets kept elsewhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_origin
+
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+
+from servmon.model import Section
+from servmon.settings.findings import Findings
+
+
+def adapt_section(
+    name: str, model: type[Section], values: dict[str, Any], environ: Mapping[str, str], findings: Findings
+) -> bool:
+    """Turn what a person may write into what the section holds: secrets kept elsewhere, lists as text, paths.
+
+    What cannot be is reported and left out, so that pydantic does not report it a second time.
+    """
+    sound = True
+    for key, field in model.model_fields.items():
+        place = (name, key)
+        folder = findings.path.parent if findings.path is not None and place not in findings.variables else None
+        try:
+            if holds(field, SecretStr):
+                _fetch_secret(key, values, folder or Path(), environ, from_variable=place in findings.variables)
+            if key in values:
+                values[key] = _adapt(field, values[key], folder)
+        except ValueError as error:
+            findings.problem(place, str(error))
+            values.pop(key, None)
+            sound = False
+    return sound
+
+
+def holds(field: FieldInfo, kind: type) -> bool:
+    """Whether a setting is of this type, be it optional or not."""
+    return field.annotation == kind or field.annotation == kind | None
+
+
+def _adapt(field: FieldInfo, value: Any, folder: Path | None) -> Any:
+    if isinstance(value, bool) and field.annotation is not bool:
+        raise ValueError(f"must not be {json.dumps(value)}: only a switch is true or false")
+    if isinstance(value, str) and get_origin(field.annotation) is tuple:
+        return _listed(value)
+    if isinstance(value, str) and not value.strip() and (holds(field, Path) or holds(field, SecretStr)):
+        raise ValueError("must not be empty; leave the key out for the default")
+    if isinstance(value, str) and holds(field, Path):
+        return _path(value, folder)
+    return value
+
+
+def _path(value: str, folder: Path | None) -> Path:
+    try:
+        # A file means the same from wherever servmon is started; a variable means what its shell means.
+        return (folder or Path()).absolute() / Path(value).expanduser()
+    except RuntimeError:
+        raise ValueError(f"no home folder is known for {json.dumps(value)}") from None
+
+
+def _listed(value: str) -> list[Any]:
+    if not value.lstrip().startswith("["):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    try:
+        return list(json.loads(value))
+    except ValueError:
+        raise ValueError('must be a list: "a,b" or JSON such as ["a", "b"]') from None
+
+
+def _fetch_secret(
+    key: str, values: dict[str, Any], folder: Path, environ: Mapping[str, str], *, from_variable: bool
+) -> None:
+    """Put the secret that ``KEY_file`` or ``KEY_env`` points to under ``key``; a variable of the key's own wins."""
+    pointers = {name: values.pop(name) for name in (f"{key}_file", f"{key}_env") if name in values}
+    if from_variable or not pointers:
+        return
+    if len(pointers) + (key in values) > 1:
+        raise ValueError(f"give one of {key}, {key}_file and {key}_env, not several")
+    name, pointer = pointers.popitem()
+    if not isinstance(pointer, str) or not pointer:
+        raise ValueError(f"{name} must be text: the name of a {'file' if name.endswith('_file') else 'variable'}")
+    if name.endswith("_env"):
+        secret = environ.get(pointer, "").strip()
+        where = f"the environment variable {pointer}, which {name} names,"
+    else:
+        secret = _file_content(name, Path(environ.get("CREDENTIALS_DIRECTORY") or folder) / pointer)
+        where = f"the file that {name} names"
+    if not secret:
+        raise ValueError(f"{where} is empty or not set")
+    values[key] = secret
+
+
+def _file_content(name: str, path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ValueError(f"{name}: {path} cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{name}: {path} is not UTF-8 text") from None

@@ -1,0 +1,1 @@
+"""Postgres, and the only room that talks to it: one module per table family, one function per query."""

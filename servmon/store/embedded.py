@@ -1,0 +1,413 @@
+"""servmon's own private PostgreSQL: its files in the data folder, its server a child of this process.
+
+Nobody else gets in: it listens on a unix socket in a folder of mode 0700 and on no network. It ends when this
+process does, even by kill -9, and loses nothing that was committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from signal import SIGINT, SIGKILL, SIGQUIT
+from types import MappingProxyType, TracebackType
+from urllib.parse import quote
+
+import asyncpg
+import structlog
+
+from servmon.clock import SYSTEM_CLOCK
+from servmon.errors import StartError
+from servmon.store.postgres_binaries import (
+    ENVIRONMENT,
+    Account,
+    Binaries,
+    choose_account,
+    find_binaries,
+    last_line,
+    let_in,
+    prepare_cluster,
+    run_as,
+)
+
+_log = structlog.get_logger(__name__)
+
+ROLE = "servmon"
+DATABASE = "servmon"
+# Enough for a small monitor; a big one runs a Postgres of its own.
+SETTINGS: Mapping[str, str] = MappingProxyType(
+    {
+        "listen_addresses": "",
+        "unix_socket_permissions": "0700",
+        "max_connections": "40",
+        "shared_buffers": "64MB",
+        "fsync": "on",
+        "synchronous_commit": "on",
+        "autovacuum": "on",
+        "jit": "off",
+        "timezone": "UTC",
+        "log_timezone": "UTC",
+        "log_destination": "stderr",
+        "logging_collector": "off",
+        "log_line_prefix": "%m [%p] ",
+    }
+)
+LONGEST_SOCKET_PATH = 107
+SOCKET_NAME = ".s.PGSQL.5432"
+# Where every account can make and reach a folder whose path is short.
+SHORT_FOLDER = "/tmp"  # noqa: S108 - what we make there has an unguessable name and mode 0700
+SHORT_PREFIX = "servmon-socket-"
+LARGEST_LOG = 8 * 1024 * 1024
+LOG_CHECK_SECONDS = 600.0
+# Crash recovery reads all that was written since the last checkpoint; that may take minutes, not longer.
+START_SECONDS = 300.0
+POLL_SECONDS = 0.02
+STOP_SECONDS = 30.0
+QUIT_SECONDS = 5.0
+_STOPS = ((SIGINT, STOP_SECONDS), (SIGQUIT, QUIT_SECONDS), (SIGKILL, QUIT_SECONDS))
+FIRST_RESTART_SECONDS = 0.5
+LONGEST_RESTART_SECONDS = 30.0
+
+# Becomes the server. Takes the account's rights first, since changing them takes back the wish of the next step: to
+# be told to stop when the parent ends, however it ends. The parent may have ended before that wish was made.
+_LAUNCHER = """
+import os, sys
+if sys.platform == "linux":
+    import ctypes  # while we may still read Python's own folder
+    prctl = ctypes.CDLL(None).prctl
+uid, gid, parent = map(int, sys.argv[1:4])
+if uid:
+    os.setgroups([])
+    os.setgid(gid)
+    os.setuid(uid)
+if sys.platform == "linux":
+    prctl(1, 2)  # PR_SET_PDEATHSIG, SIGINT
+if os.getppid() != parent:
+    sys.exit("servmon ended while it started PostgreSQL")
+os.execv(sys.argv[4], sys.argv[4:])
+"""
+
+
+class EmbeddedPostgres:
+    """One PostgreSQL in ``data_dir/postgres``, for as long as the context; gives its DSN.
+
+    Start it in the main thread: the kernel takes the end of the starting thread for the end of the process.
+    ``settings`` are PostgreSQL's own, beside or instead of ``SETTINGS``.
+    """
+
+    def __init__(self, data_dir: Path, settings: Mapping[str, str] | None = None) -> None:
+        self.data_dir = data_dir.absolute()
+        self.folder = self.data_dir / "postgres"
+        self.log_file = self.data_dir / "postgres.log"
+        self._settings = {**SETTINGS, **(settings or {})}
+        self._lock: int | None = None
+        self._socket_folder = self.folder
+        self._account: Account | None = None
+        self._binaries: Binaries | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._life: int | None = None
+        self._log_start = 0
+
+    @property
+    def dsn(self) -> str:
+        """Where the database is, as a URL."""
+        return self._dsn_of(DATABASE)
+
+    async def start(self) -> str:
+        """Make the database if there is none, start its server, and return the DSN once it answers.
+
+        Raises ``StartError`` with a sentence that says what stands in the way.
+        """
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(self.stop)
+            with _sentence(f"cannot use the data folder {self.data_dir}"):
+                self.data_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+                self._lock = _lock(self.data_dir)
+                await asyncio.to_thread(self._prepare)
+                await self._launch()
+            undo.pop_all()
+        return self.dsn
+
+    async def stop(self) -> None:
+        """End the server in order, and let others have the data folder."""
+        await self._end()
+        if self._socket_folder != self.folder:
+            shutil.rmtree(self._socket_folder, ignore_errors=True)
+            self._socket_folder = self.folder
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    async def wait_died(self) -> int:
+        """Return the server's exit status (negative: the signal) once it and all its processes have ended."""
+        if self._process is None or self._life is None:
+            raise StartError("the embedded PostgreSQL was not started")
+        await _closed(self._life)
+        return self._process.wait()
+
+    async def run(self) -> None:
+        """Start the server again whenever it dies, later each time, for ever."""
+        pause = FIRST_RESTART_SECONDS
+        while True:
+            started = SYSTEM_CLOCK.monotonic()
+            status = await self._wait_died_watching_log()
+            if SYSTEM_CLOCK.monotonic() - started > LONGEST_RESTART_SECONDS:
+                pause = FIRST_RESTART_SECONDS
+            _log.error("PostgreSQL died, starting it again", exit_status=status, log=str(self.log_file))
+            pause = await self._launch_again(pause)
+            _log.info("PostgreSQL runs again")
+
+    async def __aenter__(self) -> str:
+        return await self.start()
+
+    async def __aexit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    def _prepare(self) -> None:
+        """Everything that has to stand before the server starts; blocks for as long as initdb takes."""
+        self._account = choose_account(self.folder, self.data_dir)
+        if self._account:
+            let_in(self._account, self.data_dir)
+        self._binaries = find_binaries(self._account, self.data_dir)
+        sync = self._settings["fsync"] != "off"
+        prepare_cluster(self.folder, self._binaries, self._account, role=ROLE, sync=sync)
+        self._socket_folder = self._choose_socket_folder()
+
+    def _choose_socket_folder(self) -> Path:
+        assert self._lock is not None  # noqa: S101 - for the type checker; start takes it first
+        _remove_old_socket_folder(self._lock)
+        path = str(self.folder)
+        # In a DSN and in Postgres' settings a comma, a quote or a blank in the path would mean something else.
+        plain = re.fullmatch(r"[\w./+@~-]+", path, re.ASCII)
+        if plain and len(os.fsencode(f"{path}/{SOCKET_NAME}")) <= LONGEST_SOCKET_PATH:
+            folder = self.folder
+        else:
+            folder = Path(tempfile.mkdtemp(prefix=SHORT_PREFIX, dir=SHORT_FOLDER))
+            if self._account:
+                os.chown(folder, self._account.uid, self._account.gid)
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, f"{os.getpid()}\n{folder}\n".encode(), 0)
+        return folder
+
+    async def _launch(self) -> None:
+        """Start the server and wait until it answers."""
+        await self._end()
+        await _end_leftover(self.folder)
+        give_up_at = SYSTEM_CLOCK.monotonic() + STOP_SECONDS
+        while True:
+            self._spawn()
+            try:
+                await self._wait_ready()
+            except StartError as error:
+                # Processes of a server that was killed may outlive it for a moment.
+                if "shared memory block" not in str(error) or SYSTEM_CLOCK.monotonic() > give_up_at:
+                    raise
+                await self._end()
+                await asyncio.sleep(FIRST_RESTART_SECONDS)
+            else:
+                return
+
+    async def _launch_again(self, pause: float) -> float:
+        """Try until the server runs; returns the pause to make before the next try."""
+        said = ""
+        while True:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_RESTART_SECONDS)
+            try:
+                with _sentence("cannot start PostgreSQL"):
+                    await self._launch()
+            except StartError as error:
+                if str(error) != said:
+                    _log.error("PostgreSQL does not start", problem=str(error))
+                said = str(error)
+            else:
+                return pause
+
+    def _spawn(self) -> None:
+        assert self._binaries is not None  # noqa: S101 - for the type checker; start finds them first
+        account = self._account or Account("", 0, 0)
+        settings = {**self._settings, "unix_socket_directories": str(self._socket_folder)}
+        server = [str(self._binaries.folder / "postgres"), "-D", str(self.folder)]
+        server += [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(account.uid), str(account.gid), str(os.getpid())]
+        # Every process of the server holds the other end; the kernel closes it when the last of them has ended.
+        self._life, held = os.pipe()
+        log = self._open_log()
+        try:
+            self._log_start = os.fstat(log).st_size
+            self._process = subprocess.Popen(  # noqa: S603 - our own words and paths
+                launcher + server,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                env=ENVIRONMENT,
+                pass_fds=(held,),
+                umask=0o077,
+                start_new_session=True,  # Ctrl-C on the terminal is for servmon, which ends the server in order
+            )
+        finally:
+            os.close(held)
+            os.close(log)
+
+    async def _wait_ready(self) -> None:
+        assert self._process is not None  # noqa: S101 - for the type checker; it was just started
+        give_up_at = SYSTEM_CLOCK.monotonic() + START_SECONDS
+        while True:
+            try:
+                connection = await asyncpg.connect(self._dsn_of("postgres"), timeout=QUIT_SECONDS)
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                if self._process.poll() is not None:
+                    raise StartError(f"PostgreSQL does not start: {self._why()} ({self.log_file} says more)") from None
+                if SYSTEM_CLOCK.monotonic() > give_up_at:
+                    raise StartError(f"PostgreSQL in {self.folder} does not answer: {error}") from None
+                await asyncio.sleep(POLL_SECONDS)
+                continue
+            break
+        try:
+            if _postmaster_pid(self.folder) != self._process.pid:
+                raise StartError(f"another PostgreSQL serves {self.folder}; end it first")
+            if not await connection.fetchval("select 1 from pg_database where datname = $1", DATABASE):
+                await connection.execute(f"create database {DATABASE}")
+        finally:
+            connection.terminate()
+
+    async def _end(self) -> None:
+        """End the server if there is one: in order, then at once, then by force."""
+        if self._process is None or self._life is None:
+            return
+        for number, patience in _STOPS:
+            self._process.send_signal(number)
+            try:
+                async with asyncio.timeout(patience):
+                    await _closed(self._life)
+                break
+            except TimeoutError:
+                _log.warning("PostgreSQL does not stop", asked_by=number.name, seconds=patience)
+        self._process.wait()
+        os.close(self._life)
+        self._process = self._life = None
+
+    async def _wait_died_watching_log(self) -> int:
+        while True:
+            try:
+                async with asyncio.timeout(LOG_CHECK_SECONDS):
+                    return await self.wait_died()
+            except TimeoutError:
+                os.close(self._open_log())
+
+    def _open_log(self) -> int:
+        """The log, open for appending; emptied where it has grown too long."""
+        log = os.open(self.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+        if os.fstat(log).st_size > LARGEST_LOG:
+            os.ftruncate(log, 0)
+        return log
+
+    def _why(self) -> str:
+        """The server's last words in its log."""
+        with self.log_file.open("rb") as log:
+            log.seek(self._log_start)
+            said = log.read(LARGEST_LOG)
+        fatal = [line for line in said.splitlines() if b"FATAL:" in line]
+        return last_line(fatal[-1] if fatal else said).rpartition("FATAL:")[2].strip()
+
+    def _dsn_of(self, database: str) -> str:
+        return f"postgresql://{ROLE}@/{database}?host={quote(str(self._socket_folder))}"
+
+
+def _lock(data_dir: Path) -> int:
+    """Take ``data_dir`` for this process alone; gives the open lock file."""
+    lock = os.open(data_dir / "postgres.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.pread(lock, 100, 0).split(b"\n")[0].decode()
+        os.close(lock)
+        if error.errno not in (errno.EACCES, errno.EAGAIN):
+            raise
+        raise StartError(
+            f"another servmon{f' (process {holder})' if holder else ''} uses the data folder {data_dir}; stop it, or"
+            " set [servmon] data_dir to another folder"
+        ) from None
+    return lock
+
+
+def _remove_old_socket_folder(lock: int) -> None:
+    """A servmon that was killed could not remove its short folder."""
+    folder = os.pread(lock, 4096, 0).decode().partition("\n")[2].strip()
+    if folder.startswith(f"{SHORT_FOLDER}/{SHORT_PREFIX}"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _end_leftover(folder: Path) -> None:
+    """End a server that outlived its servmon. We hold the lock, so no other servmon owns it."""
+    pid = _postmaster_pid(folder)
+    if pid is None:
+        return
+    for number, patience in _STOPS:
+        if not _serves(pid, folder):
+            break
+        _log.warning("a PostgreSQL was left behind, ending it", pid=pid, by=number.name)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+        for _ in range(int(patience / POLL_SECONDS)):
+            if not _serves(pid, folder):
+                break
+            await asyncio.sleep(POLL_SECONDS)
+    # Its number may be another process' by now, which Postgres would take for itself. Against a server that does run
+    # there is still its check of the shared memory.
+    (folder / "postmaster.pid").unlink(missing_ok=True)
+
+
+def _postmaster_pid(folder: Path) -> int | None:
+    try:
+        return int((folder / "postmaster.pid").read_text().split("\n")[0])
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _serves(pid: int, folder: Path) -> bool:
+    """Whether the process ``pid`` is a PostgreSQL that serves ``folder``."""
+    try:
+        if sys.platform == "linux":
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+        else:
+            asked = run_as(None, "/bin/ps", "-ww", "-o", "command=", "-p", str(pid))
+            words = asked.stdout.decode(errors="replace").split()
+    except OSError:
+        return False
+    return Path(words[0] if words else "").name == "postgres" and str(folder) in words
+
+
+async def _closed(descriptor: int) -> None:
+    """Return once nobody holds the other end of this pipe any more."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    own = os.dup(descriptor)
+    loop.add_reader(own, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(own)
+        os.close(own)
+
+
+@contextlib.contextmanager
+def _sentence(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        raise StartError(f"{what}: {error.strerror or error}{where}") from error

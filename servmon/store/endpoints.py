@@ -1,0 +1,213 @@
+"""Service endpoints: what is watched, who owns it, and what changed since somebody last looked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from servmon.errors import ConflictError, NotFoundError
+from servmon.model import Endpoint
+from servmon.store import rows
+from servmon.store.pool import Executor
+
+# What a definition consists of beside its id; key, revision and the times are the database's own. The id is never
+# set anew: that would lock out whoever stores an outage of the endpoint.
+_NAMES = (
+    "name",
+    "url",
+    "protocol",
+    "check_interval",
+    "timeout",
+    "retries",
+    "expected_status_code",
+    "expected_response_pattern",
+    "is_active",
+    "retry_interval",
+    "detection_threshold",
+    "recovery_threshold",
+    "severity",
+    "degraded_threshold_ms",
+    "depends_on",
+    "tags",
+    "site",
+    "options",
+    "source",
+)
+_COLUMNS = ", ".join(_NAMES)
+_WANTED = ", ".join(f"w.{name}" for name in _NAMES)
+_STORED = ", ".join(f"s.{name}" for name in _NAMES)
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """The endpoints that changed, inactive and deleted ones included, and the revision they lead to.
+
+    ``complete`` says that these are all endpoints there are, so any other is to be forgotten.
+    """
+
+    revision: int
+    endpoints: list[Endpoint]
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Provisioned:
+    """The ids of the endpoints that were added, changed, taken out of use, or left to their other owner."""
+
+    added: list[str]
+    changed: list[str]
+    removed: list[str]
+    conflicts: list[str]
+
+
+_INSERT = f"""
+insert into service_endpoint (id, {_COLUMNS})
+select id, {_COLUMNS} from jsonb_populate_record(null::service_endpoint, $1::text::jsonb)
+on conflict (id) do update
+set ({_COLUMNS}) = (select {_COLUMNS} from jsonb_populate_record(null::service_endpoint, $1::text::jsonb)),
+    archived_at = null
+where service_endpoint.archived_at is not null
+returning *
+"""  # noqa: S608 - only column names stand in it
+
+
+async def insert(db: Executor, endpoint: Endpoint) -> Endpoint:
+    """Store a new endpoint. A deleted one of this id comes back with its history and ``endpoint``'s values.
+
+    Raises ``ConflictError`` where the id is taken.
+    """
+    row = await db.fetchrow(_INSERT, rows.to_json(rows.endpoint_fields(endpoint)))
+    if row is None:
+        raise ConflictError(f"there is already a service endpoint with the id {endpoint.id}")
+    return rows.endpoint(row)
+
+
+_UPDATE = f"""
+update service_endpoint
+set ({_COLUMNS}) = (select {_COLUMNS} from jsonb_populate_record(null::service_endpoint, $2::text::jsonb))
+where id = $1 and archived_at is null
+returning *
+"""  # noqa: S608 - only column names stand in it
+
+
+async def update(db: Executor, endpoint: Endpoint) -> Endpoint:
+    """Give the endpoint of this id all of ``endpoint``'s values. Raises ``NotFoundError``."""
+    row = await db.fetchrow(_UPDATE, endpoint.id, rows.to_json(rows.endpoint_fields(endpoint)))
+    if row is None:
+        raise _not_found(endpoint.id)
+    return rows.endpoint(row)
+
+
+_ARCHIVE = """
+update service_endpoint set archived_at = now() where id = $1 and archived_at is null returning id
+"""
+
+
+async def archive(db: Executor, endpoint_id: str) -> None:
+    """Delete an endpoint: it is not found any more, its history and outages stay. Raises ``NotFoundError``."""
+    if await db.fetchval(_ARCHIVE, endpoint_id) is None:
+        raise _not_found(endpoint_id)
+
+
+_GET = """
+select * from service_endpoint where id = $1 and archived_at is null
+"""
+
+
+async def get(db: Executor, endpoint_id: str) -> Endpoint:
+    """One endpoint. Raises ``NotFoundError`` where there is none, or no longer."""
+    row = await db.fetchrow(_GET, endpoint_id)
+    if row is None:
+        raise _not_found(endpoint_id)
+    return rows.endpoint(row)
+
+
+_GET_PAGE = """
+select * from service_endpoint where id > coalesce($1, '') and archived_at is null order by id limit $2
+"""
+
+
+async def get_page(db: Executor, *, after: str | None, limit: int) -> list[Endpoint]:
+    """At most ``limit`` endpoints by id, from the first one after the id ``after``."""
+    return [rows.endpoint(row) for row in await db.fetch(_GET_PAGE, after, limit)]
+
+
+# One statement, so one view of the database: what is committed meanwhile has a higher revision than is returned.
+# A revision above the present one was seen in another database, or before a backup was restored.
+_CHANGED_SINCE = """
+with reading as (
+    select revision as read_up_to, $1 = 0 or $1 < complete_from or $1 > revision as complete from change_revision
+)
+select r.*, e.*
+from reading r
+left join service_endpoint e on case when r.complete then e.archived_at is null else e.revision > $1 end
+"""
+
+
+async def changed_since(db: Executor, revision: int) -> Changes:
+    """What changed after ``revision``; 0 stands for the beginning and gives everything."""
+    found = await db.fetch(_CHANGED_SINCE, revision)
+    return Changes(
+        revision=found[0]["read_up_to"],
+        endpoints=[rows.endpoint(row) for row in found if row["id"] is not None],
+        complete=found[0]["complete"],
+    )
+
+
+# Set-based: 12,000 endpoints are one statement, and a row that is already as wanted is not written. The revision is
+# locked before any endpoint, as every change of an endpoint does, so that two such changes never wait for each other.
+_PROVISION = f"""
+with turn as materialized (
+    select revision from change_revision for update
+), wanted as materialized (
+    select * from jsonb_populate_recordset(null::service_endpoint, $2::text::jsonb)
+), stored as materialized (
+    select * from service_endpoint
+    where exists (select from turn)
+    and (id in (select id from wanted) or (source = $1 and archived_at is null and is_active))
+    for no key update
+), foreign_owned as (
+    select id from stored where source <> $1 and archived_at is null
+), added as (
+    insert into service_endpoint (id, {_COLUMNS})
+    select id, {_COLUMNS} from wanted where id not in (select id from stored)
+    on conflict (id) do nothing
+    returning id
+), changed as (
+    update service_endpoint e
+    set ({_COLUMNS}) = row ({_WANTED}), archived_at = null
+    from wanted w
+    join stored s on s.id = w.id
+    where e.id = w.id and w.id not in (select id from foreign_owned)
+    and (s.archived_at is not null or ({_STORED}) is distinct from ({_WANTED}))
+    returning e.id, s.archived_at is not null as revived
+), removed as (
+    update service_endpoint
+    set is_active = false
+    where source = $1 and archived_at is null and is_active
+    and id in (select id from stored) and id not in (select id from wanted)
+    returning id
+)
+select 'conflicts' as what, id from foreign_owned
+union all select 'added', id from added
+union all select case when revived then 'added' else 'changed' end, id from changed
+union all select 'removed', id from removed
+order by 1, 2
+"""  # noqa: S608 - only column names stand in it
+
+
+async def provision(db: Executor, source: str, endpoints: Sequence[Endpoint]) -> Provisioned:
+    """Make the endpoints that ``source`` owns exactly these, in one transaction.
+
+    One that is missing from the list becomes inactive and keeps its history. An id that another source owns is a
+    conflict and stays as it is.
+    """
+    wanted = [{**rows.endpoint_fields(endpoint), "source": source} for endpoint in endpoints]
+    done: dict[str, list[str]] = {"added": [], "changed": [], "removed": [], "conflicts": []}
+    for row in await db.fetch(_PROVISION, source, rows.to_json(wanted)):
+        done[row["what"]].append(row["id"])
+    return Provisioned(**done)
+
+
+def _not_found(endpoint_id: str) -> NotFoundError:
+    return NotFoundError(f"there is no service endpoint with the id {endpoint_id}")

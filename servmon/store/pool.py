@@ -1,0 +1,119 @@
+"""Ways to Postgres: single connections and pools, set up alike, whose failures are sentences without secrets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any, TypeAlias
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import asyncpg
+
+from servmon.errors import StoreUnavailableError
+
+# The driver has no types of its own.
+Pool: TypeAlias = Any
+Connection: TypeAlias = Any
+# What a query runs on: with a pool each query takes the connection that is free, with a connection all take the same.
+Executor: TypeAlias = Pool | Connection
+
+CONNECT_SECONDS = 10.0
+# No query of a reader takes this long; one that does hangs on a server or network that is gone.
+COMMAND_SECONDS = 60.0
+# Compiling a plan costs more than it saves for queries that take milliseconds.
+_SESSION = {"application_name": "servmon", "timezone": "UTC", "jit": "off"}
+_FAILURES = (
+    OSError,
+    TimeoutError,
+    ValueError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
+
+
+# What a query raises while Postgres is away, shuts down, is full or takes no writes just now.
+AWAY = (
+    StoreUnavailableError,
+    ConnectionError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+
+
+async def open_pool(dsn: str, *, max_size: int = 8) -> Pool:
+    """A pool of at most ``max_size`` connections to ``dsn``, at least one of them open.
+
+    Also an async context manager that closes it. Whenever it cannot open a connection, now or later, it raises
+    ``StoreUnavailableError``.
+    """
+    return await asyncpg.create_pool(
+        dsn, min_size=1, max_size=max_size, connect=_connect, command_timeout=COMMAND_SECONDS
+    )
+
+
+async def connect(dsn: str) -> Connection:
+    """One connection of its own to ``dsn``, such as ``postgresql://servmon@db.example/servmon``.
+
+    Raises ``StoreUnavailableError``. Queries on it may take as long as they need.
+    """
+    return await _connect(dsn)
+
+
+async def _connect(dsn: str, **options: Any) -> Connection:
+    try:
+        connection = await asyncpg.connect(dsn, timeout=CONNECT_SECONDS, server_settings=_SESSION, **options)
+    except _FAILURES as error:
+        raise StoreUnavailableError(f"cannot connect to {place_of(dsn)}: {_reason(error)}") from None
+    try:
+        # Binary, since COPY takes nothing else.
+        await connection.set_type_codec(
+            "jsonb", encoder=_to_jsonb, decoder=_from_jsonb, schema="pg_catalog", format="binary"
+        )
+    except _FAILURES as error:
+        connection.terminate()
+        raise StoreUnavailableError(f"lost the connection to {place_of(dsn)}: {_reason(error)}") from None
+    except asyncio.CancelledError:
+        connection.terminate()
+        raise
+    return connection
+
+
+def _to_jsonb(value: Any) -> bytes:
+    """A ``str`` is JSON already, as ``rows.to_json`` makes it; anything else becomes JSON here."""
+    return b"\x01" + (value if isinstance(value, str) else json.dumps(value, allow_nan=False)).encode()
+
+
+def _from_jsonb(stored: bytes) -> Any:
+    return json.loads(stored[1:])  # the first byte is the format's version
+
+
+def place_of(dsn: str) -> str:
+    """Which database ``dsn`` means, for people: its name and host, never the password."""
+    unnamed = "the configured database"
+    try:
+        parts = urlsplit(dsn)
+        query = parse_qs(parts.query)
+    except ValueError:
+        return unnamed
+    # Behind an "@" too far right stands a password with an unquoted "/", "?" or "#" in it.
+    if parts.scheme not in ("postgresql", "postgres") or "@" in parts.path + parts.query + parts.fragment:
+        return unnamed
+    host = parts.netloc.rpartition("@")[2] or ",".join(query.get("host", [])) or "this machine"
+    database = unquote(parts.path.lstrip("/")) or "".join(query.get("database", query.get("dbname", [])))
+    return f"the database {database} on {host}" if database else f"Postgres on {host}"
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, ValueError):
+        # The driver's own words may quote parts of the URL.
+        return "its URL is not understood; it should look like postgresql://user:password@host:5432/database"
+    if isinstance(error, TimeoutError):
+        return f"no answer within {CONNECT_SECONDS:.0f} s"
+    if isinstance(error, OSError):
+        return error.strerror or str(error) or type(error).__name__
+    return str(error) or type(error).__name__

@@ -1,0 +1,137 @@
+"""Stored check results: history, the newest, and what the state is rebuilt from."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import asyncpg
+
+from servmon.model import CheckResult, ServiceStatus, Status
+from servmon.store import rows
+from servmon.store.pool import Executor
+
+# COPY cannot say it, but a person's check may wait for a statement of its own.
+_INSERT = f"""
+insert into service_status_row ({", ".join(rows.STATUS_COLUMNS)})
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15::text::jsonb)
+on conflict do nothing
+"""  # noqa: S608 - only column names stand in it
+
+_ENSURE_PARTITION = """
+select ensure_status_partition(($1::timestamptz at time zone 'UTC')::date)
+"""
+
+
+async def insert_manual(db: Executor, result: CheckResult, observer: int) -> str:
+    """Store a check that a person asked for, and return the row's id."""
+    record = rows.status_record(result, observer)
+    try:
+        await db.execute(_INSERT, *record)
+    except asyncpg.CheckViolationError:
+        # The table has no other check than its partitions' bounds: this day has no partition yet.
+        await db.execute(_ENSURE_PARTITION, result.timestamp)
+        await db.execute(_INSERT, *record)
+    return rows.status_id(result.endpoint_key, observer, result.timestamp)
+
+
+# One index scan for each observer, from the newest partition backwards, that stops at the limit: the order of
+# unique (endpoint_key, observer, timestamp).
+_HISTORY = """
+select r.*, $1::text as endpoint_id, o.name as observer_name,
+    r.seq <= (select seq from elasticsearch_cursor) as elasticsearch_synced
+from observer o
+cross join lateral (
+    select * from service_status_row s
+    where s.endpoint_key = (select key from service_endpoint where id = $1)
+    and s.observer = o.number
+    and s.timestamp < coalesce($2::timestamptz, 'infinity')
+    and s.timestamp >= coalesce($3::timestamptz, '-infinity')
+    and s.timestamp < coalesce($4::timestamptz, 'infinity')
+    order by s.timestamp desc
+    limit $5
+) r
+order by r.timestamp desc, r.observer
+limit $5
+"""
+
+
+async def history(
+    db: Executor,
+    endpoint_id: str,
+    *,
+    limit: int,
+    before: datetime | None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> list[ServiceStatus]:
+    """At most ``limit`` stored checks of an endpoint, newest first, all from before the time ``before``.
+
+    ``since`` (inclusive) and ``until`` (exclusive) bound the period. Deleted endpoints keep their history.
+    """
+    found = await db.fetch(_HISTORY, endpoint_id, before, since, until, limit)
+    return [rows.service_status(row) for row in found]
+
+
+async def latest(db: Executor, endpoint_id: str) -> ServiceStatus | None:
+    """The newest stored check of an endpoint, whoever asked for it."""
+    found = await history(db, endpoint_id, limit=1, before=None)
+    return found[0] if found else None
+
+
+# The window is long enough for the counters, which expire after three intervals; the newest result says what was
+# last seen even where the daemon stood still for hours. A day bounds the partitions that are looked at.
+_RECENT_RESULTS = """
+select r.*, e.id as endpoint_id
+from service_endpoint e
+cross join observer o
+cross join lateral (
+    select s.timestamp from service_status_row s
+    where s.endpoint_key = e.key and s.observer = o.number and s.source = 0
+    and s.timestamp > now() - interval '1 day'
+    order by s.timestamp desc
+    limit 1
+) newest
+cross join lateral (
+    select s.timestamp, s.endpoint_key, s.status, s.response_time, s.attempts, s.failure_kind, s.error_message, s.source
+    from service_status_row s
+    where s.endpoint_key = e.key and s.observer = o.number and s.source = 0
+    and s.timestamp > now() - interval '1 day'
+    and s.timestamp >= least(newest.timestamp, now() - greatest(3 * e.check_interval, 60) * interval '1 second')
+    order by s.timestamp desc
+    limit 20
+) r
+where e.is_active and e.archived_at is null
+order by r.timestamp
+"""
+
+
+async def recent_results(db: Executor) -> list[CheckResult]:
+    """What the state of the active endpoints is rebuilt from, oldest first: scheduled results only.
+
+    Of each endpoint those of its last three intervals (at least a minute), at most 20; the newest one of the last
+    day in any case. Phases and details are left out.
+    """
+    return [rows.check_result(row) for row in await db.fetch(_RECENT_RESULTS)]
+
+
+_LAST_STATUSES = """
+select e.id, coalesce((
+    select r.status
+    from observer o
+    cross join lateral (
+        select s.timestamp, s.status from service_status_row s
+        where s.endpoint_key = e.key and s.observer = o.number
+        order by s.timestamp desc
+        limit 1
+    ) r
+    order by r.timestamp desc
+    limit 1
+), 'UNKNOWN') as status
+from service_endpoint e
+where e.is_active and e.archived_at is null
+"""
+
+
+async def last_statuses(db: Executor) -> dict[str, Status]:
+    """The status of each active endpoint by its newest stored check, UNKNOWN where there is none."""
+    return {row["id"]: Status(row["status"]) for row in await db.fetch(_LAST_STATUSES)}

@@ -1,0 +1,67 @@
+"""Background tasks that are named, referenced, and never die in silence."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+import structlog
+
+T = TypeVar("T")
+
+# asyncio keeps only weak references to running tasks; without this set one may vanish half-way.
+_running: set[asyncio.Task[Any]] = set()
+_log = structlog.get_logger(__name__)
+
+
+def spawn(coroutine: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
+    """Start ``coroutine`` in the background under ``name``; a failure nobody awaits is logged as an error."""
+    task = asyncio.get_running_loop().create_task(coroutine, name=name)
+    _running.add(task)
+    task.add_done_callback(_ended)
+    return task
+
+
+def _ended(task: asyncio.Task[Any]) -> None:
+    _running.discard(task)
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.error("background task failed", task=task.get_name(), exc_info=error)
+
+
+async def cancel(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel ``tasks`` and wait until each has ended, whatever it ends with."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+FIRST_RESTART_SECONDS = 1.0
+LONGEST_RESTART_SECONDS = 60.0
+
+
+async def supervise(name: str, follow: Callable[[], Awaitable[None]], troubles: dict[str, str]) -> None:
+    """Run a follower for ever: what may fail without stopping checks is logged once and started again, later each time.
+
+    While it is in trouble, ``troubles[name]`` says why.
+    """
+    wait = FIRST_RESTART_SECONDS
+    loop = asyncio.get_running_loop()
+    while True:
+        started = loop.time()
+        # What ran before for as long as this had failed by then: it is well again.
+        well = loop.call_later(wait, troubles.pop, name, None)
+        try:
+            await follow()
+            trouble = "ended by itself"
+        except Exception as error:  # noqa: BLE001 - one of the four places that may
+            trouble = f"{type(error).__name__}: {error}"
+            if troubles.get(name) != trouble:
+                _log.exception("follower failed, starting it again", follower=name)
+        finally:
+            well.cancel()
+        if loop.time() - started > LONGEST_RESTART_SECONDS:
+            wait = FIRST_RESTART_SECONDS
+        troubles[name] = trouble
+        await asyncio.sleep(wait)
+        wait = min(2 * wait, LONGEST_RESTART_SECONDS)

@@ -1,0 +1,154 @@
+"""Keeps what is watched in step with Postgres: at start, after every change there, and at the end of a window."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+
+import structlog
+
+from servmon.checks.runner import Runner
+from servmon.checks.scheduler import Scheduler
+from servmon.clock import SYSTEM_CLOCK, Clock, now
+from servmon.detection import machine, maintenance
+from servmon.model import CheckResult, CurrentStatus, Endpoint, MaintenanceWindow
+from servmon.monitor import Monitor, Writer, as_stored
+from servmon.store import endpoints, outages, state_changes, statuses
+from servmon.store import maintenance as stored_windows
+from servmon.store.feed import ChangeFeed
+from servmon.store.pool import Executor
+
+_log = structlog.get_logger(__name__)
+
+# Windows that ended this long ago still mute the results that are replayed after a restart.
+REMEMBER_ENDED_WINDOWS = timedelta(hours=1)
+WINDOW_POLL_SECONDS = 1.0
+
+
+class Watchlist:
+    """The endpoints and windows in Postgres, brought to monitor, scheduler and runner."""
+
+    def __init__(
+        self,
+        db: Executor,
+        *,
+        monitor: Monitor,
+        scheduler: Scheduler,
+        runner: Runner,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._db = db
+        self._monitor = monitor
+        self._scheduler = scheduler
+        self._runner = runner
+        self._clock = clock
+        self._revision = 0
+        self._windows: list[MaintenanceWindow] = []
+        self._refreshing = asyncio.Lock()
+
+    async def load(self, writer: Writer) -> None:
+        """Rebuild every endpoint's state from what is stored, then put it into the schedule."""
+        changes = await endpoints.changed_since(self._db, 0)
+        self._revision = changes.revision
+        self._windows = await self._read_windows()
+        windows = maintenance.by_endpoint(self._windows)
+        last_changes = {change.endpoint_id: change for change in await state_changes.last_changes(self._db)}
+        open_outages = {outage.endpoint_id: outage for outage in await outages.open_outages(self._db)}
+        results: dict[str, list[CheckResult]] = defaultdict(list)
+        for result in await statuses.recent_results(self._db):
+            results[result.endpoint_id].append(result)
+        for endpoint in changes.endpoints:
+            if not _is_watched(endpoint):
+                continue
+            self._monitor.watch(endpoint)
+            watched = self._monitor.watched[endpoint.id]
+            watched.windows = windows.get(endpoint.id, ())
+            watched.state, transitions = machine.rebuild(
+                results.get(endpoint.id, ()),
+                watched.policy,
+                last_change=last_changes.get(endpoint.id),
+                open_outage=open_outages.get(endpoint.id),
+                muted=partial(_is_muted, watched.windows),
+            )
+            if transitions:
+                writer.put(None, transitions)
+            self._scheduler.add(endpoint.id, endpoint.check_interval, soon=watched.state.last is None)
+        self._monitor.resume()
+
+    async def refresh(self) -> None:
+        """Read what changed in Postgres since the last time, and act on it."""
+        async with self._refreshing:
+            changes = await endpoints.changed_since(self._db, self._revision)
+            self._revision = changes.revision
+            if changes.complete:
+                for gone in self._monitor.watched.keys() - {endpoint.id for endpoint in changes.endpoints}:
+                    self._forget(gone)
+            for endpoint in changes.endpoints:
+                self._take(endpoint)
+            self._windows = await self._read_windows()
+            self._monitor.set_windows(maintenance.by_endpoint(self._windows))
+            open_ids = self._monitor.open_outage_ids()
+            for closed in await outages.resolved_among(self._db, list(open_ids)) if open_ids else ():
+                self._monitor.outage_closed(open_ids[closed.id], closed.id)
+
+    async def follow(self, feed: ChangeFeed) -> None:
+        """Refresh whenever anything changed, for ever."""
+        while True:
+            await feed.wait()
+            await self.refresh()
+
+    async def follow_window_ends(self) -> None:
+        """Ask endpoints again at once when a window over them ends, for ever."""
+        seen_until = now(self._clock)
+        while True:
+            await asyncio.sleep(WINDOW_POLL_SECONDS)
+            until = now(self._clock)
+            if ended := maintenance.ended_between(self._windows, seen_until, until):
+                self._scheduler.ask_soon(ended)
+            seen_until = until
+
+    # The live view that services and API see.
+
+    def current(self, endpoint_id: str) -> CurrentStatus | None:
+        """What is known of an endpoint now, or ``None`` if it is not watched."""
+        return self._monitor.current(endpoint_id)
+
+    def statuses(self) -> Iterator[CurrentStatus]:
+        """What is known of every active endpoint now."""
+        return self._monitor.statuses()
+
+    async def check(self, endpoint: Endpoint) -> CheckResult:
+        """A person's check, made now over the daemon's own network."""
+        return await self._runner.check_now(endpoint)
+
+    def _take(self, endpoint: Endpoint) -> None:
+        if not _is_watched(endpoint):
+            self._forget(endpoint.id)
+            return
+        known = self._monitor.plan(endpoint.id)
+        if known and as_stored(known.endpoint) == as_stored(endpoint):
+            return
+        self._monitor.watch(endpoint)
+        self._scheduler.add(endpoint.id, endpoint.check_interval, soon=True)
+        _log.info("endpoint changed" if known else "endpoint added", endpoint=endpoint.id)
+
+    def _forget(self, endpoint_id: str) -> None:
+        if self._monitor.plan(endpoint_id):
+            self._monitor.forget(endpoint_id)
+            self._scheduler.remove(endpoint_id)
+            _log.info("endpoint no longer watched", endpoint=endpoint_id)
+
+    async def _read_windows(self) -> list[MaintenanceWindow]:
+        since: datetime = now(self._clock) - REMEMBER_ENDED_WINDOWS
+        return await stored_windows.not_ended(self._db, since)
+
+
+def _is_muted(windows: Sequence[MaintenanceWindow], at: datetime) -> bool:
+    return maintenance.mode_at(windows, at) is not None
+
+
+def _is_watched(endpoint: Endpoint) -> bool:
+    return endpoint.is_active and endpoint.archived_at is None

@@ -1,0 +1,163 @@
+"""Attempts, deadline, caps and lanes: the real scheduler, runner and monitor on virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from servmon.checks import attempts
+from servmon.model import CheckSource, FailureKind, Status
+from servmon.monitor import Rules
+from servmon.probes.base import Answer, ProbeFailed
+from tests.virtual import ScriptedProbe, World, endpoint, run_virtual
+
+SILENCE = asyncio.Event  # waiting for a fresh one never ends
+
+
+async def answers(_endpoint_id: str, _now: float) -> Answer:
+    await asyncio.sleep(0.02)
+    return Answer(20.0)
+
+
+async def refuses(_endpoint_id: str, _now: float) -> Answer:
+    raise ProbeFailed(FailureKind.REFUSED, "connection refused")
+
+
+async def is_silent(_endpoint_id: str, _now: float) -> Answer:
+    await SILENCE().wait()
+    raise AssertionError
+
+
+def failing_times(times: int):
+    calls = 0
+
+    async def script(_endpoint_id: str, _now: float) -> Answer:
+        nonlocal calls
+        calls += 1
+        if calls <= times:
+            raise ProbeFailed(FailureKind.REFUSED, "connection refused")
+        return Answer(7.0)
+
+    return script
+
+
+def world_of(script, *endpoints, seconds: float, **more) -> World:
+    async def main():
+        world = World(script, **more)
+        world.watch(endpoints)
+        await world.run(seconds)
+        return world
+
+    return run_virtual(main)
+
+
+def test_a_check_that_succeeds_on_its_third_attempt_is_up_with_three_attempts():
+    world = world_of(failing_times(2), endpoint("a"), seconds=60)
+    (result,) = world.recorder.results
+    assert (result.status, result.attempts, result.response_time) == (Status.UP, 3, 7.0)
+
+
+def test_retries_belong_to_the_first_failing_check_of_a_series():
+    world = world_of(refuses, endpoint("a", retries=3), seconds=400, rules=Rules(verification_enabled=False))
+    assert [result.attempts for result in world.recorder.results] == [4] + [1] * (len(world.recorder.results) - 1)
+
+
+def test_the_timestamp_is_the_start_of_the_first_attempt():
+    world = world_of(failing_times(2), endpoint("a"), seconds=60)
+    due = world.scheduler._slots["a"].due - 60
+    assert abs(world.recorder.results[0].timestamp.timestamp() - world.wall(due).timestamp()) < 0.03
+
+
+def test_silence_ends_at_the_timeout_and_says_so():
+    world = world_of(is_silent, endpoint("a", retries=0), seconds=70)
+    result = world.recorder.results[0]
+    assert result.status is Status.DOWN
+    assert result.failure_kind is FailureKind.TIMEOUT
+    assert result.error_message == "no answer within 5 s while connecting to a"
+    assert result.response_time is None
+
+
+@pytest.mark.parametrize(("interval", "attempts"), [(60, 4), (20, 3), (10, 2), (5, 1)])
+def test_attempts_that_do_not_fit_are_not_made(interval, attempts):
+    """0.8 × interval bounds them all: 5 s each, half a second apart, none under 0.2 s."""
+    world = world_of(is_silent, endpoint("a", check_interval=interval), seconds=interval + 0.9 * interval)
+    assert world.recorder.results[0].attempts == attempts
+    assert world.counters.checks_skipped == 0
+
+
+def test_a_failure_of_ours_is_unknown_and_is_not_tried_again():
+    async def out_of_descriptors(_endpoint_id, _now):
+        raise OSError(24, "Too many open files")
+
+    world = world_of(out_of_descriptors, endpoint("a"), seconds=60)
+    (result,) = world.recorder.results
+    assert (result.status, result.failure_kind, result.attempts) == (Status.UNKNOWN, FailureKind.LOCAL, 1)
+    assert "Too many open files" in (result.error_message or "")
+
+
+def test_a_broken_probe_makes_its_endpoint_unknown_and_touches_no_other():
+    async def script(endpoint_id, now):
+        if endpoint_id == "broken":
+            raise ZeroDivisionError
+        return await answers(endpoint_id, now)
+
+    world = world_of(script, endpoint("broken"), endpoint("fine"), seconds=600)
+    by_id = {result.endpoint_id: result for result in world.recorder.results}
+    assert by_id["broken"].status is Status.UNKNOWN
+    assert by_id["broken"].failure_kind is FailureKind.PROBE_ERROR
+    assert by_id["fine"].status is Status.UP
+    assert world.counters.probe_errors == 10
+
+
+def test_slower_than_its_threshold_is_degraded():
+    world = world_of(answers, endpoint("a", degraded_threshold_ms=10), seconds=60)
+    (result,) = world.recorder.results
+    assert result.status is Status.DEGRADED
+    assert result.error_message == "slow: 20 ms, degraded above 10 ms"
+    assert result.failure_kind is None
+
+
+def test_a_check_by_a_person_has_its_retries_and_is_marked_manual():
+    async def main():
+        world = World(refuses)
+        world.watch([endpoint("a", retries=2)])
+        result = await world.runner.check_now(endpoint("a", retries=2))
+        assert (result.attempts, result.source) == (3, CheckSource.MANUAL)
+        assert world.recorder.results == []
+
+    with pytest.MonkeyPatch.context() as patch:
+        scripted = ScriptedProbe(refuses)
+        real = attempts.prepare
+        patch.setattr(attempts, "prepare", lambda one: attempts.Prepared(scripted, real(one).target, real(one).options))
+        run_virtual(main)
+
+
+def test_dead_endpoints_leave_half_of_the_cap_to_the_living():
+    async def script(endpoint_id, now):
+        dead = endpoint_id.startswith("dead") and now > 1020
+        return await (is_silent if dead else answers)(endpoint_id, now)
+
+    dead = [endpoint(f"dead-{number}", check_interval=10, retries=0) for number in range(200)]
+    fine = [endpoint(f"fine-{number}", check_interval=10) for number in range(100)]
+    world = world_of(script, *dead, *fine, seconds=220, cap=40)
+    late = [result for result in world.recorder.results if result.endpoint_id.startswith("fine")]
+    # In the one round in which the dead fall silent they still count as healthy; afterwards no slot is lost.
+    settled = [result for result in late if result.timestamp > world.wall(1050)]
+    assert len(settled) == pytest.approx(100 * 17, abs=100)
+    assert all(result.status is Status.UP for result in world.recorder.results if result.endpoint_id.startswith("fine"))
+    assert world.counters.checks_skipped > 0
+    assert world.lanes.taken == 0  # all places were given back
+
+
+def test_what_cannot_start_in_time_is_skipped_and_counted_and_never_down():
+    async def script(_endpoint_id, _now):
+        await asyncio.sleep(4)
+        return Answer(4000.0)
+
+    endpoints = [endpoint(f"slow-{number}", check_interval=10) for number in range(100)]
+    world = world_of(script, *endpoints, seconds=200, cap=16)
+    assert {result.status for result in world.recorder.results} == {Status.UP}
+    assert world.counters.checks_skipped > 0
+    slots = 100 * 20
+    assert len(world.recorder.results) + world.counters.checks_skipped == pytest.approx(slots, abs=120)

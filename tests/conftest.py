@@ -1,0 +1,13 @@
+"""Where every fixture comes from: one file per subject."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import settings
+
+pytest_plugins = ["tests.fix_postgres", "tests.fix_servers", "tests.fix_dns", "tests.fix_netns", "tests.fix_api"]
+
+settings.register_profile("fast", max_examples=150, deadline=None)
+settings.register_profile("deep", max_examples=20_000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))  # noqa: TID251 - chosen by the Makefile

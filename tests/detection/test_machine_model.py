@@ -1,0 +1,127 @@
+"""The machine against a slow, obvious reference that looks at the whole history each time."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from servmon.detection.machine import NEW, Policy, rebuild, step, verified
+from servmon.model import AVAILABLE, CheckResult, Outage, Status
+
+T0 = datetime(2026, 11, 23, tzinfo=UTC)
+INTERVAL = 60
+
+checks = st.lists(
+    st.tuples(st.sampled_from(Status), st.sampled_from([1, 15, 60, 179, 180, 181, 1000]), st.booleans()), max_size=60
+)
+policies = st.builds(
+    Policy,
+    check_interval=st.just(INTERVAL),
+    retry_interval=st.just(15),
+    detection_threshold=st.integers(1, 5),
+    recovery_threshold=st.integers(1, 4),
+    verify=st.booleans(),
+)
+
+
+def results_of(history) -> list[tuple[CheckResult, bool]]:
+    """Results with, for each, whether a verification asked for after it would confirm."""
+    at, results = T0, []
+    for status, gap, confirms in history:
+        at += timedelta(seconds=gap)
+        results.append((CheckResult("e", 1, status, at), confirms))
+    return results
+
+
+def reference(results: list[tuple[CheckResult, bool]], policy: Policy) -> list[tuple[datetime, datetime | None]]:
+    """(start, end) of every outage, by the words of the contract and nothing clever."""
+    outages: list[tuple[datetime, datetime | None]] = []
+    bad: list[datetime] = []
+    good: list[datetime] = []
+    uncounted = 0
+    last: datetime | None = None
+    for result, confirms in results:
+        if result.status is Status.UNKNOWN:
+            continue
+        if last and result.timestamp - last > timedelta(seconds=3 * INTERVAL):
+            bad, good, uncounted = [], [], 0
+        last = result.timestamp
+        is_open = bool(outages) and outages[-1][1] is None
+        if result.status in AVAILABLE:
+            bad, uncounted = [], 0
+            good = [*good, result.timestamp] if is_open else []
+            if is_open and len(good) >= policy.recovery_threshold:
+                outages[-1] = (outages[-1][0], good[0])
+                good = []
+            continue
+        good = []
+        bad.append(result.timestamp)
+        if is_open or len(bad) - uncounted < policy.detection_threshold:
+            continue
+        if policy.verify and not confirms:
+            uncounted = len(bad) - (policy.detection_threshold - 1)
+            continue
+        outages.append((bad[0], None))
+        bad, uncounted = [], 0
+    return outages
+
+
+def machine(results: list[tuple[CheckResult, bool]], policy: Policy, restart_after: int | None = None):
+    state, stored, last_change = NEW, {}, None
+    for number, (result, confirms) in enumerate(results):
+        if number == restart_after:
+            open_outage = next((outage for outage in stored.values() if not outage.resolved), None)
+            past = [past_result for past_result, _ in results[:number]]
+            state, caused = rebuild(past, policy, last_change=last_change, open_outage=open_outage)
+            assert caused == ()
+        state, transitions = step(state, result, policy)
+        if state.verifying:
+            status = Status.DOWN if confirms else Status.UP
+            state, more = verified(state, CheckResult("e", 1, status, result.timestamp), policy)
+            transitions += more
+        for transition in transitions:
+            last_change = transition.change
+            if transition.outage:
+                stored[transition.outage.id] = transition.outage
+        assert sum(not outage.resolved for outage in stored.values()) <= 1
+    return list(stored.values())
+
+
+def spans(outages: list[Outage]) -> list[tuple[datetime, datetime | None]]:
+    return [(outage.start_time, outage.resolved_at) for outage in outages]
+
+
+@pytest.mark.deepable
+@given(checks, policies)
+def test_outages_are_those_of_the_reference(history, policy):
+    results = results_of(history)
+    assert spans(machine(results, policy)) == reference(results, policy)
+
+
+@pytest.mark.deepable
+@given(checks, policies)
+def test_unknown_results_never_count(history, policy):
+    results = results_of(history)
+    asked = [(result, confirms) for result, confirms in results if result.status is not Status.UNKNOWN]
+    assert spans(machine(results, policy)) == spans(machine(asked, policy))
+
+
+@pytest.mark.deepable
+@given(checks, policies)
+def test_outages_start_before_they_end_and_do_not_overlap(history, policy):
+    outages = machine(results_of(history), policy)
+    ends = T0
+    for outage in outages:
+        assert outage.start_time > ends or outage is outages[0]
+        assert outage.resolved_at is None or outage.resolved_at > outage.start_time
+        ends = outage.resolved_at or ends
+
+
+@pytest.mark.deepable
+@given(checks, policies, st.integers(0, 60))
+def test_a_restart_anywhere_changes_no_outcome_where_no_verification_was_refuted(history, policy, restart_after):
+    results = [(result, True) for result, _ in results_of(history)]
+    assert spans(machine(results, policy, restart_after)) == spans(machine(results, policy))

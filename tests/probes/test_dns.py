@@ -1,0 +1,298 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+
+import pytest
+from pydantic import ValidationError
+
+from servmon.clock import SYSTEM_CLOCK
+from servmon.errors import InvalidInputError
+from servmon.model import FailureKind
+from servmon.probes.base import ProbeFailed, Target
+from servmon.probes.dns import DnsOptions, DnsProbe, parse_answer
+from servmon.probes.network import Network, ProbeContext
+from servmon.probes.shared_socket import Pacer
+
+
+@pytest.fixture
+async def network():
+    async with Network() as network:
+        yield network
+
+
+@pytest.fixture
+def check(network, dns_server):
+    """One attempt against the server: ``check("/name?type=A", expected_response_pattern, seconds, **options)``."""
+
+    async def check(path: str = "/example.test", pattern: str | None = None, seconds: float = 2, **options):
+        compiled = re.compile(pattern) if pattern else None
+        target = Target(f"dns://127.0.0.1{path}", "127.0.0.1", dns_server.port, path, None, compiled)
+        read = DnsOptions(**options)
+        DnsProbe().validate(target, read)
+        context = check.context = ProbeContext(network, SYSTEM_CLOCK.monotonic() + seconds)
+        context.attempt_seconds = seconds
+        async with asyncio.timeout(seconds):
+            return await DnsProbe().check(target, read, context)
+
+    return check
+
+
+@pytest.fixture
+def failure(check):
+    """The failure that a check with these arguments ends in, as (kind, message)."""
+
+    async def failure(*arguments, **options):
+        with pytest.raises(ProbeFailed) as caught:
+            await check(*arguments, **options)
+        return caught.value.kind, caught.value.message
+
+    return failure
+
+
+# Right answers
+
+
+async def test_a_right_answer_is_up_with_its_records(check, dns_server):
+    answer = await check()
+    assert 0 < answer.response_ms < 500
+    assert answer.details == {"server": f"127.0.0.1:{dns_server.port}", "rcode": "NOERROR", "answers": ["192.0.2.1"]}
+
+
+async def test_every_check_reaches_the_server(check, dns_server):
+    for _ in range(5):
+        await check()
+    assert [transport for transport, *_ in dns_server.asked] == ["udp"] * 5
+
+
+async def test_a_change_on_the_server_is_seen_by_the_next_check(check, dns_server):
+    await check(expected_answer="192.0.2.1")
+    dns_server.zone["example.test", "A"] = ["192.0.2.2"]
+    await check(expected_answer="192.0.2.2")
+
+
+@pytest.mark.parametrize(
+    ("kind", "records", "expected"),
+    [
+        ("A", ["192.0.2.7", "192.0.2.3"], "192.0.2.3"),
+        ("AAAA", ["2001:db8::1"], "2001:0DB8:0:0::1"),
+        ("MX", ["10 mail.example.test."], "10 MAIL.example.test"),
+        ("TXT", ['"v=spf1 -all"'], '"v=spf1 -all"'),
+        ("NS", ["ns.example.test."], "ns.example.test."),
+        ("CNAME", ["other.test."], "other.test"),
+        ("SOA", ["ns.test. admin.test. 7 3600 600 86400 60"], "ns.test. admin.test. 7 3600 600 86400 60"),
+        ("SRV", ["1 2 5060 sip.test."], "1 2 5060 sip.test."),
+        ("CAA", ['0 issue "ca.test"'], '0 issue "ca.test"'),
+        ("PTR", ["host.test."], "host.test."),
+    ],
+)
+async def test_each_type_of_record_is_compared_by_meaning(check, dns_server, kind, records, expected):
+    dns_server.zone["typed.test", kind] = records
+    answer = await check("/typed.test", query_type=kind, expected_answer=expected)
+    assert len(answer.details["answers"]) == len(records)
+
+
+async def test_one_of_several_expected_answers_suffices(check):
+    await check(expected_answer=["192.0.2.200", "192.0.2.1"])
+
+
+async def test_any_type_takes_what_there_is(check):
+    assert (await check(query_type="ANY")).details["answers"] == ["192.0.2.1"]
+
+
+async def test_the_question_comes_from_the_options_or_from_the_url(check, dns_server):
+    dns_server.zone["other.test", "TXT"] = ['"x"']
+    await check("/other.test?type=txt")
+    await check("", query_name="other.test", query_type="txt")
+    await check("/example.test?type=A", query_name="other.test", query_type="TXT")
+    assert [name for _, name, _ in dns_server.asked] == ["other.test"] * 3
+
+
+async def test_an_address_is_asked_for_its_name_in_reverse(check, dns_server):
+    dns_server.zone["1.2.0.192.in-addr.arpa", "PTR"] = ["host.test."]
+    await check("", query_name="192.0.2.1", query_type="PTR", expected_answer="host.test")
+
+
+async def test_an_alias_is_followed_in_the_answer(check, dns_server):
+    dns_server.zone["www.test", "CNAME"] = ["real.test."]
+    dns_server.zone["www.test", "A"] = ["192.0.2.5"]
+    await check("/www.test", expected_answer="192.0.2.5")
+
+
+async def test_records_that_a_server_rotates_look_the_same(check, dns_server):
+    dns_server.zone["example.test", "A"] = ["192.0.2.1", "192.0.2.2"]
+    first = await check()
+    dns_server.zone["example.test", "A"] = ["192.0.2.2", "192.0.2.1"]
+    assert (await check()).details == first.details
+
+
+async def test_a_pattern_is_searched_in_all_answers(check, failure, dns_server):
+    dns_server.zone["example.test", "A"] = ["192.0.2.1", "198.51.100.4"]
+    await check("/example.test", r"(?m)^198\.51")
+    await check("/example.test", r"192.*\n198")
+    assert await failure("/example.test", "203") == (
+        FailureKind.PATTERN,
+        "example.test A is 192.0.2.1, 198.51.100.4, which does not match '203'",
+    )
+
+
+async def test_a_truncated_answer_is_asked_for_again_over_tcp(check, dns_server):
+    dns_server.large.add("example.test")
+    await check(expected_answer="192.0.2.1")
+    assert [transport for transport, *_ in dns_server.asked] == ["udp", "tcp"]
+
+
+async def test_tcp_alone_can_be_wished_for(check, dns_server):
+    await check(transport="tcp")
+    assert [transport for transport, *_ in dns_server.asked] == ["tcp"]
+
+
+# Wrong answers
+
+
+@pytest.mark.parametrize(
+    ("rcode", "words"),
+    [
+        ("NXDOMAIN", "the name does not exist"),
+        ("SERVFAIL", "the server could not find out"),
+        ("REFUSED", "the server does not answer this question for us"),
+    ],
+)
+async def test_each_other_response_code_is_told_in_words(failure, dns_server, rcode, words):
+    dns_server.rcodes["example.test"] = rcode
+    assert await failure() == (
+        FailureKind.STATUS,
+        f"127.0.0.1:{dns_server.port} says {rcode} ({words}) to example.test A, expected NOERROR",
+    )
+
+
+async def test_another_response_code_can_be_what_is_expected(check, failure, dns_server):
+    dns_server.rcodes["gone.test"] = "NXDOMAIN"
+    await check("/gone.test", expected_rcode="nxdomain")
+    kind, message = await failure("/example.test", expected_rcode="NXDOMAIN")
+    assert kind is FailureKind.STATUS
+    assert message.endswith("says NOERROR to example.test A, expected NXDOMAIN")
+
+
+async def test_an_empty_answer_is_told_apart(failure, dns_server):
+    assert await failure("/example.test?type=AAAA") == (
+        FailureKind.CONTENT,
+        "NOERROR but no AAAA record for example.test",
+    )
+    dns_server.zone["www.test", "CNAME"] = ["nowhere.test."]
+    assert await failure("/www.test") == (
+        FailureKind.CONTENT,
+        "NOERROR but no A record for www.test, only an alias to nowhere.test.",
+    )
+
+
+async def test_a_wrong_answer_is_shown_beside_the_expected_one(failure):
+    assert await failure(expected_answer=["192.0.2.9", "192.0.2.8"]) == (
+        FailureKind.CONTENT,
+        "example.test A is 192.0.2.1, expected 192.0.2.9 or 192.0.2.8",
+    )
+
+
+async def test_a_malformed_answer_is_a_protocol_failure(failure, dns_server):
+    # The header announces a record; what follows is none.
+    def cut(query):
+        answer = dns_server.answer(query)
+        return [answer[:-20]]
+
+    dns_server.odd["example.test"] = cut
+    kind, message = await failure()
+    assert kind is FailureKind.PROTOCOL
+    assert "sent a malformed answer" in message
+
+
+async def test_records_with_control_characters_are_harmless_in_messages(failure, dns_server):
+    dns_server.zone["evil.test", "TXT"] = ['"a\\027[31m\\010b"']
+    _, message = await failure("/evil.test?type=TXT", expected_answer='"x"')
+    assert message.isprintable()
+
+
+async def test_a_server_that_sends_only_garbage_is_waited_for_and_the_reason_kept(check, dns_server):
+    dns_server.odd["example.test"] = lambda query: [b"garbage garbage", dns_server.answer(b"\0\0" + query[2:])]
+    with pytest.raises(TimeoutError):
+        await check(seconds=0.2)
+    server = f"127.0.0.1:{dns_server.port}"
+    assert check.context.doing == f"waiting for an answer from {server} (ignored: an answer with a wrong id, 2 times)"
+
+
+async def test_a_silent_server_says_what_was_being_done(check, dns_server):
+    dns_server.odd["example.test"] = lambda _query: []
+    with pytest.raises(TimeoutError):
+        await check(seconds=0.1)
+    assert check.context.doing == f"waiting for an answer from 127.0.0.1:{dns_server.port}"
+
+
+async def test_a_truncated_answer_without_tcp_behind_it_fails(network, failure, dns_server):
+    dns_server.large.add("example.test")
+    dns_server.odd_tcp["example.test"] = lambda _query: [b"\0\x40cut"]
+    kind, message = await failure()
+    assert kind is FailureKind.PROTOCOL
+    assert "closed the TCP connection in the middle of its answer" in message
+
+
+async def test_a_question_that_this_machine_could_not_send_is_not_held_against_the_server(network, dns_server):
+    network.dns._pacers[4] = Pacer(lambda _query: False)
+    context = ProbeContext(network, SYSTEM_CLOCK.monotonic() + 0.1)
+    target = Target("dns://127.0.0.1/example.test", "127.0.0.1", dns_server.port, "/example.test")
+    with pytest.raises(ProbeFailed) as caught:
+        async with asyncio.timeout(0.1) as context.attempt:
+            await DnsProbe().check(target, DnsOptions(), context)
+    assert caught.value.kind is FailureKind.LOCAL
+    assert "too busy to send" in caught.value.message
+
+
+# What is refused when the endpoint is loaded
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "field"),
+    [
+        ("", {}, "query_name"),
+        ("/", {}, "query_name"),
+        ("/a..b", {}, "url"),
+        ("/example.test?type=NOPE", {}, "url"),
+        ("/example.test?kind=A", {}, "url"),
+        ("/example.test", {"expected_answer": ["192.0.2.1", "not an address"]}, "expected_answer.1"),
+        ("/example.test", {"expected_answer": "192.0.2.1", "expected_rcode": "NXDOMAIN"}, "expected_answer"),
+    ],
+)
+def test_a_question_that_cannot_be_asked_is_refused(path, options, field):
+    with pytest.raises(InvalidInputError) as caught:
+        DnsProbe().validate(Target("dns://192.0.2.1" + path, "192.0.2.1", 53, path), DnsOptions(**options))
+    assert [problem.field for problem in caught.value.problems] == [field]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"query_type": "NOPE"}, {"query_type": "AXFR"}, {"query_name": "a..b"}, {"query_name": "x" * 64 + ".test"},
+     {"expected_rcode": "FINE"}, {"transport": "carrier pigeon"}, {"name": "example.test"}],
+)  # fmt: skip
+def test_impossible_options_are_refused_when_loaded(options):
+    with pytest.raises(ValidationError):
+        DnsOptions(**options)
+
+
+def test_options_are_kept_in_their_usual_spelling():
+    options = DnsOptions(query_type="mx", expected_rcode="servfail", expected_answer="10 a.test.")
+    assert options.model_dump(mode="json", exclude_defaults=True) == {
+        "query_type": "MX",
+        "expected_rcode": "SERVFAIL",
+        "expected_answer": ["10 a.test."],
+    }
+
+
+@pytest.mark.parametrize("given", ["192.0.2.1", ["192.0.2.1"]])
+def test_one_expected_answer_may_stand_alone_in_strict_json_too(given):
+    read = DnsOptions.model_validate_json(json.dumps({"expected_answer": given}), strict=True)
+    assert read.expected_answer == ("192.0.2.1",)
+
+
+def test_the_same_bytes_are_read_only_once():
+    wire = bytes.fromhex("818000010001000000000178047465737400000100010178047465737400000100010000003c0004c0000201")
+    assert parse_answer(wire, 1) is parse_answer(wire, 1)
+    assert parse_answer(wire, 1).texts == ["192.0.2.1"]

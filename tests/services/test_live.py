@@ -1,0 +1,146 @@
+"""Inside a daemon the answers come from its memory, and every change reaches it at once."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from servmon.checks.lanes import Lanes
+from servmon.checks.runner import Runner
+from servmon.checks.scheduler import Scheduler
+from servmon.clock import now
+from servmon.metrics import Counters, Histogram
+from servmon.model import CheckResult, CheckSource, Status
+from servmon.monitor import Monitor, Rules
+from servmon.probes.network import Network
+from servmon.services.availability import AvailabilityService
+from servmon.services.outages import OutageManagementService
+from servmon.store.writer import Writer
+from servmon.watchlist import Watchlist
+from tests.fix_api import serving
+
+
+class Daemon:
+    """The parts of a daemon that services meet; its schedule stands still."""
+
+    def __init__(self, dsn: str, connection, network: Network) -> None:
+        counters = Counters()
+        self.writer = Writer(dsn, counters, observer=1)
+        self.monitor = Monitor(
+            rules=Rules(detection_threshold=1, verification_enabled=False),
+            writer=self.writer,
+            look_again=self.never,
+            counters=counters,
+        )
+        self.runner = Runner(network, self.monitor, done=lambda _slot, _pace: None, lanes=Lanes(50), counters=counters)
+        self.scheduler = Scheduler(
+            self.runner.start, counters=counters, lateness=Histogram(), paused=self.monitor.is_paused
+        )
+        self.view = Watchlist(connection.pool, monitor=self.monitor, scheduler=self.scheduler, runner=self.runner)
+        self.availability = AvailabilityService(connection, self.view)
+        self.outages = OutageManagementService(connection, self.view)
+
+    async def never(self, _plan):
+        raise AssertionError("nothing is verified here")
+
+    async def finds(self, endpoint_id: str, status: Status) -> None:
+        """A scheduled check found ``status``, and it is stored."""
+        endpoint = self.monitor.watched[endpoint_id].plan.endpoint
+        self.monitor.receive(CheckResult(endpoint.id, endpoint.key, status, now(), 12.5))
+        await self.writer.drain()
+
+
+@pytest.fixture
+async def daemon(database, connection):
+    async with Network() as network:
+        daemon = Daemon(database, connection, network)
+        await daemon.view.load(daemon.writer)
+        yield daemon
+        await daemon.monitor.stop()
+
+
+async def create(daemon, endpoint_id: str, **fields) -> None:
+    await daemon.availability.create_endpoint({"id": endpoint_id, "url": "tcp://192.0.2.1:1", **fields})
+
+
+async def test_a_created_endpoint_is_watched_when_the_answer_comes(daemon):
+    await create(daemon, "a")
+    await create(daemon, "off", is_active=False)
+    assert daemon.monitor.watched.keys() == {"a"}
+    await daemon.availability.update_endpoint("a", {"timeout": 1})
+    assert daemon.monitor.watched["a"].plan.endpoint.timeout == 1
+    await daemon.availability.delete_endpoint("a")
+    assert not daemon.monitor.watched
+
+
+async def test_the_memory_tells_the_status_and_counts_for_the_summary(daemon):
+    for endpoint_id in ("a", "b"):
+        await create(daemon, endpoint_id)
+    await create(daemon, "off", is_active=False)
+    await daemon.finds("a", Status.DOWN)
+    current = await daemon.availability.get_current_status("a")
+    assert (current.status, current.consecutive_failures) == (Status.DOWN, 1)
+    assert current.outage_id is not None
+    assert (await daemon.availability.get_current_status("off")).timestamp is None
+    summary = await daemon.availability.get_status_summary()
+    assert (summary["total"], summary["down"], summary["unknown"], summary["active_outages"]) == (2, 1, 1, 1)
+    assert summary == await AvailabilityService(daemon.availability._connection).get_status_summary()
+
+
+async def test_a_manual_check_changes_nothing_in_the_memory(daemon, open_port):
+    await create(daemon, "a", url=f"tcp://127.0.0.1:{open_port}")
+    await daemon.finds("a", Status.DOWN)
+    before = await daemon.availability.get_current_status("a")
+    checked = await daemon.availability.check_endpoint("a")
+    assert (checked.status, checked.source) == (Status.UP, CheckSource.MANUAL)
+    assert await daemon.availability.get_current_status("a") == before
+    history = await daemon.availability.get_status_history("a")
+    assert [(row.status, row.source.value) for row in history] == [(Status.UP, "manual"), (Status.DOWN, "schedule")]
+
+
+async def test_a_resolved_outage_is_closed_in_the_memory_too_and_a_new_failure_opens_another(daemon):
+    await create(daemon, "a")
+    await daemon.finds("a", Status.DOWN)
+    (opened,) = await daemon.outages.get_active_outages()
+    resolved = await daemon.outages.resolve_outage(opened.id)
+    assert (resolved.resolved, resolved.still_down) == (True, True)
+    assert (await daemon.availability.get_current_status("a")).outage_id is None
+    await daemon.finds("a", Status.DOWN)
+    (again,) = await daemon.outages.get_active_outages()
+    assert again.id != opened.id
+
+
+@pytest.mark.parametrize("changes", [{"is_active": False}, {"url": "tcp://192.0.2.2:1"}])
+async def test_an_endpoint_that_asks_another_question_has_no_outage_any_more(daemon, changes):
+    await create(daemon, "a")
+    await daemon.finds("a", Status.DOWN)
+    await daemon.availability.update_endpoint("a", changes)
+    assert await daemon.outages.get_active_outages() == []
+    assert (await daemon.availability.get_status_summary())["active_outages"] == 0
+
+
+async def test_a_window_is_in_force_when_the_answer_comes(daemon):
+    await create(daemon, "a")
+    hour = timedelta(hours=1)
+    at = datetime.now(UTC)  # noqa: TID251 - windows are active in real time
+    fields = {"endpoint_ids": ["a"], "start_time": at - hour, "end_time": at + hour}
+    window = await daemon.outages.create_maintenance_window(fields)
+    assert (await daemon.availability.get_current_status("a")).in_maintenance
+    await daemon.finds("a", Status.DOWN)
+    assert await daemon.outages.get_active_outages() == []
+    await daemon.outages.delete_maintenance_window(window.id)
+    assert not (await daemon.availability.get_current_status("a")).in_maintenance
+
+
+async def test_metrics_show_the_last_check_of_every_endpoint_that_could_be_asked(daemon):
+    for endpoint_id, status in (("a", Status.DOWN), ("b", Status.UP), ("c", Status.UNKNOWN)):
+        await create(daemon, endpoint_id)
+        await daemon.finds(endpoint_id, status)
+    async with serving(daemon.availability, daemon.outages, live=daemon.view) as api:
+        lines = (await api.get("/metrics")).body.decode().splitlines()
+    assert [line for line in lines if line.startswith("probe_success{")] == [
+        'probe_success{endpoint="a"} 0',
+        'probe_success{endpoint="b"} 1',
+    ]
+    assert 'probe_duration_seconds{endpoint="b"} 0.0125' in lines

@@ -1,0 +1,146 @@
+"""Stored check results, read back."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+
+import pytest
+
+from servmon.clock import now
+from servmon.model import CheckSource, FailureKind, Phases, Status
+from servmon.store import endpoints, statuses
+from tests.store.seeds import endpoint, result, store
+
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.fixture
+async def watched(db):
+    return await endpoints.insert(db, endpoint("a"))
+
+
+async def test_a_result_comes_back_as_it_was_found(db, database, watched):
+    found = result(
+        watched,
+        Status.DEGRADED,
+        response_time=1234.567,
+        attempts=3,
+        failure_kind=FailureKind.LOSS,
+        error_message="2 of 5 packets lost, käse\0",
+        phases=Phases(dns_ms=0.1234, connect_ms=1.5, first_byte_ms=20.25, transfer_ms=0.0),
+        details={"address": "192.0.2.1", "banner": "nul \0 and \\u0000", "half": "\ud800"},
+    )
+    await store(database, found)
+    (row,) = await statuses.history(db, "a", limit=10, before=None)
+    assert (row.status, row.response_time, row.attempts) == (Status.DEGRADED, 1234.567, 3)
+    assert (row.failure_kind, row.error_message) == (FailureKind.LOSS, "2 of 5 packets lost, käse\ufffd")
+    assert (row.timestamp, row.phases) == (found.timestamp, found.phases)
+    assert row.details == {"address": "192.0.2.1", "banner": "nul \ufffd and \\u0000", "half": "?"}
+    assert (row.source, row.observer, row.elasticsearch_synced) == (CheckSource.SCHEDULE, "main", False)
+
+
+async def test_history_is_newest_first_within_its_bounds(db, database, watched):
+    other = await endpoints.insert(db, endpoint("b"))
+    start = now() - 10 * MINUTE
+    await store(database, *(result(watched, timestamp=start + number * MINUTE) for number in range(10)))
+    await store(database, result(other))
+
+    async def minutes(**bounds):
+        rows = await statuses.history(db, "a", **{"limit": 100, "before": None} | bounds)
+        return [round((row.timestamp - start) / MINUTE) for row in rows]
+
+    assert await minutes() == [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]
+    assert await minutes(limit=3) == [9, 8, 7]
+    assert await minutes(limit=3, before=start + 7 * MINUTE) == [6, 5, 4]
+    assert await minutes(since=start + 3 * MINUTE, until=start + 6 * MINUTE) == [5, 4, 3]
+    assert await statuses.history(db, "nobody", limit=10, before=None) == []
+
+
+async def test_a_manual_check_is_the_latest_and_not_rebuilt_from(db, database, watched):
+    assert await statuses.latest(db, "a") is None
+    await store(database, result(watched, Status.UP, now() - MINUTE))
+    by_hand = result(watched, Status.DOWN, source=CheckSource.MANUAL, details={"address": "192.0.2.1"})
+    row_id = await statuses.insert_manual(db, by_hand, 1)
+    latest = await statuses.latest(db, "a")
+    assert (latest.id, latest.status, latest.source) == (row_id, Status.DOWN, CheckSource.MANUAL)
+    assert latest.details == {"address": "192.0.2.1"}
+    assert [one.status for one in await statuses.recent_results(db)] == [Status.UP]
+    assert await statuses.last_statuses(db) == {"a": Status.DOWN}
+
+
+async def test_a_manual_check_makes_the_day_it_needs(db, watched):
+    await statuses.insert_manual(db, result(watched, timestamp=now() - timedelta(days=400)), 1)
+    assert len(await statuses.history(db, "a", limit=10, before=None)) == 1
+
+
+async def test_the_state_is_rebuilt_from_the_last_three_intervals(db, database, watched):
+    at = now()
+    ages = [600, 200, 170, 110, 50, 5]
+    await store(database, *(result(watched, timestamp=at - timedelta(seconds=age)) for age in ages))
+    recent = await statuses.recent_results(db)
+    assert [one.timestamp for one in recent] == [at - timedelta(seconds=age) for age in (170, 110, 50, 5)]
+    assert {(one.endpoint_id, one.endpoint_key) for one in recent} == {("a", watched.key)}
+
+
+async def test_the_state_is_rebuilt_from_at_most_twenty_results(db, database):
+    quick = await endpoints.insert(db, endpoint("quick", check_interval=1))
+    at = now()
+    await store(database, *(result(quick, timestamp=at - timedelta(seconds=age)) for age in range(40)))
+    recent = await statuses.recent_results(db)
+    assert [one.timestamp for one in recent] == [at - timedelta(seconds=age) for age in reversed(range(20))]
+
+
+async def test_after_a_long_stop_the_newest_result_is_still_known(db, database, watched):
+    gone = await endpoints.insert(db, endpoint("gone"))
+    off = await endpoints.insert(db, endpoint("off", is_active=False))
+    at = now()
+    await store(
+        database,
+        result(watched, Status.UP, at - timedelta(hours=5)),
+        result(watched, Status.DOWN, at - timedelta(hours=4)),
+        result(gone, Status.UP, at - timedelta(hours=30)),
+        result(off, Status.UP, at),
+    )
+    assert [(one.endpoint_id, one.status) for one in await statuses.recent_results(db)] == [("a", Status.DOWN)]
+    assert await statuses.last_statuses(db) == {"a": Status.DOWN, "gone": Status.UP}
+
+
+async def test_an_endpoint_without_results_counts_as_unknown(db, watched):
+    assert await statuses.last_statuses(db) == {"a": Status.UNKNOWN}
+
+
+async def test_thousands_of_endpoints_are_rebuilt_in_a_moment(db):
+    await endpoints.provision(
+        db, "api", [endpoint(f"endpoint-{number}", check_interval=10) for number in range(10_000)]
+    )
+    await db.execute(
+        "select ensure_status_partition((now() at time zone 'UTC')::date - n) from generate_series(0, 29) n"
+    )
+    await db.execute(
+        "insert into service_status_row (timestamp, endpoint_key, status, observer, attempts)"
+        " select now() - age * interval '10 seconds', key, 'UP', 1, 1 from generate_series(20, 0, -1) age,"
+        " service_endpoint"
+    )
+    started = time.perf_counter()
+    recent = await statuses.recent_results(db)
+    rebuilt_after = time.perf_counter() - started
+    assert 50_000 <= len(recent) <= 70_000
+    started = time.perf_counter()
+    assert set((await statuses.last_statuses(db)).values()) == {Status.UP}
+    assert rebuilt_after < 6  # measured: about a second on an idle machine
+    assert time.perf_counter() - started < 3
+
+
+async def test_the_newest_hundred_come_at_once(db, database, watched):
+    await db.execute(
+        "select ensure_status_partition((now() at time zone 'UTC')::date - n) from generate_series(0, 29) n"
+    )
+    await store(database, *(result(watched, timestamp=now() - timedelta(seconds=age)) for age in range(300)))
+    times = []
+    async with db.acquire() as connection:
+        for _ in range(20):
+            started = time.perf_counter()
+            assert len(await statuses.history(connection, "a", limit=100, before=None)) == 100
+            times.append(time.perf_counter() - started)
+    assert min(times) < 0.01  # measured: about 2 ms, most of it Python

@@ -1,0 +1,167 @@
+"""Virtual time: an event loop whose clock jumps to the next timer, so that a day of checks takes seconds."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from datetime import datetime
+from typing import Any, ClassVar
+
+from servmon.checks.attempts import Plan, ask
+from servmon.checks.lanes import Lanes
+from servmon.checks.runner import Runner
+from servmon.checks.scheduler import Scheduler
+from servmon.clock import utc
+from servmon.metrics import Counters, Histogram
+from servmon.model import CheckResult, Endpoint, Outage, StateChange, Transition
+from servmon.monitor import Monitor, Rules
+from servmon.probes.base import Answer, Options, Target
+from servmon.probes.network import Network
+from servmon.probes.specification import Prepared
+from servmon.tasks import spawn
+
+START = 1_780_000_000.0
+
+
+class VirtualSelector(selectors.DefaultSelector):
+    """Real file descriptors first; where none is ready, waiting costs no time: the loop's clock jumps instead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1000.0
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        ready = super().select(0)
+        if not ready:
+            assert timeout is not None, "the virtual loop waits for nothing: every task is stuck"
+            self.now += max(timeout, 0.0)
+        return ready
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    def __init__(self) -> None:
+        self.virtual = VirtualSelector()
+        super().__init__(self.virtual)
+
+    def time(self) -> float:
+        return self.virtual.now
+
+
+class VirtualClock:
+    """Monotonic time is the loop's; wall time runs along with it and can be made to jump."""
+
+    def __init__(self) -> None:
+        self.jump = 0.0
+
+    def monotonic(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def wall(self) -> float:
+        return START - 1000.0 + self.monotonic() + self.jump
+
+
+def run_virtual(main: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        return runner.run(main())
+
+
+class ScriptedProbe:
+    """Asks a Python function instead of a network: ``script(endpoint_id, now)`` answers, raises or never returns."""
+
+    protocol: ClassVar[str] = "TCP"
+    default_port: ClassVar[int | None] = None
+    options: ClassVar[type[Options]] = Options
+    takes_socket: ClassVar[bool] = True
+
+    def __init__(self, script: Callable[[str, float], Awaitable[Answer]]) -> None:
+        self.script = script
+
+    async def check(self, target: Target, _options: Options, context: Any) -> Answer:
+        context.doing = f"connecting to {target.host}"
+        return await self.script(target.host, asyncio.get_running_loop().time())
+
+
+class Recorder:
+    """Takes the writer's place and keeps what it was given."""
+
+    def __init__(self) -> None:
+        self.results: list[CheckResult] = []
+        self.changes: list[StateChange] = []
+        self.outages: dict[str, Outage] = {}
+
+    def put(self, result: CheckResult | None, transitions: Sequence[Transition]) -> None:
+        if result is not None:
+            self.results.append(result)
+        for transition in transitions:
+            self.changes.append(transition.change)
+            if transition.outage:
+                self.outages[transition.outage.id] = transition.outage
+
+
+class World:
+    """The real scheduler, runner, verifier's place and monitor over a scripted network, on virtual time."""
+
+    def __init__(
+        self,
+        script: Callable[[str, float], Awaitable[Answer]],
+        *,
+        rules: Rules | None = None,
+        cap: int = 5000,
+        second_look: Callable[[Plan], Awaitable[CheckResult]] | None = None,
+    ) -> None:
+        self.clock = VirtualClock()
+        self.counters = Counters()
+        self.recorder = Recorder()
+        self.late: list[tuple[str, float]] = []
+        self.network = Network(clock=self.clock)
+        probe = ScriptedProbe(script)
+        self.monitor = Monitor(
+            rules=rules or Rules(),
+            writer=self.recorder,
+            look_again=second_look or self._look_again,
+            counters=self.counters,
+            clock=self.clock,
+            plan_of=lambda endpoint: Plan(endpoint, Prepared(probe, Target(endpoint.url, endpoint.id), Options())),
+        )
+        self.lanes = Lanes(cap)
+        self.runner = Runner(
+            self.network,
+            self.monitor,
+            done=lambda slot, pace: self.scheduler.done(slot, pace),  # noqa: PLW0108 - the scheduler comes next
+            lanes=self.lanes,
+            counters=self.counters,
+            clock=self.clock,
+        )
+        self.scheduler = Scheduler(
+            self.runner.start,
+            counters=self.counters,
+            lateness=Histogram(),
+            paused=self.monitor.is_paused,
+            clock=self.clock,
+        )
+
+    async def _look_again(self, plan: Plan) -> CheckResult:
+        deadline = self.clock.monotonic() + plan.endpoint.timeout + 5
+        return await ask(plan, self.network, deadline=deadline, retries=0, clock=self.clock)
+
+    def watch(self, endpoints: Iterable[Endpoint], *, soon: bool = False) -> None:
+        for endpoint in endpoints:
+            self.monitor.watch(endpoint)
+            self.scheduler.add(endpoint.id, endpoint.check_interval, soon=soon)
+
+    async def run(self, seconds: float) -> None:
+        scheduler = spawn(self.scheduler.run(), name="scheduler")
+        await asyncio.sleep(seconds)
+        scheduler.cancel()
+        await self.runner.stop()
+        await self.monitor.stop()
+
+    def wall(self, monotonic: float) -> datetime:
+        return utc(START - 1000.0 + monotonic)
+
+
+def endpoint(endpoint_id: str, **fields: Any) -> Endpoint:
+    return Endpoint(
+        **{"id": endpoint_id, "name": endpoint_id, "url": f"tcp://{endpoint_id}:1", "protocol": "TCP"} | fields
+    )
