@@ -20,13 +20,16 @@ _PLUGIN_WORDS: Mapping[Status, str] = {
     Status.DOWN: "CRITICAL",
     Status.UNKNOWN: "UNKNOWN",
 }
+# Below this a time is shown to the microsecond: a ping on the next rack would read 0 otherwise.
+COARSE_SECONDS = 0.01
 
 
 def endpoint_of(target: str, protocol: str | None, options: Sequence[str]) -> Endpoint:
     """The endpoint that ``target`` and ``NAME=VALUE`` options describe; raises ``InvalidInputError``."""
-    fields: dict[str, Any] = {"id": "check", "name": target, "url": target}
+    fields = {"id": "target", "name": target, "url": target}
     if protocol is not None:
         fields["protocol"] = protocol
+    written: dict[str, str] = {}
     problems = []
     for option in options:
         name, equals, text = option.partition("=")
@@ -35,10 +38,23 @@ def endpoint_of(target: str, protocol: str | None, options: Sequence[str]) -> En
         elif name in ("id", "url"):
             problems.append(Problem("--option", f"{name} is given by the target itself"))
         else:
-            fields[name] = _value(text)
+            written[name] = text
     if problems:
         raise InvalidInputError(problems)
-    return parse_endpoint(fields, EndpointDefaults())
+    values = {name: _value(text) for name, text in written.items()}
+    # body=5 is a number to JSON; where a number will not do, the text itself may.
+    for name in _wrong(fields | values) & written.keys():
+        if name not in _wrong(fields | values | {name: written[name]}):
+            values[name] = written[name]
+    return parse_endpoint(fields | values, EndpointDefaults())
+
+
+def _wrong(fields: Mapping[str, Any]) -> set[str]:
+    try:
+        parse_endpoint(fields, EndpointDefaults())
+    except InvalidInputError as error:
+        return {problem.field for problem in error.problems}
+    return set()
 
 
 def _value(text: str) -> Any:
@@ -69,11 +85,13 @@ def render(endpoint: Endpoint, result: CheckResult, *, as_json: bool, on_termina
     if result.response_time is None:
         return line
     seconds = result.response_time / 1000
-    return f"{line} | time={seconds:.3f}s;;;0;{endpoint.timeout:g}"
+    return f"{line} | time={seconds:.{3 if seconds >= COARSE_SECONDS else 6}f}s;;;0;{endpoint.timeout:g}"
 
 
 def _praise(result: CheckResult) -> str:
-    took = f"in {result.response_time:.0f} ms" if result.response_time is not None else ""
+    milliseconds = result.response_time
+    coarse = milliseconds is not None and milliseconds >= COARSE_SECONDS * 1000
+    took = "" if milliseconds is None else f"in {milliseconds:.{0 if coarse else 2}f} ms"
     code = (result.details or {}).get("status_code")
     return f"{code} {took}" if code else f"answered {took}"
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperCommand
+from typer.exceptions import TyperException
 
 from servmon import __version__
 from servmon.errors import InvalidInputError, ServmonError, StartError
@@ -84,7 +86,19 @@ def db_migrate(config: ConfigOption = None) -> None:
     typer.echo("\n".join(f"applied {name}" for name in applied) or "nothing to do: the schema is up to date")
 
 
-@app.command(context_settings={"allow_interspersed_args": True})
+class _PluginCommand(TyperCommand):
+    """A command whose usage errors exit 3, since 2 would tell Nagios that the target is down."""
+
+    def make_context(self, *args: Any, **more: Any) -> Any:
+        """Read the command line."""
+        try:
+            return super().make_context(*args, **more)
+        except TyperException as error:
+            error.exit_code = EXIT_USAGE_OF_CHECK
+            raise
+
+
+@app.command(cls=_PluginCommand)
 def check(
     target: Annotated[str, typer.Argument(help="A URL, host, host:port, tcp://, udp://, dns:// or icmp:// target.")],
     protocol: Annotated[

@@ -36,6 +36,7 @@ _DEEPEST = 6
 _QUIET: Mapping[str, int] = {
     "aiohttp.access": logging.CRITICAL + 1,
     "asyncio": logging.WARNING,
+    "asyncpg.pool": logging.ERROR,  # it reports every reconnection with a traceback
     "elastic_transport": logging.WARNING,
 }
 

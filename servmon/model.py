@@ -5,6 +5,7 @@ All times are aware UTC datetimes. Durations are seconds unless the name says ``
 
 from __future__ import annotations
 
+import copyreg
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,7 +15,14 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+def _freeze(mapping: dict[str, Any]) -> MappingProxyType[str, Any]:
+    return MappingProxyType(mapping)
+
+
+EMPTY: Mapping[str, Any] = _freeze({})
+# Endpoints go from process to process, and what is frozen is not pickled by itself.
+copyreg.pickle(MappingProxyType, lambda frozen: (_freeze, (dict(frozen),)))
 
 
 class Section(BaseModel):

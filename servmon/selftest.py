@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import socket
 import sys
@@ -49,6 +50,7 @@ class SelftestFailed(Exception):  # noqa: N818 - it is a finding, printed as suc
 async def run(say: Say) -> bool:
     """Walk an outage through its life and ``say`` each step; true if everything came as it should."""
     with tempfile.TemporaryDirectory(prefix="servmon-selftest-") as folder:
+        os.chmod(folder, 0o711)  # noqa: PTH101, S103 - started by root, PostgreSQL is another account and has to get in
         try:
             await _story(Path(folder), say)
         except SelftestFailed as failure:

@@ -6,7 +6,14 @@ import os
 
 from hypothesis import settings
 
-pytest_plugins = ["tests.fix_postgres", "tests.fix_servers", "tests.fix_dns", "tests.fix_netns", "tests.fix_api"]
+pytest_plugins = [
+    "tests.fix_postgres",
+    "tests.fix_servers",
+    "tests.fix_dns",
+    "tests.fix_netns",
+    "tests.fix_api",
+    "tests.fix_daemon",
+]
 
 settings.register_profile("fast", max_examples=150, deadline=None)
 settings.register_profile("deep", max_examples=20_000, deadline=None)

@@ -1,0 +1,153 @@
+"""The real daemon as a process of its own, with its own Postgres, in a folder of the test."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.fix_servers import free_port
+
+PATIENCE_SECONDS = 15.0
+POLL_SECONDS = 0.05
+FAST = """
+[service]
+retry_interval = 1
+check_timeout = 0.5
+check_retries = 0
+"""
+
+
+class RunningServmon:
+    """One servmon in ``folder``; ``configuration`` is what its file says beside the folder and the port."""
+
+    def __init__(self, folder: Path, configuration: str) -> None:
+        self.folder = folder
+        self.file = folder / "servmon.toml"
+        self.data_dir = folder / "data"
+        self.log_file = folder / "servmon.log"
+        self.port = free_port()
+        self.process: asyncio.subprocess.Process | None = None
+        self._session: aiohttp.ClientSession | None = None
+        self.configure(configuration)
+
+    def configure(self, configuration: str) -> None:
+        """Write the configuration file anew, at one stroke."""
+        text = (
+            f"[servmon]\ndata_dir = {json.dumps(str(self.data_dir))}\n[api]\nport = {self.port}\n"
+            f"[alert]\nnotification_channels = []\n{configuration}"
+        )
+        written = self.file.with_suffix(".new")
+        written.write_text(text, encoding="utf-8")
+        written.rename(self.file)
+
+    async def start(self) -> None:
+        """Return once the API answers."""
+        with self.log_file.open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "servmon", "run", "--config", str(self.file)), stdout=log, stderr=log
+            )
+        await self.until(self._answers, "the API")
+        token = (self.data_dir / "admin.token").read_text(encoding="utf-8").strip()
+        self._session = aiohttp.ClientSession(headers={"Authorization": f"Bearer {token}"})
+
+    async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Signal it and wait for its end; returns the exit status."""
+        assert self.process is not None
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(number)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            return await self.process.wait()
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    async def get(self, path: str) -> Any:
+        assert self._session is not None
+        async with self._session.get(f"http://127.0.0.1:{self.port}{path}") as answer:
+            assert answer.status == 200, (path, answer.status, await answer.text())
+            return await answer.json()
+
+    async def get_until(self, path: str, holds: Callable[[Any], bool]) -> Any:
+        """The answer of ``path`` as soon as it ``holds``."""
+        found: list[Any] = []
+
+        async def ask() -> bool:
+            found[:] = [await self.get(path)]
+            return holds(found[0])
+
+        await self.until(ask, path, found)
+        return found[0]
+
+    async def until(self, holds: Callable[[], Any], what: str, found: Any = None) -> None:
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while not await holds():  # noqa: ASYNC110 - another process rings no bell here
+                    await asyncio.sleep(POLL_SECONDS)
+        except TimeoutError:
+            raise AssertionError(f"waited in vain for {what}; last: {found}; log:\n{self.log()[-4000:]}") from None
+
+    async def logged(self, sentence: str) -> None:
+        """Wait until the log holds ``sentence``."""
+
+        async def holds() -> bool:
+            return sentence in self.log()
+
+        await self.until(holds, f"{sentence!r} in the log")
+
+    def log(self) -> str:
+        return self.log_file.read_text(encoding="utf-8", errors="replace")
+
+    def postgres_pid(self) -> int:
+        return int((self.data_dir / "postgres" / "postmaster.pid").read_text(encoding="utf-8").split()[0])
+
+    async def _answers(self) -> bool:
+        assert self.process is not None
+        assert self.process.returncode is None, self.log()
+        try:
+            async with (
+                aiohttp.ClientSession() as session,
+                session.get(f"http://127.0.0.1:{self.port}/healthz") as answer,
+            ):
+                return answer.ok
+        except aiohttp.ClientConnectionError:
+            return False
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.fixture
+async def servmon(tmp_path_factory) -> AsyncIterator[Callable[[str], RunningServmon]]:
+    """Makes daemons that are not started yet; at the end none is left."""
+    made: list[RunningServmon] = []
+
+    def make(configuration: str) -> RunningServmon:
+        folder = tmp_path_factory.mktemp("servmon")
+        for place in (folder, folder.parent, folder.parent.parent):
+            place.chmod(0o711)  # started by root, PostgreSQL runs under another account and has to get in
+        made.append(RunningServmon(folder, configuration))
+        return made[-1]
+
+    yield make
+    for one in made:
+        if one.process is not None and one.process.returncode is None:
+            await one.stop()

@@ -1,0 +1,192 @@
+"""The whole daemon on real input: an outage's life, stops and crashes in the middle of one, and edits."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from datetime import datetime, timedelta
+from itertools import pairwise
+
+import asyncpg
+import pytest
+from aiohttp import web
+
+from servmon import cli
+from tests.fix_daemon import FAST, is_alive
+from tests.fix_servers import free_port, settled
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def watching(port: int, *, endpoint_id: str = "web") -> str:
+    return (
+        f'{FAST}[[endpoints]]\nid = "{endpoint_id}"\nname = "A web server"\n'
+        f'url = "http://127.0.0.1:{port}/"\ncheck_interval = 1\n'
+    )
+
+
+class Site:
+    """A web server that can be stopped and started on the same port."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self._runner: web.AppRunner | None = None
+
+    async def start(self) -> None:
+        async def welcome(_request: web.Request) -> web.Response:
+            return web.Response(text="welcome")
+
+        application = web.Application()
+        application.router.add_get("/", welcome)
+        self._runner = web.AppRunner(application)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
+
+    async def stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+
+@pytest.fixture
+async def site():
+    site = Site()
+    await site.start()
+    yield site
+    await site.stop()
+
+
+async def test_an_outage_is_declared_and_resolves_and_everything_agrees(servmon, site):
+    daemon = servmon(watching(site.port))
+    await daemon.start()
+    await daemon.get_until("/services/web/status", lambda found: found["status"] == "UP")
+    await site.stop()
+    (outage,) = (await daemon.get_until("/outages/active", lambda found: found["items"]))["items"]
+    assert (await daemon.get("/services/status/summary"))["active_outages"] == 1
+    await site.start()
+    resolved = await daemon.get_until(f"/outages/{outage['id']}", lambda found: found["resolved"])
+    history = (await daemon.get("/services/web/history?limit=1000"))["items"]
+    down = [row["timestamp"] for row in history if row["status"] == "DOWN"]
+    good_again = min(row["timestamp"] for row in history if row["status"] == "UP" and row["timestamp"] > max(down))
+    assert resolved["start_time"] == min(down)
+    assert resolved["resolved_at"] == good_again
+    assert (await daemon.get("/outages/active"))["items"] == []
+    summary = await daemon.get("/outages/summary")
+    assert (summary["total"], summary["active"], summary["resolved"]) == (1, 0, 1)
+    await _rows_agree(daemon, history)
+    assert await daemon.stop() == 0
+
+
+async def _rows_agree(daemon, history):
+    connection = await asyncpg.connect(
+        user="servmon", database="servmon", host=str(daemon.data_dir / "postgres"), port=5432
+    )
+    rows = await connection.fetch("select status::text, timestamp from service_status order by timestamp desc")
+    outages = await connection.fetch("select resolved, elasticsearch_synced from service_outage")
+    await connection.close()
+    assert [row["status"] for row in rows][-len(history) :] == [row["status"] for row in history]
+    assert [tuple(row) for row in outages] == [(True, False)]
+
+
+async def test_killed_in_the_middle_of_an_outage_the_same_outage_goes_on_and_no_postgres_is_left(servmon, site):
+    daemon = servmon(watching(site.port))
+    await daemon.start()
+    await daemon.get_until("/services/web/status", lambda found: found["status"] == "UP")
+    await site.stop()
+    (before,) = (await daemon.get_until("/outages/active", lambda found: found["items"]))["items"]
+    postgres = daemon.postgres_pid()
+    await daemon.stop(signal.SIGKILL)
+    await settled(lambda: not is_alive(postgres))
+    await daemon.start()
+    status = await daemon.get("/services/web/status")
+    assert (status["state"], status["outage_id"]) == ("down", before["id"])
+    await site.start()
+    resolved = await daemon.get_until(f"/outages/{before['id']}", lambda found: found["resolved"])
+    assert resolved["start_time"] == before["start_time"]
+    assert (await daemon.get("/outages/summary"))["total"] == 1
+    await daemon.stop()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_asked_to_stop_it_ends_in_order_within_five_seconds_and_leaves_nothing_running(servmon, site, number):
+    daemon = servmon(watching(site.port))
+    await daemon.start()
+    postgres = daemon.postgres_pid()
+    began = time.monotonic()
+    assert await daemon.stop(number) == 0
+    assert time.monotonic() - began < 5
+    assert not is_alive(postgres)
+
+
+async def test_a_dead_postgres_is_started_again_and_no_result_is_lost(servmon, site):
+    daemon = servmon(watching(site.port))
+    await daemon.start()
+    await daemon.get_until("/services/web/history", lambda found: found["items"])
+    os.kill(daemon.postgres_pid(), signal.SIGKILL)
+    await daemon.logged("PostgreSQL runs again")
+    history = await daemon.get_until("/services/web/history?limit=1000", lambda found: len(found["items"]) >= 5)
+    times = sorted(row["timestamp"] for row in history["items"])
+    gaps = [datetime.fromisoformat(later) - datetime.fromisoformat(earlier) for earlier, later in pairwise(times)]
+    assert max(gaps) < timedelta(seconds=1.9)
+    await daemon.stop()
+
+
+async def test_an_edit_of_the_file_is_applied_and_a_broken_one_changes_nothing(servmon, site):
+    daemon = servmon(watching(site.port))
+    await daemon.start()
+    daemon.configure(watching(site.port, endpoint_id="web2"))
+    services = await daemon.get_until(
+        "/services/", lambda found: {one["id"] for one in found["items"] if one["is_active"]} == {"web2"}
+    )
+    assert len(services["items"]) == 2  # the removed one keeps its history
+    daemon.configure("[service]\ncheck_interval = -1\nnonsense = 3\n")
+    await daemon.logged("configuration not applied")
+    ready = await daemon.get("/readyz")
+    assert any("check_interval" in one and "nonsense" in one for one in ready["degraded"])
+    assert (await daemon.get("/services/web2"))["is_active"]
+    daemon.configure(watching(site.port))
+    await daemon.get_until("/readyz", lambda found: found["degraded"] == [])
+    await daemon.get_until("/services/web", lambda found: found["is_active"])
+    await daemon.stop()
+
+
+async def test_sighup_reads_the_file_again(servmon, site):
+    daemon = servmon(watching(site.port))
+    await daemon.start()
+    daemon.signal(signal.SIGHUP)
+    await daemon.logged("configuration applied")
+    assert (await daemon.get("/readyz"))["degraded"] == []
+    await daemon.stop()
+
+
+async def test_a_change_in_postgres_by_anybody_reaches_the_daemon(servmon, site):
+    daemon = servmon(FAST)
+    await daemon.start()
+    connection = await asyncpg.connect(
+        user="servmon", database="servmon", host=str(daemon.data_dir / "postgres"), port=5432
+    )
+    await connection.execute(
+        "insert into service_endpoint (id, name, url, protocol, check_interval) values"
+        f" ('by-hand', 'By hand', 'http://127.0.0.1:{site.port}/', 'HTTP', 1)"
+    )
+    await connection.close()
+    await daemon.get_until("/services/status/summary", lambda found: found["up"] == 1)
+    await daemon.stop()
+
+
+async def test_two_daemons_do_not_share_a_data_folder(servmon):
+    daemon = servmon(FAST)
+    await daemon.start()
+    second = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "servmon", "run", "--config", str(daemon.file)),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, said = await second.communicate()
+    assert second.returncode == cli.EXIT_CONFIGURATION
+    assert str(daemon.data_dir) in said.decode()
+    assert "Traceback" not in said.decode()
+    await daemon.stop()
