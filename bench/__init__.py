@@ -1,0 +1,1 @@
+"""What one check costs: servmon against its own floors, in one run on one machine."""

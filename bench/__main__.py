@@ -1,0 +1,107 @@
+"""`make bench`: the median cost of one stored check for each protocol, beside its floor in the same run.
+
+Targets run on one core, servmon on the other. Absolute figures drift between machines; compare the ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+
+from bench import daemon
+from bench.floors import FLOORS
+
+# CPU milliseconds of daemon and Postgres for a stored check at 1,000 a second.
+BUDGET_MS = {"HTTP": 0.20, "TCP": 0.13, "UDP": 0.13, "DNS": 0.15, "ICMP": 0.08}
+
+
+def main() -> None:
+    """Measure, print a table, and one JSON line at the end."""
+    asked = _arguments()
+    targets_core, own_core = sorted(os.sched_getaffinity(0))[:2]
+    runs: dict[str, list[tuple[float, daemon.Cost]]] = {protocol: [] for protocol in asked.protocols}
+    with _targets(targets_core) as ports:
+        for _ in range(asked.repetitions):
+            for protocol in asked.protocols:
+                floor = _floor(protocol, ports.get(protocol, 0), own_core)
+                cost = _load(protocol, ports.get(protocol, 0), own_core, asked)
+                runs[protocol].append((floor, cost))
+    _show(runs)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
+    parser.add_argument("protocols", nargs="*", default=list(FLOORS), help="any of HTTP TCP UDP DNS ICMP")
+    parser.add_argument("--endpoints", type=int, default=1000)
+    parser.add_argument("--interval", type=int, default=1, help="seconds between the checks of an endpoint")
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of one measurement")
+    parser.add_argument("--repetitions", type=int, default=3)
+    return parser.parse_args()
+
+
+@contextmanager
+def _targets(core: int) -> Iterator[dict[str, int]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench.targets"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        yield dict(zip(("HTTP", "TCP", "UDP", "DNS"), map(int, process.stdout.readline().split()), strict=True))
+    finally:
+        process.stdin.close()
+        process.wait(timeout=10)
+        process.stdout.close()
+
+
+def _floor(protocol: str, port: int, core: int) -> float:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.floors", protocol, str(port)],
+        check=True,
+        capture_output=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+    )
+    return float(done.stdout)
+
+
+def _load(protocol: str, target_port: int, core: int, asked: argparse.Namespace) -> daemon.Cost:
+    with tempfile.TemporaryDirectory(prefix="servmon-bench-") as name:
+        folder = Path(name)
+        folder.chmod(0o711)  # started by root, PostgreSQL runs under another account and has to get in
+        port = daemon.free_port()
+        file = daemon.configuration(folder, port, protocol, target_port, asked.endpoints, asked.interval)
+        with daemon.running(file, port, core) as pid:
+            return daemon.measure(pid, port, asked.seconds)
+
+
+def _show(runs: dict[str, list[tuple[float, daemon.Cost]]]) -> None:
+    print(f"{'':6}{'floor':>8}{'daemon':>8}{'Postgres':>10}{'sum':>8}{'budget':>8}{'x floor':>9}  microseconds a check")
+    found = {}
+    for protocol, costs in runs.items():
+        floor = median(floor for floor, _ in costs)
+        own = median(cost.daemon_us for _, cost in costs)
+        postgres = median(cost.postgres_us for _, cost in costs)
+        worst = max(costs, key=lambda run: run[1].skipped)[1]
+        print(
+            f"{protocol:6}{floor:8.0f}{own:8.0f}{postgres:10.0f}{own + postgres:8.0f}"
+            f"{BUDGET_MS[protocol] * 1000:8.0f}{(own + postgres) / floor:9.1f}"
+            f"  {worst.checks_a_second:.0f}/s, {worst.skipped} skipped, {worst.late_share:.1%} later than 0.1 s,"
+            f" {worst.daemon_mib:.0f} MiB"
+        )
+        found[protocol] = {"floor_us": floor, "daemon_us": own, "postgres_us": postgres, "skipped": worst.skipped}
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
