@@ -7,6 +7,7 @@ something unexpected ends the process with exit code 1: systemd starts it again,
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
@@ -50,6 +51,7 @@ Work = Coroutine[Any, Any, None]
 # Read once at start: a change of these needs a restart, and a reload says so.
 RESTART_SECTIONS = ("servmon", "database", "api")
 RELOAD_AGAIN_SECONDS = 5.0
+GC_THRESHOLD = 20_000
 
 
 async def run(loaded: Loaded, edits: ConfigWatch | None = None) -> None:
@@ -69,6 +71,7 @@ async def run(loaded: Loaded, edits: ConfigWatch | None = None) -> None:
             work = [*daemon.fatal(), *daemon.followers(postgres, edits)]
             side_by_side = [group.create_task(started, name=name) for name, started in work]
             daemon.say_ready(address)
+            _settle_memory()
             await signals.stop.wait()
             _log.info("stopping")
             for task in side_by_side:
@@ -267,6 +270,16 @@ class Daemon:
         for section in RESTART_SECTIONS:
             if getattr(before, section) != getattr(settings, section):
                 _log.warning("this change needs a restart", section=section)
+
+
+def _settle_memory() -> None:
+    """What was built at start stays, so the collector need not walk it; checks leave few cycles behind.
+
+    At the usual threshold it ran many times a second over all endpoints, for a tenth of the process's time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD, 20, 50)
 
 
 def defaults_of(settings: Settings) -> EndpointDefaults:

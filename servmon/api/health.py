@@ -56,6 +56,7 @@ async def metrics(request: web.Request) -> web.Response:
         *vitals.lateness.render("servmon_check_lateness_seconds"),
         *render("servmon_loop_lag_seconds", "gauge", [({}, vitals.loop_lag())]),
         *render("servmon_writer_queue", "gauge", [({}, vitals.writer_queue())]),
+        *render("servmon_tasks", "gauge", [({}, len(asyncio.all_tasks()))]),
     ]
     current = list(live.statuses()) if live is not None else []
     await _append(lines, "probe_success", _successes(current))
