@@ -14,7 +14,7 @@ test: $(VENV)/ready  ## The tests everybody runs (under 3 minutes)
 	$(PYTEST) -m "not deep"
 
 test-deep: $(VENV)/ready  ## Matrices, soaks, long simulations
-	HYPOTHESIS_PROFILE=deep $(PYTEST) -m "deep or deepable"
+	HYPOTHESIS_PROFILE=deep $(PYTEST) --timeout 1800 -m "deep or deepable"
 
 lint: $(VENV)/ready
 	$(BIN)/ruff format --check .
