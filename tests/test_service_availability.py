@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -122,6 +125,29 @@ async def test_resolving_an_outage(db, history):
     assert isinstance(resolved_outage, servmon.ServiceOutage)
     assert resolved_outage.resolved
     assert resolved_outage.resolution_notes == "Fixed network connectivity issue"
+
+
+@pytest.fixture
+def readme() -> dict[str, Any]:
+    """What the README's Python block defines."""
+    text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    names: dict[str, Any] = {}
+    exec(compile(block, "README.md", "exec"), names)
+    return names
+
+
+async def test_the_readme_has_the_four_examples_and_they_run(readme, db, history, site, capsys):
+    endpoint = await readme["add_service_endpoint"](db)
+    assert endpoint.expected_response_pattern == '"status":"UP"'
+    here = {"url": f"http://127.0.0.1:{site}/health", "protocol": "HTTP"}
+    await AvailabilityService(db).update_endpoint("api-gateway", here)
+    await readme["check_service"](db)
+    assert capsys.readouterr().out == "Service status: UP\n"
+    window = await readme["create_maintenance_window"](db)
+    assert window.end_time - window.start_time == timedelta(hours=2)
+    opened = await history.outage("api-gateway")
+    assert (await readme["resolve_outage"](db, opened.id)).resolved
 
 
 async def test_the_collector_checks_every_active_endpoint_once(db, site, closed_port):
