@@ -13,6 +13,7 @@ import math
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from servmon.clock import SYSTEM_CLOCK, Clock
 from servmon.metrics import Counters, Histogram
@@ -42,8 +43,7 @@ class Slot:
     removed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
+class Due(NamedTuple):
     """A check that should start now: when it was due, and the next due moment, which it may not reach."""
 
     slot: Slot
@@ -82,6 +82,11 @@ class Scheduler:
     def __len__(self) -> int:
         return len(self._slots)
 
+    @property
+    def overdue_seconds(self) -> float:
+        """How long the next check has been due; more than a moment means that the schedule stands still."""
+        return max(0.0, self._clock.monotonic() - self._heap[0][0]) if self._heap else 0.0
+
     def add(self, endpoint_id: str, interval: float, *, soon: bool) -> None:
         """Schedule an endpoint, or change its interval. ``soon``: first check within min(interval, 5 s)."""
         slot = self._slots.get(endpoint_id)
@@ -116,13 +121,15 @@ class Scheduler:
 
     async def run(self) -> None:
         """Start checks as they fall due, for ever."""
+        tick_end = self._clock.monotonic()
         while True:
-            await self._start_due()
-            await self._sleep()
+            await self._start_due(tick_end)
+            tick_end = await self._sleep()
 
-    async def _start_due(self) -> None:
+    async def _start_due(self, tick_end: float) -> None:
+        """Start what is due by ``tick_end``, which timers of whole milliseconds reach a little early."""
         started = 0
-        while self._heap and self._heap[0][0] <= (now := self._clock.monotonic()):
+        while self._heap and self._heap[0][0] <= max(now := self._clock.monotonic(), tick_end):
             due, _, slot = heapq.heappop(self._heap)
             if slot.removed or due != slot.due:
                 continue  # it was moved since
@@ -132,7 +139,7 @@ class Scheduler:
                     await asyncio.sleep(0)
 
     def _begin(self, slot: Slot, now: float) -> bool:
-        due, late = slot.due, now - slot.due
+        due, late = slot.due, max(0.0, now - slot.due)
         next_at = self._regular_after(slot, max(due, now - LATE_SECONDS) + slot.interval / 2)
         if late > LATE_SECONDS:
             return self._make_up(slot, now)
@@ -167,8 +174,8 @@ class Scheduler:
         if self._heap[0][2] is slot:
             self._changed.set()
 
-    async def _sleep(self) -> None:
-        """Until the end of the tick in which the next check is due, or until the schedule changes."""
+    async def _sleep(self) -> float:
+        """Until the end of the tick in which the next check is due, which it returns, or until the schedule changes."""
         self._changed.clear()
         now = self._clock.monotonic()
         until = math.inf
@@ -179,3 +186,6 @@ class Scheduler:
                 await self._changed.wait()
         except TimeoutError:
             self.loop_lag = max(0.0, self._clock.monotonic() - until)
+            return until
+        else:
+            return now
