@@ -44,10 +44,10 @@ def _root(*, version: Annotated[bool, typer.Option("--version", help="Show the v
 def run(config: ConfigOption = None) -> None:
     """Run the monitor until Ctrl-C or SIGTERM."""
     from servmon import daemon, log
-    from servmon.settings import ConfigWatch
+    from servmon.settings.watch import ConfigWatch
 
     edits = ConfigWatch(config) if config else None  # before the file is read, so that no edit falls in between
-    loaded = _load(config)
+    loaded = _load(config, or_last_good=True)
     settings = loaded.settings
     try:
         log.configure(settings.log.level, settings.log.format, settings.log.file)
@@ -132,11 +132,11 @@ def selftest() -> None:
     raise typer.Exit(0 if asyncio.run(story.run(typer.echo)) else 1)
 
 
-def _load(config: Path | None) -> Loaded:
-    from servmon.settings import SettingsError, load
+def _load(config: Path | None, *, or_last_good: bool = False) -> Loaded:
+    from servmon.settings import SettingsError, load, load_or_last_good
 
     try:
-        return load(config)
+        return load_or_last_good(config) if or_last_good else load(config)
     except SettingsError as error:
         _fail("\n".join(error.lines), EXIT_CONFIGURATION)
 

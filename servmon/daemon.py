@@ -10,7 +10,7 @@ import asyncio
 import gc
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -24,21 +24,25 @@ from servmon.checks.lanes import Lanes, socket_cap
 from servmon.checks.runner import Runner
 from servmon.checks.scheduler import Scheduler
 from servmon.checks.verification import Verifier
+from servmon.clock import SYSTEM_CLOCK, now
 from servmon.errors import StartError
 from servmon.metrics import Counters, Histogram
-from servmon.model import Endpoint
 from servmon.monitor import Monitor, Rules
 from servmon.probes.network import Network
 from servmon.probes.specification import EndpointDefaults
+from servmon.reload import TROUBLE, Reload
 from servmon.services.availability import AvailabilityService
 from servmon.services.connection import DEFAULT_OBSERVER, Connection
+from servmon.services.live import live_summary
 from servmon.services.outages import OutageManagementService
-from servmon.settings import ConfigWatch, Loaded, Settings, SettingsError, load_beside
+from servmon.settings import Loaded, Settings, service_manager
+from servmon.settings.kept import keep
+from servmon.settings.watch import ConfigWatch
 from servmon.store import endpoints
 from servmon.store.embedded import EmbeddedPostgres
 from servmon.store.feed import ChangeFeed
 from servmon.store.migrate import migrate
-from servmon.store.pool import AWAY, Pool, open_pool
+from servmon.store.pool import Pool, open_pool, place_of
 from servmon.store.retention import keep_partitions
 from servmon.store.writer import Writer
 from servmon.tasks import supervise
@@ -49,8 +53,14 @@ _log = structlog.get_logger(__name__)
 Work = Coroutine[Any, Any, None]
 
 # Read once at start: a change of these needs a restart, and a reload says so.
+# Stands in the data folder of a servmon that uses an external database.
+EXTERNAL_DATABASE = "external-database"
 RESTART_SECTIONS = ("servmon", "database", "api")
-RELOAD_AGAIN_SECONDS = 5.0
+# A reload that removes at least so many endpoints, and more than this share, waits until somebody confirms it.
+FEWEST_GUARDED = 10
+GUARDED_SHARE = 0.1
+# No turn of a healthy loop takes so long; the watchdog is not fed from then on.
+STUCK_SECONDS = 30.0
 GC_THRESHOLD = 20_000
 
 
@@ -60,11 +70,12 @@ async def run(loaded: Loaded, edits: ConfigWatch | None = None) -> None:
     async with AsyncExitStack() as ladder:
         dsn, postgres = await ladder.enter_async_context(database(loaded.settings))
         await migrate(dsn)
+        remember_database(loaded.settings)
         pool = await ladder.enter_async_context(await open_pool(dsn))
         network = await ladder.enter_async_context(Network())
         daemon = Daemon(loaded, signals, dsn=dsn, pool=pool, network=network)
         ladder.push_async_callback(daemon.finish)
-        await daemon.provision(loaded.endpoints)
+        await daemon.provision()
         await daemon.watchlist.load(daemon.writer)
         address = await ladder.enter_async_context(daemon.serve())
         async with asyncio.TaskGroup() as group:
@@ -73,7 +84,7 @@ async def run(loaded: Loaded, edits: ConfigWatch | None = None) -> None:
             daemon.say_ready(address)
             _settle_memory()
             await signals.stop.wait()
-            _log.info("stopping")
+            daemon.say_stopping()
             for task in side_by_side:
                 task.cancel()
     _log.info("stopped")
@@ -85,9 +96,31 @@ async def database(settings: Settings) -> AsyncIterator[tuple[str, EmbeddedPostg
     if settings.database.url is not None:
         yield settings.database.url.get_secret_value(), None
         return
+    if (place := used_database(settings)) is not None:
+        raise StartError(
+            f"{settings.servmon.data_dir} belongs to {place}, and no [database] url (or DATABASE_URL) is set: servmon"
+            f" would start with an empty database of its own. Set the url, or remove"
+            f" {settings.servmon.data_dir / EXTERNAL_DATABASE} if that is meant"
+        )
     postgres = EmbeddedPostgres(settings.servmon.data_dir)
     async with postgres as dsn:
         yield dsn, postgres
+
+
+def remember_database(settings: Settings) -> None:
+    """Note in the data folder that its records lie in an external database, if they do."""
+    if settings.database.url is not None:
+        settings.servmon.data_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+        place = place_of(settings.database.url.get_secret_value())
+        (settings.servmon.data_dir / EXTERNAL_DATABASE).write_text(f"{place}\n", encoding="utf-8")
+
+
+def used_database(settings: Settings) -> str | None:
+    """The external database that holds the records of this data folder, in words, if one does."""
+    try:
+        return (settings.servmon.data_dir / EXTERNAL_DATABASE).read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
 
 
 def rules_of(settings: Settings) -> Rules:
@@ -118,6 +151,7 @@ class Daemon:
     def __init__(self, loaded: Loaded, signals: Signals, *, dsn: str, pool: Pool, network: Network) -> None:
         self._loaded = loaded
         self._signals = signals
+        self._manager = service_manager()
         self._dsn = dsn
         self._pool = pool
         settings = loaded.settings
@@ -144,6 +178,7 @@ class Daemon:
             lanes=Lanes(socket_cap(settings.service.max_sockets)),
             counters=self.counters,
         )
+        self.reload = Reload(loaded.path, signals.reload, self.apply, self.troubles)
         self.watchlist = Watchlist(pool, monitor=self.monitor, scheduler=self.scheduler, runner=self.runner)
 
     def fatal(self) -> Iterator[tuple[str, Work]]:
@@ -157,11 +192,12 @@ class Daemon:
         follow: dict[str, Callable[[], Awaitable[None]]] = {
             "changes": lambda: self.watchlist.follow(feed),
             "window ends": self.watchlist.follow_window_ends,
+            "service manager": lambda: self._manager.follow(self._is_well, self._in_a_line),
             "retention": lambda: keep_partitions(self._pool, lambda: self._loaded.settings.cleanup.retention_days),
-            "reload": self._follow_reloads,
+            "reload": self.reload.follow,
         }
         if edits is not None:
-            follow["edits of the configuration"] = lambda: self._follow_edits(edits)
+            follow["edits of the configuration"] = lambda: self.reload.follow_edits(edits)
         if postgres is not None:
             follow["embedded Postgres"] = postgres.run
         for name, work in follow.items():
@@ -192,7 +228,12 @@ class Daemon:
 
     def say_ready(self, address: str) -> None:
         """Say what is watched and where to look."""
+        self._manager.tell(READY="1", STATUS=self._in_a_line())
         self._say_warnings()
+        if self._loaded.broken:
+            self.troubles[TROUBLE] = f"the file is broken, the last good one runs: {'; '.join(self._loaded.broken)}"
+            for problem in self._loaded.broken:
+                _log.error("configuration broken, the last good one runs", problem=problem)
         _log.info("servmon runs", version=__version__, endpoints=len(self.scheduler), api=address)
         if sys.stderr.isatty():
             sys.stderr.write(
@@ -201,6 +242,21 @@ class Daemon:
             )
         elif self.token.path:
             _log.info("the API's token is in this file", path=str(self.token.path))
+
+    def say_stopping(self) -> None:
+        """Say that the end has begun."""
+        _log.info("stopping")
+        self._manager.tell(STOPPING="1", STATUS="stopping")
+
+    def _is_well(self) -> bool:
+        """Whether checks start when they are due and their results are taken; else a new start may help."""
+        return self.scheduler.overdue_seconds < STUCK_SECONDS and self.writer.accepts
+
+    def _in_a_line(self) -> str:
+        counted = live_summary(self.watchlist)
+        line = "{total} endpoints: {up} up, {degraded} degraded, {down} down, {unknown} unknown".format_map(counted)
+        troubles = len(self._degraded())
+        return f"{line}; {counted['active_outages']} open outages" + (f"; {troubles} troubles" if troubles else "")
 
     def _degraded(self) -> list[str]:
         troubles = [f"{name}: {trouble}" for name, trouble in self.troubles.items()]
@@ -212,12 +268,22 @@ class Daemon:
         for warning in self._loaded.warnings:
             _log.warning(warning)
 
-    async def provision(self, wanted: Sequence[Endpoint]) -> None:
-        """Bring the endpoints of the configuration file into Postgres; the file's values win."""
-        source = f"config:{self._loaded.settings.servmon.instance}"
-        done = await endpoints.provision(self._pool, source, wanted)
+    async def provision(self) -> None:
+        """Bring the endpoints of the configuration into Postgres; the file's values win.
+
+        A file that lost many of its endpoints while servmon was not running takes none out: somebody has to say so.
+        """
+        lost = await self._would_remove_many(self._loaded)
+        if lost:
+            self.troubles[TROUBLE] = f"{lost}; they stay until: servmon config apply --force"
+            _log.error("endpoints missing in the file are not removed", problem=lost)
+        await self._provision(self._loaded, remove=not lost)
+        await self._keep()
+
+    async def _provision(self, loaded: Loaded, *, remove: bool) -> None:
+        done = await endpoints.provision(self._pool, loaded.source, loaded.endpoints, remove=remove)
         for endpoint_id in done.conflicts:
-            _log.error("endpoint left alone: its id belongs to another source", endpoint=endpoint_id, source=source)
+            _log.error("endpoint left alone: its id belongs to another source", endpoint=endpoint_id)
         if done.added or done.changed or done.removed:
             _log.info(
                 "endpoints provisioned", added=len(done.added), changed=len(done.changed), removed=len(done.removed)
@@ -229,47 +295,47 @@ class Daemon:
         await self.monitor.stop()
         await self.writer.drain()
 
-    async def _follow_edits(self, edits: ConfigWatch) -> None:
-        while True:
-            await edits.changed()
-            self._signals.reload.set()
+    async def apply(self, loaded: Loaded, force: bool) -> None:
+        """Make a configuration that can be used the one that runs: first what can fail, then the swap."""
+        self._manager.tell(RELOADING="1", MONOTONIC_USEC=str(int(SYSTEM_CLOCK.monotonic() * 1e6)))
+        try:
+            await self._apply(loaded, force)
+        finally:
+            self._manager.tell(READY="1", STATUS=self._in_a_line())
 
-    async def _follow_reloads(self) -> None:
-        """Read the configuration again whenever that is wished; a mistake in it leaves all as it is, and is said."""
-        while True:
-            await self._signals.reload.wait()
-            self._signals.reload.clear()
-            try:
-                await self._reload()
-            except StartError as error:
-                self._refuse(error)
-            except AWAY as error:
-                self._refuse(error)
-                await asyncio.sleep(RELOAD_AGAIN_SECONDS)
-                self._signals.reload.set()
-
-    def _refuse(self, error: Exception) -> None:
-        problems = error.lines if isinstance(error, SettingsError) else (str(error) or type(error).__name__,)
-        self.troubles["configuration"] = f"not applied: {'; '.join(problems)}"
-        for problem in problems:
-            _log.error("configuration not applied", problem=problem)
-
-    async def _reload(self) -> None:
-        """First what can fail, then the swap."""
-        loaded = await load_beside(self._loaded.path)
+    async def _apply(self, loaded: Loaded, force: bool) -> None:
         settings = loaded.settings
+        if not force and (lost := await self._would_remove_many(loaded)):
+            raise StartError(f"{lost}; if that is meant: servmon config apply --force")
         log.configure(settings.log.level, settings.log.format, settings.log.file)
-        await self.provision(loaded.endpoints)
+        await self._provision(loaded, remove=True)
         before, self._loaded = self._loaded.settings, loaded
         self._connection.defaults = defaults_of(settings)
         self.monitor.change_rules(rules_of(settings))
         await self.watchlist.refresh()
-        self.troubles.pop("configuration", None)
+        await self._keep()
         _log.info("configuration applied", endpoints=len(loaded.endpoints))
         self._say_warnings()
         for section in RESTART_SECTIONS:
             if getattr(before, section) != getattr(settings, section):
                 _log.warning("this change needs a restart", section=section)
+
+    async def _would_remove_many(self, loaded: Loaded) -> str | None:
+        """A sentence where more endpoints would go than a person is likely to take out at once."""
+        active = await endpoints.active_of_source(self._pool, loaded.source)
+        gone = active - {endpoint.id for endpoint in loaded.endpoints}
+        if len(gone) < FEWEST_GUARDED or len(gone) <= GUARDED_SHARE * len(active):
+            return None
+        return f"it would remove {len(gone)} of {len(active)} endpoints, such as {', '.join(sorted(gone)[:3])}"
+
+    async def _keep(self) -> None:
+        """Keep what was applied, for a start with a broken file; a full disk must not stop the monitoring."""
+        loaded = self._loaded
+        if not loaded.broken:
+            try:
+                await asyncio.to_thread(keep, loaded.texts, loaded.settings.servmon.data_dir, now())
+            except OSError as error:
+                _log.error("the configuration could not be kept", problem=str(error))
 
 
 def _settle_memory() -> None:

@@ -36,6 +36,7 @@ class RunningServmon:
         self.data_dir = folder / "data"
         self.log_file = folder / "servmon.log"
         self.port = free_port()
+        self.environment: dict[str, str] = {}
         self.process: asyncio.subprocess.Process | None = None
         self._session: aiohttp.ClientSession | None = None
         self.configure(configuration)
@@ -54,7 +55,10 @@ class RunningServmon:
         """Return once the API answers."""
         with self.log_file.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "servmon", "run", "--config", str(self.file)), stdout=log, stderr=log
+                *(sys.executable, "-m", "servmon", "run", "--config", str(self.file)),
+                stdout=log,
+                stderr=log,
+                env=os.environ | self.environment,  # noqa: TID251 - a child's is made of ours
             )
         await self.until(self._answers, "the API")
         token = (self.data_dir / "admin.token").read_text(encoding="utf-8").strip()

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from servmon.settings import ConfigWatch
+from servmon.settings.watch import ConfigWatch
 
 
 @pytest.fixture

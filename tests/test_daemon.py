@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 import time
 from datetime import datetime, timedelta
@@ -177,16 +178,101 @@ async def test_a_change_in_postgres_by_anybody_reaches_the_daemon(servmon, site)
     await daemon.stop()
 
 
-async def test_two_daemons_do_not_share_a_data_folder(servmon):
-    daemon = servmon(FAST)
+async def test_a_data_folder_of_an_external_database_never_gets_one_of_its_own_in_silence(servmon, database):
+    daemon = servmon(f'[database]\nurl = "{database}"\n')
     await daemon.start()
-    second = await asyncio.create_subprocess_exec(
+    assert not (daemon.data_dir / "postgres").exists()
+    await daemon.stop()
+    daemon.configure("")
+    code, said = await ended(daemon)
+    assert code == cli.EXIT_CONFIGURATION
+    assert "no [database] url (or DATABASE_URL) is set" in said
+    assert not (daemon.data_dir / "postgres").exists()
+
+
+async def ended(daemon) -> tuple[int, str]:
+    """Run servmon where it cannot: its exit status and its last words."""
+    process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "servmon", "run", "--config", str(daemon.file)),
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
     )
-    _, said = await second.communicate()
-    assert second.returncode == cli.EXIT_CONFIGURATION
-    assert str(daemon.data_dir) in said.decode()
-    assert "Traceback" not in said.decode()
+    _, said = await process.communicate()
+    assert b"Traceback" not in said
+    return process.returncode, said.decode()
+
+
+async def test_two_daemons_do_not_share_a_data_folder(servmon):
+    daemon = servmon(FAST)
+    await daemon.start()
+    code, said = await ended(daemon)
+    assert code == cli.EXIT_CONFIGURATION
+    assert str(daemon.data_dir) in said
     await daemon.stop()
+
+
+def many(number: int) -> str:
+    return FAST + "".join(
+        f'[[endpoints]]\nid = "e{n}"\nurl = "icmp://127.0.0.1"\ncheck_interval = 60\n' for n in range(number)
+    )
+
+
+async def active(daemon) -> int:
+    return sum(one["is_active"] for one in (await daemon.get("/services/?limit=1000"))["items"])
+
+
+async def test_a_file_that_lost_many_endpoints_takes_none_out_neither_at_a_reload_nor_at_a_start(servmon):
+    daemon = servmon(many(50))
+    await daemon.start()
+    daemon.configure(many(40))
+    await daemon.logged("it would remove 10 of 50 endpoints, such as e40, e41, e42")
+    assert await active(daemon) == 50
+    daemon.configure(many(41))
+    await daemon.logged("configuration applied")
+    assert await active(daemon) == 41
+    await daemon.stop(signal.SIGKILL)
+    daemon.configure(many(3))
+    await daemon.start()
+    assert await active(daemon) == 41
+    assert any("they stay until" in one for one in (await daemon.get("/readyz"))["degraded"])
+    await daemon.stop()
+
+
+async def test_started_with_a_broken_file_it_runs_the_last_good_one_and_says_so(servmon, site):
+    daemon = servmon(watching(site.port))
+    await daemon.start()
+    await daemon.stop()
+    daemon.configure("[service\n")
+    await daemon.start()
+    (trouble,) = (await daemon.get("/readyz"))["degraded"]
+    assert "the last good one runs" in trouble
+    assert "servmon.toml:7: not valid TOML" in trouble
+    await daemon.get_until("/services/web/status", lambda found: found["status"] == "UP")
+    daemon.configure(watching(site.port))
+    await daemon.get_until("/readyz", lambda found: found["degraded"] == [])
+    await daemon.stop()
+
+
+async def test_the_service_manager_hears_of_start_reload_and_stop_and_the_watchdog_is_fed(servmon, tmp_path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.setblocking(False)
+        heard: list[str] = []
+
+        async def hear(words: str) -> None:
+            async with asyncio.timeout(10):
+                while words not in "\n".join(heard).splitlines():
+                    heard.append((await asyncio.get_running_loop().sock_recv(manager, 4096)).decode())
+
+        daemon = servmon(many(2))
+        daemon.environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "400000"}
+        await daemon.start()
+        await hear("READY=1")
+        await hear("STATUS=2 endpoints: 2 up, 0 degraded, 0 down, 0 unknown; 0 open outages")
+        await hear("WATCHDOG=1")
+        heard.clear()
+        daemon.signal(signal.SIGHUP)
+        await hear("RELOADING=1")
+        await hear("READY=1")
+        await daemon.stop()
+        await hear("STOPPING=1")

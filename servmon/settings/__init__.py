@@ -6,10 +6,9 @@ import asyncio
 import json
 import os
 import re
-import tomllib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from multiprocessing import get_context
 from pathlib import Path
@@ -26,15 +25,26 @@ from servmon.detection.settings import OutageSection
 from servmon.elastic.settings import ElasticsearchSection
 from servmon.model import Endpoint, Section
 from servmon.settings.endpoint_tables import read_endpoints
-from servmon.settings.environment import KnownVariables, known_variables, slips
+from servmon.settings.environment import KnownVariables, is_set, known_variables, slips
+from servmon.settings.files import read_files
 from servmon.settings.findings import Findings, SettingsError
+from servmon.settings.kept import newest
+from servmon.settings.templates import read_templates
 from servmon.settings.toml_positions import Keys
 from servmon.settings.written_values import adapt_section, holds
 from servmon.store.settings import CleanupSection, DatabaseSection
+from servmon.systemd import ServiceManager
 
-__all__ = ["ConfigWatch", "Loaded", "Settings", "SettingsError", "default_data_dir", "load", "load_beside"]
-
-WATCH_SECONDS = 2.0
+__all__ = [
+    "Loaded",
+    "Settings",
+    "SettingsError",
+    "default_data_dir",
+    "load",
+    "load_beside",
+    "load_or_last_good",
+    "service_manager",
+]
 
 
 def default_data_dir(environ: Mapping[str, str] | None = None) -> Path:
@@ -127,34 +137,76 @@ _VARIABLES = known_variables(Settings)
 
 @dataclass(frozen=True)
 class Loaded:
-    """A configuration that can be used, and what is doubtful in it. ``path`` is ``None`` where no file was read."""
+    """A configuration that can be used, and what is doubtful in it. ``path`` is ``None`` where no file was read.
+
+    ``texts`` are the files as they were read. ``broken`` is not empty where the file at ``path`` cannot be used and
+    this is the last one that could: what is wrong with it.
+    """
 
     settings: Settings
     endpoints: tuple[Endpoint, ...]
     warnings: tuple[str, ...]
     path: Path | None
+    texts: tuple[tuple[Path, str], ...] = field(default=(), repr=False)  # secrets may stand in them
+    broken: tuple[str, ...] = ()
+
+    @property
+    def source(self) -> str:
+        """Whose the endpoints of the files are in the database."""
+        return f"config:{self.settings.servmon.instance}"
 
 
-def load(path: Path | None, environ: Mapping[str, str] | None = None) -> Loaded:
+def load(path: Path | None, environ: Mapping[str, str] | None = None, *, folder: Path | None = None) -> Loaded:
     """Read the file at ``path`` (``None``: only the environment); blocks for as long as the file is big.
 
-    Raises ``SettingsError`` with every problem in the file and the environment at once.
+    What it names by a relative path lies in ``folder``, by default the file's own. Raises ``SettingsError`` with
+    every problem in the files and the environment at once.
     """
     environ = _environ(environ)
-    findings = Findings(path, _text(path) if path is not None else "")
-    tables = _parse(findings)
+    tables, findings = read_files(path, folder)
+    templates = read_templates(tables.pop("templates", []), findings)
     endpoint_tables = tables.pop("endpoints", [])
     settings = _build(tables, environ, findings)
     usable = settings if settings is not None else Settings()
     source = f"config:{usable.servmon.instance}"
-    endpoints = read_endpoints(endpoint_tables, usable.service, source, findings)
+    endpoints = read_endpoints(endpoint_tables, templates, usable.service, source, findings)
     if settings is not None:
         written = "notification_channels" in settings.alert.model_fields_set
         _check_channels(settings, findings, written=written)
     for name, sentence in slips(_VARIABLES, environ):
         findings.warn_of_variable(name, sentence)
     findings.stop_if_wrong()
-    return Loaded(usable, endpoints, findings.warnings, path)
+    return Loaded(usable, endpoints, findings.warnings, path, findings.texts)
+
+
+def load_or_last_good(path: Path | None, environ: Mapping[str, str] | None = None) -> Loaded:
+    """``load``, or where the file is broken the configuration that was applied last, which says so.
+
+    Raises ``SettingsError`` where there is none either.
+    """
+    environ = _environ(environ)
+    try:
+        return load(path, environ)
+    except SettingsError as error:
+        if path is None or (kept := newest(_data_dir_in(path, environ))) is None:
+            raise
+        try:
+            last_good = load(kept.file, environ, folder=kept.folder)
+        except SettingsError:
+            raise error from None
+        return replace(last_good, path=path, broken=error.lines)
+
+
+def _data_dir_in(path: Path, environ: Mapping[str, str]) -> Path:
+    """The data folder that a file names which may not even be TOML."""
+    if is_set("SERVMON_DATA_DIR", environ):
+        return Path(environ["SERVMON_DATA_DIR"].strip())
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return default_data_dir(environ)
+    named = re.search(r"""^\s*data_dir\s*=\s*["']([^"']+)["']""", text, re.MULTILINE)
+    return path.parent.absolute() / Path(named[1]).expanduser() if named else default_data_dir(environ)
 
 
 async def load_beside(path: Path | None) -> Loaded:
@@ -166,31 +218,13 @@ async def load_beside(path: Path | None) -> Loaded:
         process.shutdown(wait=False)
 
 
+def service_manager() -> ServiceManager:
+    """Whoever started this process and wants to hear how it is doing."""
+    return ServiceManager.of(_environ(None), os.getpid())
+
+
 def _environ(given: Mapping[str, str] | None) -> Mapping[str, str]:
     return os.environ if given is None else given  # noqa: TID251 - this module is the one that may
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise SettingsError([f"{path}: cannot be read: {error.strerror or error}"]) from None
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise SettingsError([f"{path}:{line}: is not UTF-8 text, as TOML has to be"]) from None
-
-
-def _parse(findings: Findings) -> dict[str, Any]:
-    try:
-        return tomllib.loads(findings.text)
-    except tomllib.TOMLDecodeError as error:
-        place = re.search(r" \(at line (\d+), column (\d+)\)$", str(error))
-        line = place[1] if place else findings.text.count("\n") + 1
-        what = str(error)[: place.start()] if place else str(error)
-        column = f" (column {place[2]})" if place else ""
-        raise SettingsError([f"{findings.path}:{line}: not valid TOML: {what}{column}"]) from None
-    except RecursionError:
-        raise SettingsError([f"{findings.path}: not valid TOML: values are nested too deep"]) from None
 
 
 def _build(tables: dict[str, Any], environ: Mapping[str, str], findings: Findings) -> Settings | None:
@@ -281,46 +315,3 @@ def _unknown_key(place: Keys) -> str:
     if close:
         return f"unknown key; was {close[0]} meant?"
     return f"unknown key; known here are {', '.join(sorted(known))}"
-
-
-class ConfigWatch:
-    """Notices that the configuration file has been changed, and has stayed so for one interval.
-
-    Create it before the file is loaded. It looks at the file itself (modification time, inode, size), so it sees
-    edits in place, atomic renames, switched symbolic links and bind mounts; a removed file is no change until it
-    is back. ``sleep`` waits the given seconds.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        *,
-        interval: float = WATCH_SECONDS,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:
-        self._path = path
-        self._interval = interval
-        self._sleep = sleep
-        self._known = self._look()
-        self._settling: tuple[int, ...] | None = None
-
-    async def changed(self) -> None:
-        """Return once the file has changed and settled."""
-        while not self.poll():
-            await self._sleep(self._interval)
-
-    def poll(self) -> bool:
-        """Look once; true where a change is now the same as at the last look, and only once for each change."""
-        seen = self._look()
-        settled = seen is not None and seen == self._settling
-        self._settling = seen if seen != self._known else None
-        if settled:
-            self._known, self._settling = seen, None
-        return settled
-
-    def _look(self) -> tuple[int, ...] | None:
-        try:
-            found = self._path.stat()
-        except OSError:
-            return None
-        return found.st_mtime_ns, found.st_dev, found.st_ino, found.st_size

@@ -10,22 +10,31 @@ from servmon.errors import InvalidInputError
 from servmon.model import Endpoint
 from servmon.probes.specification import EndpointDefaults, parse_endpoint
 from servmon.settings.findings import Findings
+from servmon.settings.templates import Templates
 from servmon.settings.toml_positions import Keys
 
 _TIMING = ("check_interval", "timeout", "retries")
 
 
-def read_endpoints(tables: Any, service: ServiceSection, source: str, findings: Findings) -> tuple[Endpoint, ...]:
+def read_endpoints(
+    tables: Any, templates: Templates, service: ServiceSection, source: str, findings: Findings
+) -> tuple[Endpoint, ...]:
     """Every endpoint of the file; what is wrong with one, or between them, goes to ``findings``."""
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         findings.problem(("endpoints",), "must be tables: write [[endpoints]], in double brackets, above each endpoint")
         return ()
     defaults = EndpointDefaults(service.check_interval, service.check_timeout, service.check_retries)
     _warn_of_defaults(service, findings)
-    read = [(number, _read(number, table, defaults, source, findings)) for number, table in enumerate(tables)]
-    placed = [(number, endpoint) for number, endpoint in read if endpoint is not None]
+    filled = [templates.fill(number, table, _name(number, table), findings) for number, table in enumerate(tables)]
+    placed: list[tuple[int, Endpoint]] = []
+    for number, table in enumerate(tables):
+        _find_missing_id(number, table, findings)
+        try:
+            placed.append((number, parse_endpoint(filled[number], defaults, source=source)))
+        except InvalidInputError as error:
+            _report(error, number, table, templates, findings)
     for number, endpoint in placed:
-        if endpoint.is_active and any(key in tables[number] for key in _TIMING):
+        if endpoint.is_active and any(key in filled[number] for key in _TIMING):
             _warn_of_timing(number, endpoint, findings)
     _find_duplicates(tables, findings)
     known = {table["id"] for table in tables if isinstance(table.get("id"), str)}
@@ -38,22 +47,30 @@ def _name(number: int, table: Mapping[str, Any]) -> str:
     return f"endpoints[{table['id'] if isinstance(table.get('id'), str) else f'#{number + 1}'}]"
 
 
-def _read(
-    number: int, table: dict[str, Any], defaults: EndpointDefaults, source: str, findings: Findings
-) -> Endpoint | None:
+def _find_missing_id(number: int, table: Mapping[str, Any], findings: Findings) -> None:
     if "id" not in table:
         findings.problem(
             ("endpoints", number, "id"),
             'missing: an endpoint in the file needs an id that stays, such as id = "web-1"',
             label=f"{_name(number, table)}.id",
         )
-    try:
-        return parse_endpoint(table, defaults, source=source)
-    except InvalidInputError as error:
-        for problem in error.problems:
-            keys = ("endpoints", number, *_path(problem.field))
-            findings.problem(keys, problem.message, label=f"{_name(number, table)}.{problem.field}".rstrip("."))
-    return None
+
+
+def _report(
+    error: InvalidInputError, number: int, table: Mapping[str, Any], templates: Templates, findings: Findings
+) -> None:
+    for problem in error.problems:
+        path = _path(problem.field)
+        template = templates.place(table, str(path[0])) if path else None
+        if template is not None:
+            # Once, however many endpoints use it.
+            findings.problem_once(
+                ("templates", template, *path), problem.message, label=f"templates[{table['use']}].{problem.field}"
+            )
+            continue
+        findings.problem(
+            ("endpoints", number, *path), problem.message, label=f"{_name(number, table)}.{problem.field}".rstrip(".")
+        )
 
 
 def _path(field: str) -> Keys:
@@ -86,8 +103,8 @@ def _find_duplicates(tables: Sequence[Mapping[str, Any]], findings: Findings) ->
         if not isinstance(name := table.get("id"), str):
             continue
         if name in first:
-            line = findings.line(("endpoints", first[name], "id"))
-            sentence = f"is already the id of the endpoint in line {line}; every endpoint needs its own"
+            where = findings.where(("endpoints", first[name], "id"))
+            sentence = f"is already the id of the endpoint in {where}; every endpoint needs its own"
             findings.problem(("endpoints", number, "id"), sentence, label=f"{_name(number, table)}.id")
         else:
             first[name] = number

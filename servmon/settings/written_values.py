@@ -24,7 +24,7 @@ def adapt_section(
     sound = True
     for key, field in model.model_fields.items():
         place = (name, key)
-        folder = findings.path.parent if findings.path is not None and place not in findings.variables else None
+        folder = findings.folder if place not in findings.variables else None
         try:
             if holds(field, SecretStr):
                 _fetch_secret(key, values, folder or Path(), environ, from_variable=place in findings.variables)

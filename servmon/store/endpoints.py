@@ -184,7 +184,7 @@ with turn as materialized (
 ), removed as (
     update service_endpoint
     set is_active = false
-    where source = $1 and archived_at is null and is_active
+    where $3 and source = $1 and archived_at is null and is_active
     and id in (select id from stored) and id not in (select id from wanted)
     returning id
 )
@@ -196,15 +196,25 @@ order by 1, 2
 """  # noqa: S608 - only column names stand in it
 
 
-async def provision(db: Executor, source: str, endpoints: Sequence[Endpoint]) -> Provisioned:
+_ACTIVE_OF_SOURCE = """
+select id from service_endpoint where source = $1 and is_active and archived_at is null
+"""
+
+
+async def active_of_source(db: Executor, source: str) -> set[str]:
+    """The ids of the active endpoints that ``source`` owns."""
+    return {row["id"] for row in await db.fetch(_ACTIVE_OF_SOURCE, source)}
+
+
+async def provision(db: Executor, source: str, endpoints: Sequence[Endpoint], *, remove: bool = True) -> Provisioned:
     """Make the endpoints that ``source`` owns exactly these, in one transaction.
 
-    One that is missing from the list becomes inactive and keeps its history. An id that another source owns is a
-    conflict and stays as it is.
+    One that is missing from the list becomes inactive and keeps its history, if ``remove`` allows it. An id that
+    another source owns is a conflict and stays as it is.
     """
     wanted = [{**rows.endpoint_fields(endpoint), "source": source} for endpoint in endpoints]
     done: dict[str, list[str]] = {"added": [], "changed": [], "removed": [], "conflicts": []}
-    for row in await db.fetch(_PROVISION, source, rows.to_json(wanted)):
+    for row in await db.fetch(_PROVISION, source, rows.to_json(wanted), remove):
         done[row["what"]].append(row["id"])
     return Provisioned(**done)
 

@@ -153,6 +153,11 @@ class Writer:
         return self._away
 
     @property
+    def accepts(self) -> bool:
+        """Whether results still find room; otherwise the oldest are being dropped."""
+        return len(self._queue) < QUEUE_LIMIT
+
+    @property
     def queued(self) -> int:
         """How many results and separate transitions are not stored yet."""
         return len(self._queue) + len(self._rescued) + sum(map(len, self._parts))
