@@ -51,7 +51,7 @@ def run(config: ConfigOption = None) -> None:
     settings = loaded.settings
     try:
         log.configure(settings.log.level, settings.log.format, settings.log.file)
-        _run_in_loop(daemon.run(loaded, edits))
+        _run_in_loop(daemon.run(loaded.pack(), edits))
     except StartError as error:
         _fail(str(error), EXIT_CONFIGURATION)
     except ServmonError as error:

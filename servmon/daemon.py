@@ -281,7 +281,7 @@ class Daemon:
         await self._keep()
 
     async def _provision(self, loaded: Loaded, *, remove: bool) -> None:
-        done = await endpoints.provision(self._pool, loaded.source, loaded.endpoints, remove=remove)
+        done = await endpoints.provision(self._pool, loaded.source, loaded.wanted(), remove=remove)
         for endpoint_id in done.conflicts:
             _log.error("endpoint left alone: its id belongs to another source", endpoint=endpoint_id)
         if done.added or done.changed or done.removed:
@@ -314,7 +314,7 @@ class Daemon:
         self.monitor.change_rules(rules_of(settings))
         await self.watchlist.refresh()
         await self._keep()
-        _log.info("configuration applied", endpoints=len(loaded.endpoints))
+        _log.info("configuration applied", endpoints=loaded.number)
         self._say_warnings()
         for section in RESTART_SECTIONS:
             if getattr(before, section) != getattr(settings, section):
@@ -322,11 +322,10 @@ class Daemon:
 
     async def _would_remove_many(self, loaded: Loaded) -> str | None:
         """A sentence where more endpoints would go than a person is likely to take out at once."""
-        active = await endpoints.active_of_source(self._pool, loaded.source)
-        gone = active - {endpoint.id for endpoint in loaded.endpoints}
-        if len(gone) < FEWEST_GUARDED or len(gone) <= GUARDED_SHARE * len(active):
+        gone, active = await endpoints.missing(self._pool, loaded.source, loaded.wanted())
+        if len(gone) < FEWEST_GUARDED or len(gone) <= GUARDED_SHARE * active:
             return None
-        return f"it would remove {len(gone)} of {len(active)} endpoints, such as {', '.join(sorted(gone)[:3])}"
+        return f"it would remove {len(gone)} of {active} endpoints, such as {', '.join(gone[:3])}"
 
     async def _keep(self) -> None:
         """Keep what was applied, for a start with a broken file; a full disk must not stop the monitoring."""

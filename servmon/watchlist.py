@@ -26,6 +26,7 @@ _log = structlog.get_logger(__name__)
 # Windows that ended this long ago still mute the results that are replayed after a restart.
 REMEMBER_ENDED_WINDOWS = timedelta(hours=1)
 WINDOW_POLL_SECONDS = 1.0
+CHANGES_A_TURN = 100
 
 
 class Watchlist:
@@ -86,8 +87,10 @@ class Watchlist:
             if changes.complete:
                 for gone in self._monitor.watched.keys() - {endpoint.id for endpoint in changes.endpoints}:
                     self._forget(gone)
-            for endpoint in changes.endpoints:
+            for number, endpoint in enumerate(changes.endpoints, 1):
                 self._take(endpoint)
+                if number % CHANGES_A_TURN == 0:
+                    await asyncio.sleep(0)  # thousands of changed endpoints delay no check
             self._windows = await self._read_windows()
             self._monitor.set_windows(maintenance.by_endpoint(self._windows))
             open_ids = self._monitor.open_outage_ids()

@@ -85,6 +85,12 @@ class RunningServmon:
             assert answer.status == 200, (path, answer.status, await answer.text())
             return await answer.json()
 
+    async def text(self, path: str) -> str:
+        assert self._session is not None
+        async with self._session.get(f"http://127.0.0.1:{self.port}{path}") as answer:
+            assert answer.status == 200
+            return await answer.text()
+
     async def get_until(self, path: str, holds: Callable[[Any], bool]) -> Any:
         """The answer of ``path`` as soon as it ``holds``."""
         found: list[Any] = []

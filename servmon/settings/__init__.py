@@ -32,6 +32,7 @@ from servmon.settings.kept import newest
 from servmon.settings.templates import read_templates
 from servmon.settings.toml_positions import Keys
 from servmon.settings.written_values import adapt_section, holds
+from servmon.store import endpoints
 from servmon.store.settings import CleanupSection, DatabaseSection
 from servmon.systemd import ServiceManager
 
@@ -135,6 +136,14 @@ _SECTIONS: Mapping[str, type[Section]] = {
 _VARIABLES = known_variables(Settings)
 
 
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Endpoints as Postgres takes them. A text goes from process to process without holding the loop."""
+
+    number: int
+    text: str = field(repr=False)
+
+
 @dataclass(frozen=True)
 class Loaded:
     """A configuration that can be used, and what is doubtful in it. ``path`` is ``None`` where no file was read.
@@ -147,6 +156,7 @@ class Loaded:
     endpoints: tuple[Endpoint, ...]
     warnings: tuple[str, ...]
     path: Path | None
+    packed: Packed | None = None
     texts: tuple[tuple[Path, str], ...] = field(default=(), repr=False)  # secrets may stand in them
     broken: tuple[str, ...] = ()
 
@@ -154,6 +164,19 @@ class Loaded:
     def source(self) -> str:
         """Whose the endpoints of the files are in the database."""
         return f"config:{self.settings.servmon.instance}"
+
+    @property
+    def number(self) -> int:
+        """How many endpoints there are."""
+        return self.packed.number if self.packed else len(self.endpoints)
+
+    def wanted(self) -> str:
+        """The endpoints as Postgres takes them."""
+        return self.packed.text if self.packed else endpoints.as_json(self.source, self.endpoints)
+
+    def pack(self) -> Loaded:
+        """The same with its endpoints packed: to be stored, not to be looked at."""
+        return replace(self, endpoints=(), packed=Packed(self.number, self.wanted()))
 
 
 def load(path: Path | None, environ: Mapping[str, str] | None = None, *, folder: Path | None = None) -> Loaded:
@@ -169,14 +192,14 @@ def load(path: Path | None, environ: Mapping[str, str] | None = None, *, folder:
     settings = _build(tables, environ, findings)
     usable = settings if settings is not None else Settings()
     source = f"config:{usable.servmon.instance}"
-    endpoints = read_endpoints(endpoint_tables, templates, usable.service, source, findings)
+    found = read_endpoints(endpoint_tables, templates, usable.service, source, findings)
     if settings is not None:
         written = "notification_channels" in settings.alert.model_fields_set
         _check_channels(settings, findings, written=written)
     for name, sentence in slips(_VARIABLES, environ):
         findings.warn_of_variable(name, sentence)
     findings.stop_if_wrong()
-    return Loaded(usable, endpoints, findings.warnings, path, findings.texts)
+    return Loaded(usable, found, findings.warnings, path, texts=findings.texts)
 
 
 def load_or_last_good(path: Path | None, environ: Mapping[str, str] | None = None) -> Loaded:
@@ -210,12 +233,16 @@ def _data_dir_in(path: Path, environ: Mapping[str, str]) -> Path:
 
 
 async def load_beside(path: Path | None) -> Loaded:
-    """``load`` in a process of its own: for a long file it takes seconds, and no check has to wait for it."""
+    """``load`` and ``pack`` in a process of its own: a long file takes seconds, and no check has to wait for it."""
     process = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
     try:
-        return await asyncio.get_running_loop().run_in_executor(process, load, path)
+        return await asyncio.get_running_loop().run_in_executor(process, _load_and_pack, path)
     finally:
         process.shutdown(wait=False)
+
+
+def _load_and_pack(path: Path | None) -> Loaded:
+    return load(path).pack()
 
 
 def service_manager() -> ServiceManager:

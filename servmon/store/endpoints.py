@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from servmon.errors import ConflictError, NotFoundError
@@ -196,25 +196,36 @@ order by 1, 2
 """  # noqa: S608 - only column names stand in it
 
 
-_ACTIVE_OF_SOURCE = """
-select id from service_endpoint where source = $1 and is_active and archived_at is null
+_MISSING = """
+select id, id not in (select w.id from jsonb_to_recordset($2::text::jsonb) as w (id text)) as is_missing
+from service_endpoint
+where source = $1 and is_active and archived_at is null
+order by id
 """
 
 
-async def active_of_source(db: Executor, source: str) -> set[str]:
-    """The ids of the active endpoints that ``source`` owns."""
-    return {row["id"] for row in await db.fetch(_ACTIVE_OF_SOURCE, source)}
+async def missing(db: Executor, source: str, wanted: str) -> tuple[list[str], int]:
+    """The ids that ``provision`` with what ``as_json`` made would remove, and the number of active ones now."""
+    active = await db.fetch(_MISSING, source, wanted)
+    return [row["id"] for row in active if row["is_missing"]], len(active)
 
 
-async def provision(db: Executor, source: str, endpoints: Sequence[Endpoint], *, remove: bool = True) -> Provisioned:
+def as_json(source: str, endpoints: Iterable[Endpoint]) -> str:
+    """The endpoints of ``source`` as ``provision`` sends them; for thousands it takes a while, in any process."""
+    return rows.to_json([{**rows.endpoint_fields(endpoint), "source": source} for endpoint in endpoints])
+
+
+async def provision(
+    db: Executor, source: str, endpoints: Sequence[Endpoint] | str, *, remove: bool = True
+) -> Provisioned:
     """Make the endpoints that ``source`` owns exactly these, in one transaction.
 
     One that is missing from the list becomes inactive and keeps its history, if ``remove`` allows it. An id that
-    another source owns is a conflict and stays as it is.
+    another source owns is a conflict and stays as it is. ``endpoints`` may be what ``as_json`` made of them.
     """
-    wanted = [{**rows.endpoint_fields(endpoint), "source": source} for endpoint in endpoints]
+    wanted = endpoints if isinstance(endpoints, str) else as_json(source, endpoints)
     done: dict[str, list[str]] = {"added": [], "changed": [], "removed": [], "conflicts": []}
-    for row in await db.fetch(_PROVISION, source, rows.to_json(wanted), remove):
+    for row in await db.fetch(_PROVISION, source, wanted, remove):
         done[row["what"]].append(row["id"])
     return Provisioned(**done)
 

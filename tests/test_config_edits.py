@@ -1,0 +1,129 @@
+"""Hundreds of random edits of the file under load: nothing dies, nothing untouched is missed, each slip is named."""
+
+from __future__ import annotations
+
+import random
+import re
+import signal
+from datetime import datetime
+from itertools import pairwise
+
+import pytest
+
+from tests.fix_daemon import FAST, RunningServmon
+
+STEADY = 500  # endpoints that every valid edit leaves alone, checked once a second
+EDITED = 40
+SLIPS = (
+    ("check_interval = 0\n", r"servmon\.toml:\d+: .*check_interval: must be at least 1, not 0"),
+    ("colour = 3\n", r"servmon\.toml:\d+: .*colour"),
+    ("[[endpoints]]\nid = 'x'\n", r"servmon\.toml:\d+: endpoints\[x\]"),
+    ("[[endpoints\n", r"servmon\.toml:\d+: not valid TOML"),
+    ("\x00", r"servmon\.toml:\d+: not valid TOML"),
+)
+
+
+def steady() -> str:
+    return "".join(
+        f'[[endpoints]]\nid = "s{n}"\nurl = "icmp://127.0.0.{n % 250 + 1}"\ncheck_interval = 1\ntimeout = 0.5\n'
+        for n in range(STEADY)
+    )
+
+
+def edited(ids: list[int], interval: int) -> str:
+    return "".join(f'[[endpoints]]\nid = "e{n}"\nurl = "icmp://127.0.0.1"\ncheck_interval = {interval}\n' for n in ids)
+
+
+class Editor:
+    """Makes one random edit after the other, and knows what has to come of it."""
+
+    def __init__(self, daemon: RunningServmon, chance: random.Random) -> None:
+        self.daemon = daemon
+        self.chance = chance
+        self.ids = list(range(EDITED))
+        self.interval = 60
+
+    async def edit(self) -> None:
+        await self.chance.choice((self.valid, self.valid, self.slip, self.cut_off, self.removed))()
+
+    async def valid(self) -> None:
+        keep = self.chance.randint(EDITED - 5, EDITED)
+        self.ids = sorted(self.chance.sample(range(EDITED), keep))
+        self.interval = self.chance.randint(30, 90)
+        await self.write(FAST + steady() + edited(self.ids, self.interval), "configuration applied")
+
+    async def slip(self) -> None:
+        text, sentence = self.chance.choice(SLIPS)
+        await self.write(FAST + text + steady() if text[0] != "[" else FAST + steady() + text, sentence)
+
+    async def cut_off(self) -> None:
+        """The file ends at a table's border: valid TOML, and nearly everything is gone."""
+        await self.write(FAST + "".join(steady().partition('[[endpoints]]\nid = "s20"')[0]), "would remove")
+
+    async def removed(self) -> None:
+        self.daemon.file.unlink(missing_ok=True)
+        await self.reload("cannot be read")
+
+    async def write(self, text: str, outcome: str) -> None:
+        self.daemon.configure(text)
+        await self.reload(outcome)
+
+    async def reload(self, outcome: str) -> None:
+        self.daemon.signal(signal.SIGHUP)
+        pattern = re.compile(outcome)
+
+        async def done() -> bool:
+            return bool(pattern.search(self.daemon.log()[before:]) or pattern.search(await self.troubles()))
+
+        before = len(self.daemon.log())
+        await self.daemon.until(done, outcome)
+
+    async def troubles(self) -> str:
+        return " ".join((await self.daemon.get("/readyz"))["degraded"])
+
+    async def all_is_as_it_should_be(self) -> None:
+        services = (await self.daemon.get("/services/?limit=1000"))["items"]
+        found = {one["id"]: one["check_interval"] for one in services if one["is_active"]}
+        assert found == {f"s{n}": 1 for n in range(STEADY)} | {f"e{n}": self.interval for n in self.ids}
+
+
+async def skipped(daemon: RunningServmon) -> float:
+    text = await daemon.text("/metrics")
+    found = re.search(r"^servmon_checks_skipped_total (\S+)$", text, re.MULTILINE)
+    assert found is not None
+    return float(found[1])
+
+
+async def story(daemon: RunningServmon, edits: int) -> None:
+    editor = Editor(daemon, random.Random(2026))
+    daemon.configure(FAST + steady() + edited(editor.ids, editor.interval))
+    await daemon.start()
+    for number in range(1, edits + 1):
+        await editor.edit()
+        await editor.all_is_as_it_should_be()
+        if number % 10 == 0:
+            assert await skipped(daemon) == 0
+            await no_gap(daemon)
+            await daemon.stop(signal.SIGKILL)
+            await daemon.start()
+            await editor.all_is_as_it_should_be()
+    assert await skipped(daemon) == 0
+    await daemon.stop()
+
+
+async def no_gap(daemon: RunningServmon) -> None:
+    """In the last seconds an endpoint that no edit touched was checked every second."""
+    history = (await daemon.get("/services/s7/history?limit=5"))["items"]
+    times = [datetime.fromisoformat(one["timestamp"]) for one in history]
+    assert all((later - earlier).total_seconds() < 1.6 for later, earlier in pairwise(times))
+
+
+@pytest.mark.timeout(120)
+async def test_random_edits_neither_stop_nor_delay_nor_remove_anything(servmon):
+    await story(servmon(FAST), edits=12)
+
+
+@pytest.mark.deep
+@pytest.mark.timeout(1800)
+async def test_three_hundred_random_edits(servmon):
+    await story(servmon(FAST), edits=300)
