@@ -36,6 +36,7 @@ from servmon.services.connection import DEFAULT_OBSERVER, Connection
 from servmon.services.live import live_summary
 from servmon.services.outages import OutageManagementService
 from servmon.settings import Loaded, Settings, service_manager
+from servmon.settings.effective import RESTART_SECTIONS
 from servmon.settings.kept import keep
 from servmon.settings.watch import ConfigWatch
 from servmon.store import endpoints
@@ -52,10 +53,8 @@ _log = structlog.get_logger(__name__)
 
 Work = Coroutine[Any, Any, None]
 
-# Read once at start: a change of these needs a restart, and a reload says so.
 # Stands in the data folder of a servmon that uses an external database.
 EXTERNAL_DATABASE = "external-database"
-RESTART_SECTIONS = ("servmon", "database", "api")
 # A reload that removes at least so many endpoints, and more than this share, waits until somebody confirms it.
 FEWEST_GUARDED = 10
 GUARDED_SHARE = 0.1
@@ -212,6 +211,7 @@ class Daemon:
             OutageManagementService(self._connection, self.watchlist),
             tokens=[AccessToken.of(ADMIN, self.token.token)],
             live=self.watchlist,
+            reload=self._reload_now,
             vitals=Vitals(
                 counters=self.counters,
                 lateness=self.scheduler.lateness,
@@ -319,6 +319,10 @@ class Daemon:
         for section in RESTART_SECTIONS:
             if getattr(before, section) != getattr(settings, section):
                 _log.warning("this change needs a restart", section=section)
+
+    async def _reload_now(self, force: bool) -> int:
+        await self.reload.now(force=force)
+        return self._loaded.number
 
     async def _would_remove_many(self, loaded: Loaded) -> str | None:
         """A sentence where more endpoints would go than a person is likely to take out at once."""

@@ -146,7 +146,7 @@ def is_alive(pid: int) -> bool:
 
 
 @pytest.fixture
-async def servmon(tmp_path_factory) -> AsyncIterator[Callable[[str], RunningServmon]]:
+async def servmon_daemon(tmp_path_factory) -> AsyncIterator[Callable[[str], RunningServmon]]:
     """Makes daemons that are not started yet; at the end none is left."""
     made: list[RunningServmon] = []
 

@@ -60,8 +60,8 @@ async def site():
     await site.stop()
 
 
-async def test_an_outage_is_declared_and_resolves_and_everything_agrees(servmon, site):
-    daemon = servmon(watching(site.port))
+async def test_an_outage_is_declared_and_resolves_and_everything_agrees(servmon_daemon, site):
+    daemon = servmon_daemon(watching(site.port))
     await daemon.start()
     await daemon.get_until("/services/web/status", lambda found: found["status"] == "UP")
     await site.stop()
@@ -92,8 +92,8 @@ async def _rows_agree(daemon, history):
     assert [tuple(row) for row in outages] == [(True, False)]
 
 
-async def test_killed_in_the_middle_of_an_outage_the_same_outage_goes_on_and_no_postgres_is_left(servmon, site):
-    daemon = servmon(watching(site.port))
+async def test_killed_in_the_middle_of_an_outage_the_same_outage_goes_on_and_no_postgres_is_left(servmon_daemon, site):
+    daemon = servmon_daemon(watching(site.port))
     await daemon.start()
     await daemon.get_until("/services/web/status", lambda found: found["status"] == "UP")
     await site.stop()
@@ -112,8 +112,10 @@ async def test_killed_in_the_middle_of_an_outage_the_same_outage_goes_on_and_no_
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_asked_to_stop_it_ends_in_order_within_five_seconds_and_leaves_nothing_running(servmon, site, number):
-    daemon = servmon(watching(site.port))
+async def test_asked_to_stop_it_ends_within_five_seconds_and_leaves_nothing_running(
+    servmon_daemon, site, number
+):
+    daemon = servmon_daemon(watching(site.port))
     await daemon.start()
     postgres = daemon.postgres_pid()
     began = time.monotonic()
@@ -122,8 +124,8 @@ async def test_asked_to_stop_it_ends_in_order_within_five_seconds_and_leaves_not
     assert not is_alive(postgres)
 
 
-async def test_a_dead_postgres_is_started_again_and_no_result_is_lost(servmon, site):
-    daemon = servmon(watching(site.port))
+async def test_a_dead_postgres_is_started_again_and_no_result_is_lost(servmon_daemon, site):
+    daemon = servmon_daemon(watching(site.port))
     await daemon.start()
     await daemon.get_until("/services/web/history", lambda found: found["items"])
     os.kill(daemon.postgres_pid(), signal.SIGKILL)
@@ -135,8 +137,8 @@ async def test_a_dead_postgres_is_started_again_and_no_result_is_lost(servmon, s
     await daemon.stop()
 
 
-async def test_an_edit_of_the_file_is_applied_and_a_broken_one_changes_nothing(servmon, site):
-    daemon = servmon(watching(site.port))
+async def test_an_edit_of_the_file_is_applied_and_a_broken_one_changes_nothing(servmon_daemon, site):
+    daemon = servmon_daemon(watching(site.port))
     await daemon.start()
     daemon.configure(watching(site.port, endpoint_id="web2"))
     services = await daemon.get_until(
@@ -154,8 +156,8 @@ async def test_an_edit_of_the_file_is_applied_and_a_broken_one_changes_nothing(s
     await daemon.stop()
 
 
-async def test_sighup_reads_the_file_again(servmon, site):
-    daemon = servmon(watching(site.port))
+async def test_sighup_reads_the_file_again(servmon_daemon, site):
+    daemon = servmon_daemon(watching(site.port))
     await daemon.start()
     daemon.signal(signal.SIGHUP)
     await daemon.logged("configuration applied")
@@ -163,8 +165,8 @@ async def test_sighup_reads_the_file_again(servmon, site):
     await daemon.stop()
 
 
-async def test_a_change_in_postgres_by_anybody_reaches_the_daemon(servmon, site):
-    daemon = servmon(FAST)
+async def test_a_change_in_postgres_by_anybody_reaches_the_daemon(servmon_daemon, site):
+    daemon = servmon_daemon(FAST)
     await daemon.start()
     connection = await asyncpg.connect(
         user="servmon", database="servmon", host=str(daemon.data_dir / "postgres"), port=5432
@@ -178,8 +180,8 @@ async def test_a_change_in_postgres_by_anybody_reaches_the_daemon(servmon, site)
     await daemon.stop()
 
 
-async def test_a_data_folder_of_an_external_database_never_gets_one_of_its_own_in_silence(servmon, database):
-    daemon = servmon(f'[database]\nurl = "{database}"\n')
+async def test_a_data_folder_of_an_external_database_never_gets_one_of_its_own_in_silence(servmon_daemon, database):
+    daemon = servmon_daemon(f'[database]\nurl = "{database}"\n')
     await daemon.start()
     assert not (daemon.data_dir / "postgres").exists()
     await daemon.stop()
@@ -202,8 +204,8 @@ async def ended(daemon) -> tuple[int, str]:
     return process.returncode, said.decode()
 
 
-async def test_two_daemons_do_not_share_a_data_folder(servmon):
-    daemon = servmon(FAST)
+async def test_two_daemons_do_not_share_a_data_folder(servmon_daemon):
+    daemon = servmon_daemon(FAST)
     await daemon.start()
     code, said = await ended(daemon)
     assert code == cli.EXIT_CONFIGURATION
@@ -221,8 +223,8 @@ async def active(daemon) -> int:
     return sum(one["is_active"] for one in (await daemon.get("/services/?limit=1000"))["items"])
 
 
-async def test_a_file_that_lost_many_endpoints_takes_none_out_neither_at_a_reload_nor_at_a_start(servmon):
-    daemon = servmon(many(50))
+async def test_a_file_that_lost_many_endpoints_takes_none_out_neither_at_a_reload_nor_at_a_start(servmon_daemon):
+    daemon = servmon_daemon(many(50))
     await daemon.start()
     daemon.configure(many(40))
     await daemon.logged("it would remove 10 of 50 endpoints, such as e40, e41, e42")
@@ -238,8 +240,8 @@ async def test_a_file_that_lost_many_endpoints_takes_none_out_neither_at_a_reloa
     await daemon.stop()
 
 
-async def test_started_with_a_broken_file_it_runs_the_last_good_one_and_says_so(servmon, site):
-    daemon = servmon(watching(site.port))
+async def test_started_with_a_broken_file_it_runs_the_last_good_one_and_says_so(servmon_daemon, site):
+    daemon = servmon_daemon(watching(site.port))
     await daemon.start()
     await daemon.stop()
     daemon.configure("[service\n")
@@ -253,7 +255,7 @@ async def test_started_with_a_broken_file_it_runs_the_last_good_one_and_says_so(
     await daemon.stop()
 
 
-async def test_the_service_manager_hears_of_start_reload_and_stop_and_the_watchdog_is_fed(servmon, tmp_path):
+async def test_the_service_manager_hears_of_start_reload_and_stop_and_the_watchdog_is_fed(servmon_daemon, tmp_path):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         manager.setblocking(False)
@@ -264,7 +266,7 @@ async def test_the_service_manager_hears_of_start_reload_and_stop_and_the_watchd
                 while words not in "\n".join(heard).splitlines():
                     heard.append((await asyncio.get_running_loop().sock_recv(manager, 4096)).decode())
 
-        daemon = servmon(many(2))
+        daemon = servmon_daemon(many(2))
         daemon.environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "400000"}
         await daemon.start()
         await hear("READY=1")

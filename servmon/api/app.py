@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 import servmon
-from servmon.api import endpoints, health, maintenance, outages
+from servmon.api import configuration, endpoints, health, maintenance, outages
 from servmon.api.auth import AccessToken, authorisation
 from servmon.api.problems import answer_errors
 from servmon.api.requests import BODY_LIMIT_BYTES
@@ -33,6 +33,7 @@ ROUTES: tuple[Route, ...] = (
     *endpoints.ROUTES,
     *outages.ROUTES,
     *maintenance.ROUTES,
+    *configuration.ROUTES,
     *health.ROUTES,
 )
 
@@ -44,6 +45,7 @@ def build_app(
     tokens: Iterable[AccessToken],
     live: LiveView | None = None,
     vitals: health.Vitals | None = None,
+    reload: configuration.Reload | None = None,
 ) -> web.Application:
     """The API over the two services. Nobody but the holders of ``tokens`` gets in, but for the open routes."""
     free = [route.handler for route in ROUTES if route.open_to_all]
@@ -51,6 +53,7 @@ def build_app(
     app[AVAILABILITY] = availability
     app[OUTAGES] = outage_management
     app[health.LIVE] = live
+    app[configuration.RELOAD] = reload
     app[health.VITALS] = vitals or health.Vitals()
     app.on_response_prepare.append(_add_headers)
     for route in ROUTES:

@@ -43,6 +43,7 @@ __all__ = [
     "default_data_dir",
     "load",
     "load_beside",
+    "load_newest",
     "load_or_last_good",
     "service_manager",
 ]
@@ -128,7 +129,7 @@ class Settings(BaseSettings):
         return (init_settings,)
 
 
-_SECTIONS: Mapping[str, type[Section]] = {
+SECTIONS: Mapping[str, type[Section]] = {
     name: field.annotation
     for name, field in Settings.model_fields.items()
     if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
@@ -156,6 +157,8 @@ class Loaded:
     endpoints: tuple[Endpoint, ...]
     warnings: tuple[str, ...]
     path: Path | None
+    # Which variable of the environment set what, by section and key.
+    variables: Mapping[tuple[str, str], str] = field(default_factory=dict)
     packed: Packed | None = None
     texts: tuple[tuple[Path, str], ...] = field(default=(), repr=False)  # secrets may stand in them
     broken: tuple[str, ...] = ()
@@ -199,7 +202,7 @@ def load(path: Path | None, environ: Mapping[str, str] | None = None, *, folder:
     for name, sentence in slips(_VARIABLES, environ):
         findings.warn_of_variable(name, sentence)
     findings.stop_if_wrong()
-    return Loaded(usable, found, findings.warnings, path, texts=findings.texts)
+    return Loaded(usable, found, findings.warnings, path, findings.variables, texts=findings.texts)
 
 
 def load_or_last_good(path: Path | None, environ: Mapping[str, str] | None = None) -> Loaded:
@@ -218,6 +221,21 @@ def load_or_last_good(path: Path | None, environ: Mapping[str, str] | None = Non
         except SettingsError:
             raise error from None
         return replace(last_good, path=path, broken=error.lines)
+
+
+def load_newest(data_dir: Path) -> Loaded | None:
+    """The configuration that was applied last, if there is one that still can be."""
+    kept = newest(data_dir)
+    try:
+        return load(kept.file, folder=kept.folder) if kept else None
+    except SettingsError:
+        return None
+
+
+def editor() -> str:
+    """The user's editor, as a command."""
+    environ = _environ(None)
+    return environ.get("VISUAL") or environ.get("EDITOR") or "vi"
 
 
 def _data_dir_in(path: Path, environ: Mapping[str, str]) -> Path:
@@ -263,7 +281,7 @@ def _build(tables: dict[str, Any], environ: Mapping[str, str], findings: Finding
     for name in tables.keys() - values.keys():
         findings.problem((name,), _unknown_key((name,)))
         sound = False
-    for name, model in _SECTIONS.items():
+    for name, model in SECTIONS.items():
         table = tables.get(name, {})
         if isinstance(table, dict):
             values[name] = {**table, **variables.get(name, {})}
@@ -325,7 +343,7 @@ def _sentence(detail: ErrorDetails) -> str:
         return _unknown_key(detail["loc"])
     text = _SENTENCES.get(detail["type"], detail["msg"]).format(**detail.get("ctx", {}))
     section, *keys = detail["loc"]
-    model = _SECTIONS.get(str(section))
+    model = SECTIONS.get(str(section))
     field = model.model_fields.get(str(keys[0])) if model is not None and keys else None
     if field is None or holds(field, SecretStr) or not isinstance(detail["input"], (str, int, float)):
         return text
@@ -334,7 +352,7 @@ def _sentence(detail: ErrorDetails) -> str:
 
 def _unknown_key(place: Keys) -> str:
     if len(place) > 1:
-        fields = _SECTIONS[str(place[0])].model_fields
+        fields = SECTIONS[str(place[0])].model_fields
         known = [*fields, *(key + end for key in fields if holds(fields[key], SecretStr) for end in ("_file", "_env"))]
     else:
         known = [*Settings.model_fields, "endpoints"]

@@ -5,32 +5,24 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Coroutine
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 from typer.exceptions import TyperException
 
 from servmon import __version__
+from servmon.cli import config as config_commands
+from servmon.cli.base import EXIT_CONFIGURATION, ConfigOption, fail, load
 from servmon.errors import InvalidInputError, ServmonError, StartError
 
-if TYPE_CHECKING:
-    from servmon.settings import Loaded
-
-EXIT_CONFIGURATION = 2
 # Nagios plug-in API: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN. Usage errors are 3, never 2, which means DOWN.
 EXIT_USAGE_OF_CHECK = 3
 
 app = typer.Typer(name="servmon", help="Service availability monitor.", no_args_is_help=True, add_completion=True)
-config_app = typer.Typer(help="The configuration file.", no_args_is_help=True)
 db_app = typer.Typer(help="The database.", no_args_is_help=True)
-app.add_typer(config_app, name="config")
+app.add_typer(config_commands.app, name="config")
 app.add_typer(db_app, name="db")
-
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", "-c", help="The TOML file; without it only the environment is read.")
-]
 
 
 @app.callback(invoke_without_command=True)
@@ -47,24 +39,15 @@ def run(config: ConfigOption = None) -> None:
     from servmon.settings.watch import ConfigWatch
 
     edits = ConfigWatch(config) if config else None  # before the file is read, so that no edit falls in between
-    loaded = _load(config, or_last_good=True)
+    loaded = load(config, or_last_good=True)
     settings = loaded.settings
     try:
         log.configure(settings.log.level, settings.log.format, settings.log.file)
         _run_in_loop(daemon.run(loaded.pack(), edits))
     except StartError as error:
-        _fail(str(error), EXIT_CONFIGURATION)
+        fail(str(error), EXIT_CONFIGURATION)
     except ServmonError as error:
-        _fail(str(error), 1)
-
-
-@config_app.command("check")
-def config_check(config: ConfigOption = None) -> None:
-    """Say everything that is wrong in the configuration, or that nothing is."""
-    loaded = _load(config)
-    for warning in loaded.warnings:
-        typer.echo(f"warning: {warning}", err=True)
-    typer.echo(f"{config or 'environment'}: valid, {len(loaded.endpoints)} endpoints")
+        fail(str(error), 1)
 
 
 @db_app.command("migrate")
@@ -73,7 +56,7 @@ def db_migrate(config: ConfigOption = None) -> None:
     from servmon.daemon import database
     from servmon.store.migrate import migrate
 
-    loaded = _load(config)
+    loaded = load(config)
 
     async def work() -> list[str]:
         async with database(loaded.settings) as (dsn, _postgres):
@@ -82,7 +65,7 @@ def db_migrate(config: ConfigOption = None) -> None:
     try:
         applied = asyncio.run(work())
     except ServmonError as error:
-        _fail(str(error), 1)
+        fail(str(error), 1)
     typer.echo("\n".join(f"applied {name}" for name in applied) or "nothing to do: the schema is up to date")
 
 
@@ -132,15 +115,6 @@ def selftest() -> None:
     raise typer.Exit(0 if asyncio.run(story.run(typer.echo)) else 1)
 
 
-def _load(config: Path | None, *, or_last_good: bool = False) -> Loaded:
-    from servmon.settings import SettingsError, load, load_or_last_good
-
-    try:
-        return load_or_last_good(config) if or_last_good else load(config)
-    except SettingsError as error:
-        _fail("\n".join(error.lines), EXIT_CONFIGURATION)
-
-
 def _run_in_loop(main: Coroutine[Any, Any, None]) -> None:
     try:
         import uvloop
@@ -149,8 +123,3 @@ def _run_in_loop(main: Coroutine[Any, Any, None]) -> None:
     else:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(main)
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    typer.echo(message, err=True)
-    raise typer.Exit(code)

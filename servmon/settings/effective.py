@@ -1,0 +1,86 @@
+"""What settings hold in the end, where each comes from, and what two configurations differ in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, SecretStr
+
+from servmon.model import Endpoint
+from servmon.settings import Loaded, Settings
+
+HIDDEN = '"***"'
+# Read once at start: a change of these needs a restart.
+RESTART_SECTIONS = ("servmon", "database", "api")
+
+
+class Setting(NamedTuple):
+    """One setting by its name (``service.check_interval``), its value as TOML writes it, and its origin."""
+
+    name: str
+    value: str
+    origin: str
+
+
+def effective(loaded: Loaded) -> Iterator[Setting]:
+    """Every setting with its value and origin; secrets are hidden."""
+    for name, value in _values(loaded.settings):
+        section, _, key = name.partition(".")
+        given = key.split(".")[0] in _given(loaded.settings, section)
+        variable = loaded.variables.get((section, key))
+        yield Setting(name, value, f"environment: {variable}" if variable else "file" if given else "default")
+
+
+def compare(applied: Loaded, wanted: Loaded) -> Iterator[str]:
+    """What a reload of ``wanted`` would change where ``applied`` runs, a line each."""
+    before, after = dict(_values(applied.settings)), dict(_values(wanted.settings))
+    for name in sorted(before.keys() | after.keys()):
+        old, new = before.get(name, "nothing"), after.get(name, "nothing")
+        if old != new:
+            restart = "  (needs a restart)" if name.partition(".")[0] in RESTART_SECTIONS else ""
+            yield f"~ {name}: {old} -> {new}{restart}"
+    yield from _compare_endpoints(_by_id(applied), _by_id(wanted))
+
+
+def _compare_endpoints(before: Mapping[str, Endpoint], after: Mapping[str, Endpoint]) -> Iterator[str]:
+    for name in sorted(before.keys() | after.keys()):
+        if name not in after:
+            yield f"- endpoint {name}: becomes inactive, its history stays"
+        elif name not in before:
+            yield f"+ endpoint {name}: {after[name].url}"
+        elif before[name] != after[name]:
+            yield f"~ endpoint {name}: {', '.join(_changed(before[name], after[name]))}"
+
+
+def _changed(old: Endpoint, new: Endpoint) -> Iterator[str]:
+    return (field.name for field in fields(old) if getattr(old, field.name) != getattr(new, field.name))
+
+
+def _by_id(loaded: Loaded) -> dict[str, Endpoint]:
+    return {endpoint.id: endpoint for endpoint in loaded.endpoints}
+
+
+def _given(settings: Settings, section: str) -> set[str]:
+    part = getattr(settings, section)
+    return part.model_fields_set if isinstance(part, BaseModel) else set(part)
+
+
+def _values(part: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    entries = {name: getattr(part, name) for name in type(part).model_fields} if isinstance(part, BaseModel) else part
+    for name, value in entries.items():
+        if isinstance(value, (BaseModel, dict)):
+            yield from _values(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", _shown(value)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, SecretStr):
+        return HIDDEN
+    if isinstance(value, Path):
+        return json.dumps(str(value))
+    return json.dumps(value, ensure_ascii=False, default=str)

@@ -1,0 +1,112 @@
+"""`servmon config …` as a user calls it."""
+
+from __future__ import annotations
+
+import json
+import stat
+
+import pytest
+
+from tests.fix_daemon import FAST
+from tests.test_cli import servmon
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def many(number: int) -> str:
+    return FAST + "".join(
+        f'[[endpoints]]\nid = "e{n}"\nurl = "icmp://127.0.0.1"\ncheck_interval = 60\n' for n in range(number)
+    )
+
+
+async def test_apply_says_what_came_of_it_and_force_passes_the_removal_guard(servmon_daemon):
+    daemon = servmon_daemon(many(30))
+    await daemon.start()
+    daemon.configure(many(5))
+    file = str(daemon.file)
+    code, out, err = await servmon("config", "apply", "--config", file)
+    assert (code, out) == (1, "")
+    assert "it would remove 25 of 30 endpoints, such as e10, e11, e12" in err
+    assert "servmon config apply --force" in err
+    assert await servmon("config", "apply", "--force", "--config", file) == (0, "applied: 5 endpoints\n", "")
+    assert len([one for one in (await daemon.get("/services/"))["items"] if one["is_active"]]) == 5
+    daemon.configure("[service\n")
+    code, _, err = await servmon("config", "apply", "--config", file)
+    assert (code, "not valid TOML" in err) == (2, True)
+    await daemon.stop()
+    daemon.configure(many(5))
+    code, _, err = await servmon("config", "apply", "--config", file)
+    assert (code, err) == (1, f"no servmon answers at http://127.0.0.1:{daemon.port}: Connection refused\n")
+
+
+async def test_diff_says_what_a_reload_would_do(servmon_daemon):
+    daemon = servmon_daemon(many(3))
+    file = str(daemon.file)
+    code, _, err = await servmon("config", "diff", "--config", file)
+    assert (code, err) == (1, "no configuration was applied yet, so everything would be new\n")
+    await daemon.start()
+    await daemon.stop()
+    assert await servmon("config", "diff", "--config", file) == (0, "nothing would change\n", "")
+    text = daemon.file.read_text(encoding="utf-8")
+    text = text.replace("retry_interval = 1", "retry_interval = 7").replace('id = "e0"', 'id = "new"')
+    daemon.file.write_text(text.replace(f"port = {daemon.port}", 'port = 1\ntoken = "s3cret"'), encoding="utf-8")
+    code, out, _ = await servmon("config", "diff", "--config", file)
+    assert code == 0
+    assert out.splitlines() == [
+        f"~ api.port: {daemon.port} -> 1  (needs a restart)",
+        '~ api.token: null -> "***"  (needs a restart)',
+        "~ service.retry_interval: 1 -> 7",
+        "- endpoint e0: becomes inactive, its history stays",
+        "+ endpoint new: icmp://127.0.0.1",
+    ]
+
+
+async def test_show_names_every_setting_its_origin_and_no_secret(tmp_path, monkeypatch):
+    monkeypatch.setenv("SERVICE_CHECK_INTERVAL", "30")
+    file = tmp_path / "servmon.toml"
+    file.write_text('[api]\ntoken = "s3cret"\n[alert]\nnotification_channels = []\n', encoding="utf-8")
+    code, out, _ = await servmon("config", "show", "--config", str(file))
+    assert code == 0
+    lines = out.splitlines()
+    assert "service.check_interval = 30  # environment: SERVICE_CHECK_INTERVAL" in lines
+    assert 'api.token = "***"  # file' in lines
+    assert "service.check_retries = 3  # default" in lines
+    assert "s3cret" not in out
+
+
+async def test_the_schema_is_one_and_knows_every_protocols_options():
+    code, out, _ = await servmon("config", "schema")
+    schema = json.loads(out)
+    assert code == 0
+    endpoint = schema["$defs"]["Endpoint"]["properties"]
+    assert {"id", "url", "query_name", "packets", "send_hex", "depends_on", "use"} <= endpoint.keys()
+    assert {"token", "token_file", "token_env"} <= schema["$defs"]["ApiSection"]["properties"].keys()
+
+
+@pytest.fixture
+def editor(tmp_path, monkeypatch):
+    """Makes $EDITOR a script that puts ``text`` into the file."""
+
+    def make(text: str) -> None:
+        new, script = tmp_path / "new.toml", tmp_path / "editor"
+        new.write_text(text, encoding="utf-8")
+        script.write_text(f'#!/bin/sh\ncat "{new}" > "$1"\n', encoding="utf-8")
+        script.chmod(script.stat().st_mode | stat.S_IXUSR)
+        monkeypatch.setenv("VISUAL", str(script))
+
+    return make
+
+
+async def test_edit_replaces_the_file_only_when_it_is_right(tmp_path, editor):
+    file = tmp_path / "servmon.toml"
+    file.write_text("[alert]\nnotification_channels = []\n", encoding="utf-8")
+    editor("[service]\ncheck_interval = 0\n")
+    code, _, err = await servmon("config", "edit", "--config", str(file))
+    assert code != 0
+    assert "service.check_interval: must be at least 1, not 0" in err
+    assert file.read_text(encoding="utf-8") == "[alert]\nnotification_channels = []\n"
+    editor("[service]\ncheck_interval = 7\n")
+    code, out, _ = await servmon("config", "edit", "--config", str(file))
+    assert (code, out) == (0, f"{file}: replaced; a running servmon takes it up within seconds\n")
+    assert file.read_text(encoding="utf-8") == "[service]\ncheck_interval = 7\n"
+    assert not list(tmp_path.glob(".*"))
