@@ -97,6 +97,8 @@ async def skipped(daemon: RunningServmon) -> float:
 
 async def story(daemon: RunningServmon, edits: int) -> None:
     editor = Editor(daemon, random.Random(2026))
+    # As systemd tells it: of a file that is gone nobody could learn where the last good one lies.
+    daemon.environment = {"SERVMON_DATA_DIR": str(daemon.data_dir)}
     daemon.configure(FAST + steady() + edited(editor.ids, editor.interval))
     await daemon.start()
     started = now()
