@@ -1,31 +1,39 @@
-"""What servmon counts about itself: plain numbers on the hot path, Prometheus text when somebody asks."""
+"""What servmon counts about itself: plain numbers on the hot path, text for Prometheus when somebody asks."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+
+
+def _counter(meaning: str) -> Any:
+    return field(default=0, metadata={"help": meaning})
 
 
 @dataclass(slots=True)
 class Counters:
     """Counted since the start of the process. One object per daemon; everybody adds to it directly."""
 
-    checks: int = 0
-    checks_skipped: int = 0
-    checks_failed: int = 0
-    attempts: int = 0
-    probe_errors: int = 0
-    verifications: int = 0
-    verifications_refuted: int = 0
-    outages_declared: int = 0
-    outages_resolved: int = 0
-    rows_stored: int = 0
-    batches_stored: int = 0
-    store_errors: int = 0
-    results_dropped: int = 0
+    checks: int = _counter("Checks that ended with a result.")
+    checks_skipped: int = _counter("Due times that passed without a check: the one before was under way, or no socket.")
+    checks_failed: int = _counter("Checks that ended DOWN.")
+    attempts: int = _counter("Probe calls; a check has one or more.")
+    probe_errors: int = _counter("Checks that ended UNKNOWN because the probe itself failed.")
+    verifications: int = _counter("Second looks before an outage is declared.")
+    verifications_refuted: int = _counter("Second looks that found the target well.")
+    outages_declared: int = _counter("Outages declared.")
+    outages_resolved: int = _counter("Outages resolved by good checks.")
+    rows_stored: int = _counter("Check results that Postgres took.")
+    batches_stored: int = _counter("Batches that Postgres took.")
+    store_errors: int = _counter("Batches that Postgres did not take; they are tried again.")
+    results_dropped: int = _counter("Check results lost because too many waited for Postgres.")
 
 
 # Seconds; fine where a scheduler should be, coarse where it should never be.
@@ -45,26 +53,63 @@ class Histogram:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
-    def render(self, name: str) -> Iterator[str]:
-        """The histogram in the Prometheus text format: cumulative buckets, sum and count."""
-        yield f"# TYPE {name} histogram"
+
+def labels(pairs: Mapping[str, str | None]) -> str:
+    """The labels of a sample as both formats write them; those without a value are left out."""
+    written = ",".join(f'{name}="{value.translate(_ESCAPES)}"' for name, value in pairs.items() if value is not None)
+    return f"{{{written}}}" if written else ""
+
+
+class Exposition:
+    """Metric families in the Prometheus text format 0.0.4, or as OpenMetrics 1.0, growing line by line.
+
+    Written by hand, since a client library takes seconds for what tens of thousands of series need.
+    """
+
+    def __init__(self, *, openmetrics: bool = False) -> None:
+        self.content_type = OPENMETRICS if openmetrics else PROMETHEUS
+        self._openmetrics = openmetrics
+        self._lines: list[str] = []
+
+    def family(self, name: str, kind: str, meaning: str) -> None:
+        """Begin a metric family; the samples that follow belong to it."""
+        family = name.removesuffix("_total") if self._openmetrics else name
+        self._lines += (f"# HELP {family} {meaning}", f"# TYPE {family} {kind}")
+
+    def sample(self, name: str, value: float, labelled: str = "") -> None:
+        """One value of the family begun last; ``labelled`` is what ``labels`` makes."""
+        self._lines.append(f"{name}{labelled} {value:.10g}")
+
+    def gauge(self, name: str, meaning: str, value: float) -> None:
+        """A family of one value."""
+        self.family(name, "gauge", meaning)
+        self.sample(name, value)
+
+    def gauges(self, name: str, meaning: str, values: Iterable[tuple[str, float]]) -> None:
+        """A family of many values with their labels; none at all where there are no values."""
+        lines = [f"{name}{labelled} {value:.10g}" for labelled, value in values]
+        if lines:
+            self.family(name, "gauge", meaning)
+            self._lines += lines
+
+    def counters(self, counters: Counters) -> None:
+        """Every counter as ``servmon_<name>_total``."""
+        for counter in fields(counters):
+            name = f"servmon_{counter.name}_total"
+            self.family(name, "counter", counter.metadata["help"])
+            self.sample(name, getattr(counters, counter.name))
+
+    def histogram(self, name: str, meaning: str, histogram: Histogram) -> None:
+        """Cumulative buckets, sum and count."""
+        self.family(name, "histogram", meaning)
         below = 0
-        for bound, count in zip((*self.bounds, "+Inf"), self.counts, strict=True):
+        for bound, count in zip((*histogram.bounds, "+Inf"), histogram.counts, strict=True):
             below += count
-            yield f'{name}_bucket{{le="{bound}"}} {below}'
-        yield f"{name}_sum {self.total:.10g}"
-        yield f"{name}_count {below}"
+            self.sample(f"{name}_bucket", below, labels({"le": str(bound)}))
+        self.sample(f"{name}_sum", histogram.total)
+        self.sample(f"{name}_count", below)
 
-
-def render_counters(counters: Counters) -> Iterator[str]:
-    """Every counter as ``servmon_<name>_total``."""
-    for field in fields(counters):
-        yield from render(f"servmon_{field.name}_total", "counter", [({}, getattr(counters, field.name))])
-
-
-def render(name: str, kind: str, samples: Iterable[tuple[dict[str, str], float]]) -> Iterator[str]:
-    """One metric family in the Prometheus text format 0.0.4, a line each, without line ends."""
-    yield f"# TYPE {name} {kind}"
-    for labels, value in samples:
-        pairs = ",".join(f'{key}="{text.translate(_ESCAPES)}"' for key, text in labels.items())
-        yield f"{name}{{{pairs}}} {value:.10g}" if pairs else f"{name} {value:.10g}"
+    def text(self) -> str:
+        """All of it."""
+        end = ["# EOF"] if self._openmetrics else []
+        return "\n".join((*self._lines, *end)) + "\n"

@@ -192,6 +192,12 @@ class Monitor:
         """What is known of every active endpoint now."""
         return map(self._current, self.watched.values())
 
+    def last_results(self) -> Iterator[tuple[Endpoint, CheckResult]]:
+        """Every active endpoint that was checked, with its last check."""
+        for watched in self.watched.values():
+            if watched.state.last is not None:
+                yield watched.plan.endpoint, watched.state.last
+
     async def stop(self) -> None:
         """Give up verifications under way; after a restart they are made again."""
         await cancel(*self._verifications)

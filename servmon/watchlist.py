@@ -123,6 +123,10 @@ class Watchlist:
         """What is known of every active endpoint now."""
         return self._monitor.statuses()
 
+    def last_results(self) -> Iterator[tuple[Endpoint, CheckResult]]:
+        """Every active endpoint that was checked, with its last check."""
+        return self._monitor.last_results()
+
     async def check(self, endpoint: Endpoint) -> CheckResult:
         """A person's check, made now over the daemon's own network."""
         return await self._runner.check_now(endpoint)

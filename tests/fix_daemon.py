@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -146,14 +148,14 @@ def is_alive(pid: int) -> bool:
 
 
 @pytest.fixture
-async def servmon_daemon(tmp_path_factory) -> AsyncIterator[Callable[[str], RunningServmon]]:
+async def servmon_daemon() -> AsyncIterator[Callable[[str], RunningServmon]]:
     """Makes daemons that are not started yet; at the end none is left."""
     made: list[RunningServmon] = []
 
     def make(configuration: str) -> RunningServmon:
-        folder = tmp_path_factory.mktemp("servmon")
-        for place in (folder, folder.parent, folder.parent.parent):
-            place.chmod(0o711)  # started by root, PostgreSQL runs under another account and has to get in
+        # Not below pytest's own folder: started by root, PostgreSQL runs under another account and has to get in.
+        folder = Path(tempfile.mkdtemp(prefix="servmon-test-"))
+        folder.chmod(0o711)
         made.append(RunningServmon(folder, configuration))
         return made[-1]
 
@@ -161,3 +163,4 @@ async def servmon_daemon(tmp_path_factory) -> AsyncIterator[Callable[[str], Runn
     for one in made:
         if one.process is not None and one.process.returncode is None:
             await one.stop()
+        shutil.rmtree(one.folder)

@@ -112,9 +112,7 @@ async def test_killed_in_the_middle_of_an_outage_the_same_outage_goes_on_and_no_
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_asked_to_stop_it_ends_within_five_seconds_and_leaves_nothing_running(
-    servmon_daemon, site, number
-):
+async def test_asked_to_stop_it_ends_within_five_seconds_and_leaves_nothing_running(servmon_daemon, site, number):
     daemon = servmon_daemon(watching(site.port))
     await daemon.start()
     postgres = daemon.postgres_pid()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 import servmon
-from servmon.api import configuration, endpoints, health, maintenance, outages
+from servmon.api import configuration, endpoints, health, maintenance, metrics, outages
 from servmon.api.auth import AccessToken, authorisation
 from servmon.api.problems import answer_errors
 from servmon.api.requests import BODY_LIMIT_BYTES
@@ -35,6 +35,7 @@ ROUTES: tuple[Route, ...] = (
     *maintenance.ROUTES,
     *configuration.ROUTES,
     *health.ROUTES,
+    *metrics.ROUTES,
 )
 
 

@@ -28,6 +28,10 @@ class LiveView(Protocol):
         """What is known of every active endpoint now."""
         ...
 
+    def last_results(self) -> Iterable[tuple[Endpoint, CheckResult]]:
+        """Every active endpoint that was checked, with its last check."""
+        ...
+
     async def check(self, endpoint: Endpoint) -> CheckResult:
         """Check an endpoint now, outside the schedule; the caller stores the result."""
         ...
