@@ -32,7 +32,8 @@ MAKE_UP_WITHIN_SECONDS = 60.0
 class Slot:
     """One endpoint's place in the schedule. Times are monotonic seconds.
 
-    ``due`` is when the next check starts, ``busy`` that one is waiting or under way.
+    ``due`` is when the next check starts, ``busy`` that one is waiting or under way, ``soon`` that one out of turn was
+    asked for and has not begun.
     """
 
     endpoint_id: str
@@ -40,6 +41,7 @@ class Slot:
     fraction: float
     due: float = math.inf
     busy: bool = False
+    soon: bool = False
     removed: bool = False
 
 
@@ -94,9 +96,10 @@ class Scheduler:
             slot = Slot(endpoint_id, interval, zlib.crc32(endpoint_id.encode()) / 2**32)
             self._slots[endpoint_id] = slot
         slot.interval = interval
-        now = self._clock.monotonic()
-        first = now + slot.fraction * min(interval, FIRST_CHECK_WITHIN_SECONDS)
-        self._push(slot, first if soon else self._regular_after(slot, now))
+        if soon:
+            self._push_soon(slot)
+        else:
+            self._push(slot, self._regular_after(slot, self._clock.monotonic()))
 
     def remove(self, endpoint_id: str) -> None:
         """Forget an endpoint; a check of it that is under way ends by itself."""
@@ -105,19 +108,19 @@ class Scheduler:
 
     def ask_soon(self, endpoint_ids: Iterable[str]) -> None:
         """Bring the next check of these forward to within min(interval, 5 s), spread."""
-        now = self._clock.monotonic()
         for endpoint_id in endpoint_ids:
             if slot := self._slots.get(endpoint_id):
-                self._push(slot, now + slot.fraction * min(slot.interval, FIRST_CHECK_WITHIN_SECONDS))
+                self._push_soon(slot)
 
     def done(self, slot: Slot, pace: float | None) -> None:
         """A check ended. ``pace`` is the seconds to the next one while suspected or recovering, else ``None``."""
         slot.busy = False
         if slot.removed:
             return
-        now = self._clock.monotonic()
-        if pace is not None:
-            self._push(slot, now + min(pace, slot.interval))
+        if slot.soon:  # it was asked for while this check was under way, which may have missed what changed
+            self._push(slot, self._clock.monotonic())
+        elif pace is not None:
+            self._push(slot, self._clock.monotonic() + min(pace, slot.interval))
 
     async def run(self) -> None:
         """Start checks as they fall due, for ever."""
@@ -147,9 +150,11 @@ class Scheduler:
         if self._paused(slot.endpoint_id):
             return False
         if slot.busy:
+            if slot.soon:
+                return False
             self._counters.checks_skipped += 1
             return False
-        slot.busy = True
+        slot.busy, slot.soon = True, False
         self.lateness.observe(late)
         self._start(Due(slot, due, next_at))
         return True
@@ -166,6 +171,11 @@ class Scheduler:
     def _regular_after(self, slot: Slot, after: float) -> float:
         origin = self._epoch + slot.fraction * slot.interval
         return origin + (math.floor((after - origin) / slot.interval) + 1) * slot.interval
+
+    def _push_soon(self, slot: Slot) -> None:
+        slot.soon = True
+        spread = slot.fraction * min(slot.interval, FIRST_CHECK_WITHIN_SECONDS)
+        self._push(slot, self._clock.monotonic() + spread)
 
     def _push(self, slot: Slot, due: float) -> None:
         slot.due = due

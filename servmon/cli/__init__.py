@@ -108,6 +108,24 @@ def check(
 
 
 @app.command()
+def doctor(config: ConfigOption = None) -> None:
+    """Say what on this machine stands in the way of good monitoring, and what to do; exits 1 where something does."""
+    from servmon import doctor as doctor_
+    from servmon.settings import environment_now
+
+    loaded = load(config)
+
+    async def work() -> bool:
+        well = True
+        async for finding in doctor_.examine(loaded, environment_now()):
+            typer.echo(str(finding))
+            well &= finding.level is not doctor_.Level.ERROR
+        return well
+
+    raise typer.Exit(0 if asyncio.run(work()) else 1)
+
+
+@app.command()
 def selftest() -> None:
     """Start a private instance against local servers, walk an outage through its life, say what was seen."""
     from servmon import selftest as story

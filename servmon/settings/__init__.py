@@ -232,9 +232,14 @@ def load_newest(data_dir: Path) -> Loaded | None:
         return None
 
 
+def environment_now() -> Mapping[str, str]:
+    """The environment of this process, for those who must not read it themselves."""
+    return _environ(None)
+
+
 def editor() -> str:
     """The user's editor, as a command."""
-    environ = _environ(None)
+    environ = environment_now()
     return environ.get("VISUAL") or environ.get("EDITOR") or "vi"
 
 

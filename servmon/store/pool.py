@@ -64,6 +64,16 @@ async def connect(dsn: str) -> Connection:
     return await _connect(dsn)
 
 
+async def rights(dsn: str) -> tuple[int, bool]:
+    """The server's major version, and whether this user may create tables. Raises ``StoreUnavailableError``."""
+    connection = await _connect(dsn)
+    try:
+        may_create = await connection.fetchval("select has_schema_privilege(current_schema(), 'create')")
+        return connection.get_server_version().major, bool(may_create)
+    finally:
+        await connection.close()
+
+
 async def _connect(dsn: str, **options: Any) -> Connection:
     try:
         connection = await asyncpg.connect(dsn, timeout=CONNECT_SECONDS, server_settings=_SESSION, **options)

@@ -215,6 +215,22 @@ def test_asked_soon_is_checked_within_five_seconds_even_while_a_check_runs():
     run_virtual(main)
 
 
+def test_changed_while_its_check_runs_it_is_asked_again_right_after_and_no_slot_counts_as_skipped():
+    async def main():
+        rig = Rig(seconds=7)
+        rig.scheduler.add("a", 60, soon=True)
+        task = spawn(rig.scheduler.run(), name="scheduler")
+        await asyncio.sleep(6)
+        rig.scheduler.add("a", 60, soon=True)
+        await asyncio.sleep(30)
+        task.cancel()
+        first, second = rig.started["a"]
+        assert 7 <= second - first <= 7 + 5 + TICK_SECONDS
+        assert rig.counters.checks_skipped == 0
+
+    run_virtual(main)
+
+
 def test_a_removed_endpoint_is_not_checked_again():
     async def main():
         rig = Rig()
