@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -20,9 +21,11 @@ from servmon.errors import InvalidInputError, ServmonError, StartError
 EXIT_USAGE_OF_CHECK = 3
 
 app = typer.Typer(name="servmon", help="Service availability monitor.", no_args_is_help=True, add_completion=True)
+service_app = typer.Typer(help="The systemd service.", no_args_is_help=True)
 db_app = typer.Typer(help="The database.", no_args_is_help=True)
 app.add_typer(config_commands.app, name="config")
 app.add_typer(db_app, name="db")
+app.add_typer(service_app, name="service")
 
 
 @app.callback(invoke_without_command=True)
@@ -105,6 +108,20 @@ def check(
     result = asyncio.run(checking.check_once(endpoint))
     typer.echo(checking.render(endpoint, result, as_json=as_json, on_terminal=sys.stdout.isatty()))
     raise typer.Exit(checking.EXIT_CODES[result.status])
+
+
+@service_app.command("install")
+def service_install(
+    root: Annotated[Path, typer.Option(help="Install below this folder, for packagers.")] = Path("/"),
+) -> None:
+    """Put the systemd units in place, started by this very servmon, and say what was done."""
+    from servmon.unit_files import install
+
+    try:
+        for done in install(root, Path(sys.argv[0]).absolute()):
+            typer.echo(done)
+    except StartError as error:
+        fail(str(error), 1)
 
 
 @app.command()
