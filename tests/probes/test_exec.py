@@ -13,6 +13,7 @@ from servmon.clock import SYSTEM_CLOCK
 from servmon.errors import InvalidInputError
 from servmon.model import FailureKind
 from servmon.probes.base import ProbeFailed
+from servmon.probes.exec import _PLACE
 from servmon.probes.network import Network, ProbeContext
 from servmon.probes.plugin_output import read_output
 from servmon.probes.specification import EndpointDefaults, parse_endpoint, prepare
@@ -151,8 +152,7 @@ async def test_no_more_than_sixteen_run_at_once(tmp_path):
             asyncio.get_running_loop().create_task(run(*shell(script), seconds=60, network=network)) for _ in range(20)
         ]
         await settled(lambda: (tmp_path / "running").exists() and (tmp_path / "running").stat().st_size == 16)
-        await asyncio.sleep(0.1)
-        assert (tmp_path / "running").stat().st_size == 16
+        assert network.slots.busy(_PLACE) == 16
         for task in checks:
             task.cancel()
         await asyncio.gather(*checks, return_exceptions=True)
