@@ -63,6 +63,20 @@ class DnsServer(asyncio.DatagramProtocol):
         for answer in self.odd[name](data) if name in self.odd else [self.answer(data, truncate=name in self.large)]:
             self._udp.sendto(answer, addr)
 
+    def late(self, seconds: float) -> Odd:
+        """An answer that is right, and comes late."""
+
+        def answer(query: bytes) -> list[bytes]:
+            asked_by = self.asked[-1][2]
+            asyncio.get_running_loop().call_later(seconds, self._send, self.answer(query), asked_by)
+            return []
+
+        return answer
+
+    def _send(self, answer: bytes, to: Any) -> None:
+        if not self._udp.is_closing():
+            self._udp.sendto(answer, to)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             data = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
