@@ -71,7 +71,7 @@ async def run(loaded: Loaded, edits: ConfigWatch | None = None) -> None:
         await migrate(dsn)
         remember_database(loaded.settings)
         pool = await ladder.enter_async_context(await open_pool(dsn))
-        network = await ladder.enter_async_context(Network())
+        network = await ladder.enter_async_context(Network(canary_names=loaded.settings.service.canary_names))
         daemon = Daemon(loaded, signals, dsn=dsn, pool=pool, network=network)
         ladder.push_async_callback(daemon.finish)
         await daemon.provision()

@@ -9,7 +9,8 @@ from pathlib import Path
 import structlog
 
 from servmon.errors import StartError
-from servmon.settings import Loaded, SettingsError, load_beside
+from servmon.settings import Loaded, SettingsError
+from servmon.settings.beside import load_beside
 from servmon.settings.watch import ConfigWatch
 from servmon.store.pool import AWAY
 

@@ -62,11 +62,14 @@ async def run(say: Say) -> bool:
 
 async def _story(folder: Path, say: Say) -> None:
     port, target_port = _free_port(), _free_port()
-    async with _daemon(folder, port, target_port) as api:
+    async with contextlib.AsyncExitStack() as ladder:
+        web_server = await ladder.enter_async_context(contextlib.AsyncExitStack())
+        await web_server.enter_async_context(_web_server(target_port))
+        api = await ladder.enter_async_context(_daemon(folder, port, target_port))
         say(f"A private servmon answers at {api.url} with its own Postgres.")
-        async with _web_server(target_port):
-            status = await api.until("/services/web/status", lambda found: found["status"] == "UP")
-            say(f"The local web server is UP: answered in {status['response_time']:.1f} ms.")
+        status = await api.until("/services/web/status", lambda found: found["status"] == "UP")
+        say(f"The local web server is UP: answered in {status['response_time']:.1f} ms.")
+        await web_server.aclose()
         say("The web server is stopped.")
         active = await api.until("/outages/active", lambda found: len(found["items"]) == 1)
         outage = active["items"][0]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable
 from typing import Any
 
+import dns.edns
 import dns.flags
 import dns.message
 import dns.rcode
@@ -29,16 +31,19 @@ class DnsServer(asyncio.DatagramProtocol):
         self.odd: dict[str, Odd] = {}
         self.odd_tcp: dict[str, Odd] = {}
         self.large: set[str] = set()
+        self.flags = 0
+        self.nsid: bytes | None = None
         self.asked: list[tuple[str, str, Any]] = []
         self.host = ""
         self.port = 0
         self._udp: asyncio.DatagramTransport | None = None
         self._tcp: asyncio.Server | None = None
 
-    async def start(self, host: str) -> None:
+    async def start(self, host: str, *, tls: ssl.SSLContext | None = None) -> None:
+        """Over UDP and TCP on one port; with ``tls`` what comes over TCP has to come over TLS."""
         loop = asyncio.get_running_loop()
         for _ in range(20):
-            self._tcp = await asyncio.start_server(self._serve, host, 0)
+            self._tcp = await asyncio.start_server(self._serve, host, 0, ssl=tls)
             self.host, self.port = self._tcp.sockets[0].getsockname()[:2]
             try:
                 self._udp, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=(host, self.port))
@@ -57,6 +62,20 @@ class DnsServer(asyncio.DatagramProtocol):
         name = self._note("udp", data, addr)
         for answer in self.odd[name](data) if name in self.odd else [self.answer(data, truncate=name in self.large)]:
             self._udp.sendto(answer, addr)
+
+    def late(self, seconds: float) -> Odd:
+        """An answer that is right, and comes late."""
+
+        def answer(query: bytes) -> list[bytes]:
+            asked_by = self.asked[-1][2]
+            asyncio.get_running_loop().call_later(seconds, self._send, self.answer(query), asked_by)
+            return []
+
+        return answer
+
+    def _send(self, answer: bytes, to: Any) -> None:
+        if not self._udp.is_closing():
+            self._udp.sendto(answer, to)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -87,6 +106,9 @@ class DnsServer(asyncio.DatagramProtocol):
         for (owner, rtype), texts in self.zone.items():
             if (owner == name and kind in (rtype, "ANY")) or (owner == name and rtype == "CNAME"):
                 response.answer.append(dns.rrset.from_text_list(question.name, 60, "IN", rtype, texts))
+        response.flags |= self.flags
+        if self.nsid and any(option.otype == dns.edns.OptionType.NSID for option in query.options):
+            response.use_edns(0, options=[dns.edns.NSIDOption(self.nsid)])
         if truncate:
             response.answer.clear()
             response.flags |= dns.flags.TC

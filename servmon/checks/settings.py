@@ -24,6 +24,7 @@ class ServiceSection(Section):
     check_retries: int = Field(3, ge=0, le=20)
     retry_interval: int = Field(15, ge=1, le=LONGEST_INTERVAL_SECONDS)
     max_sockets: int = Field(5000, ge=1, le=1_000_000)
+    canary_names: tuple[str, ...] = ()
 
 
 def attempts_that_fit(check_interval: float, timeout: float) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -158,3 +158,8 @@ def _run_in_loop(main: Coroutine[Any, Any, None]) -> None:
     else:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(main)
+
+
+def exit_code(arguments: Sequence[str]) -> int:
+    """What the command in ``arguments`` exits with where it cannot even begin."""
+    return EXIT_USAGE_OF_CHECK if arguments[:1] == ["check"] else EXIT_CONFIGURATION

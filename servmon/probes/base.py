@@ -95,7 +95,8 @@ class Probe(Protocol):
     ``takes_socket`` says whether each check opens a socket of its own, so that the global cap counts it.
     An ``OSError`` may escape: the runner turns it into words with ``failure_from``. A probe may also have
     ``validate(target, options)``, called when an endpoint is made, which raises ``InvalidInputError`` for what no
-    single value can show (two options that exclude each other).
+    single value can show (two options that exclude each other), and ``from_file_only = True`` where endpoints of its
+    protocol may come from the configuration file alone.
     """
 
     protocol: ClassVar[str]

@@ -6,33 +6,34 @@ import asyncio
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
-from urllib.parse import parse_qsl, unquote
+from typing import Annotated, Any, ClassVar, Literal
 
 import dns.exception
-import dns.flags
-import dns.inet
-import dns.message
-import dns.name
 import dns.rcode
-import dns.rdata
-import dns.rdataclass
 import dns.rdatatype
-import dns.reversename
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from servmon.errors import InvalidInputError, Problem
+from servmon.errors import InvalidInputError
 from servmon.model import NO_PHASES, FailureKind, Phases
 from servmon.probes.base import Answer, Options, ProbeFailed, Target
+from servmon.probes.dns_message import (
+    Parsed,
+    Question,
+    Wishes,
+    checked_name,
+    checked_type,
+    parse_answer,
+    question_of,
+    serial_reached,
+    wanted_records,
+)
 from servmon.probes.dns_transport import Query, Reply
 from servmon.probes.network import ProbeContext
 from servmon.probes.pattern import search
+from servmon.probes.tls import tls_context
 
-# What fits unfragmented through every network (DNS flag day 2020).
-_EDNS_SIZE = 1232
 _ANSWERS_KEPT = 20
-_CACHED_QUESTIONS = 65536
-_REMEMBERED_ANSWERS = 8192
+_PLAIN_PORT, _TLS_PORT = 53, 853
 
 _RCODE_WORDS = {
     "NXDOMAIN": "the name does not exist",
@@ -43,29 +44,11 @@ _RCODE_WORDS = {
 }
 
 
-def _checked_type(value: str) -> str:
-    try:
-        kind = dns.rdatatype.from_text(value.strip())
-    except (dns.rdatatype.UnknownRdatatype, ValueError) as error:
-        raise ValueError(f"{value!r} is not a DNS record type; A, AAAA, MX or TXT would be one") from error
-    if dns.rdatatype.is_metatype(kind) and kind != dns.rdatatype.ANY:
-        raise ValueError(f"{value!r} is not a type of records that can be asked for; A, AAAA, MX or TXT would be one")
-    return dns.rdatatype.to_text(kind)
-
-
 def _checked_rcode(value: str) -> str:
     try:
         return dns.rcode.to_text(dns.rcode.from_text(value.strip()))
     except (dns.rcode.UnknownRcode, ValueError) as error:
         raise ValueError(f"{value!r} is not a DNS response code; NOERROR or NXDOMAIN would be one") from error
-
-
-def _checked_name(value: str) -> str:
-    try:
-        dns.name.from_text(value)
-    except (dns.exception.DNSException, UnicodeError) as error:
-        raise ValueError(f"{value!r} is not a DNS name: {error}") from error
-    return value
 
 
 def _as_tuple(value: Any) -> Any:
@@ -75,30 +58,30 @@ def _as_tuple(value: Any) -> Any:
 
 
 class DnsOptions(Options):
-    """The question, and what its answer has to be."""
+    """The question, and what its answer has to be.
 
-    query_name: Annotated[str, AfterValidator(_checked_name)] | None = None
-    query_type: Annotated[str, AfterValidator(_checked_type)] | None = None
+    ``answer_match`` says how ``expected_answer`` is meant: any of them, all of them, or only them and all of them.
+    """
+
+    query_name: Annotated[str, AfterValidator(checked_name)] | None = None
+    query_type: Annotated[str, AfterValidator(checked_type)] | None = None
     expected_rcode: Annotated[str, AfterValidator(_checked_rcode)] = "NOERROR"
     expected_answer: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
-    transport: Literal["udp", "tcp"] = "udp"
+    answer_match: Literal["any", "all", "exact"] = "any"
+    min_answers: int = Field(1, ge=0, le=1000)
+    max_answers: int | None = Field(None, ge=0, le=1000)
+    min_serial: int | None = Field(None, ge=0, le=0xFFFFFFFF)
+    authoritative: bool = False
+    authenticated: bool = False
+    dnssec: bool = False
+    nsid: bool = False
+    transport: Literal["udp", "tcp", "tls"] = "udp"
+    tls_verify: bool = True
+    tls_server_name: str | None = Field(None, min_length=1, max_length=253)
 
 
-class Question(NamedTuple):
-    """What is asked: the name as text, the record type's number, and the message with an id of 0."""
-
-    name: str
-    kind: dns.rdatatype.RdataType
-    wire: bytes
-
-
-class Parsed(NamedTuple):
-    """What an answer says: its records of the asked type with their texts in order, and the last alias on the way."""
-
-    rcode: str
-    records: tuple[dns.rdata.Rdata, ...]
-    texts: list[str]
-    alias: str | None
+_OF_RECORDS = ("expected_answer", "min_answers", "max_answers", "min_serial")
+_OF_TLS = ("tls_verify", "tls_server_name")
 
 
 class DnsProbe:
@@ -111,21 +94,55 @@ class DnsProbe:
 
     def validate(self, target: Target, options: DnsOptions) -> None:
         """Refuse, when the endpoint is loaded, what can never be asked. Raises ``InvalidInputError``."""
-        question = question_of(target.path, options.query_name, options.query_type)
-        if options.expected_answer and options.expected_rcode != "NOERROR":
+        question = _question(target, options)
+        given = options.model_fields_set
+        if options.expected_rcode != "NOERROR" and (others := [name for name in _OF_RECORDS if name in given]):
             raise InvalidInputError.of(
-                "expected_answer", f"an answer with expected_rcode {options.expected_rcode} holds no records to compare"
+                others[0], f"an answer with expected_rcode {options.expected_rcode} holds no records to compare"
             )
+        if options.max_answers is not None and options.max_answers < options.min_answers:
+            raise InvalidInputError.of("max_answers", f"is less than min_answers, which is {options.min_answers}")
+        if options.min_serial is not None and question.kind != dns.rdatatype.SOA:
+            raise InvalidInputError.of("min_serial", 'only SOA records have serials; add query_type = "SOA"')
+        if options.transport != "tls" and (others := [name for name in _OF_TLS if name in given]):
+            raise InvalidInputError.of(others[0], 'means nothing without transport = "tls"')
         wanted_records(question.kind, options.expected_answer)
 
     async def check(self, target: Target, options: DnsOptions, context: ProbeContext) -> Answer:
         """Ask once. Raises ``ProbeFailed``: STATUS for another rcode, CONTENT or PATTERN for other answers."""
-        question = question_of(target.path, options.query_name, options.query_type)
+        question = _question(target, options)
         address = await context.resolve(target.host)
-        query = Query(address, target.port or 53, question.wire)
-        reply = await _carry(query, options, context)
+        query = Query(address, _port(target, options), question.wire)
+        if options.transport == "tls":
+            reply = await _carry_over_tls(query, target, options, context)
+        else:
+            reply = await _carry(query, options, context)
         phases = NO_PHASES if context.dns_ms is None else Phases(dns_ms=context.dns_ms)
         return await _Verdict(target, options, question, query.server, reply, phases).reach(context)
+
+
+def _question(target: Target, options: DnsOptions) -> Question:
+    wishes = _wishes(dnssec=options.dnssec, authentic=options.authenticated, nsid=options.nsid)
+    return question_of(target.path, options.query_name, options.query_type, wishes)
+
+
+@lru_cache
+def _wishes(*, dnssec: bool, authentic: bool, nsid: bool) -> Wishes:
+    return Wishes(dnssec, authentic, nsid)
+
+
+def _port(target: Target, options: DnsOptions) -> int:
+    # Nobody serves TLS on port 53: where it is asked for and the url names no port, 853 is meant (RFC 7858).
+    if options.transport == "tls" and target.port in {None, _PLAIN_PORT}:
+        return _TLS_PORT
+    return target.port or _PLAIN_PORT
+
+
+async def _carry_over_tls(query: Query, target: Target, options: DnsOptions, context: ProbeContext) -> Reply:
+    context.doing = f"asking {query.server} over TLS"
+    tls = tls_context(verify=options.tls_verify, alpn="dot")
+    async with context.slot(query.host):
+        return await context.network.dns.ask_over_tcp(query, tls=tls, name=options.tls_server_name or target.host)
 
 
 async def _carry(query: Query, options: DnsOptions, context: ProbeContext) -> Reply:
@@ -179,22 +196,53 @@ class _Verdict:
                 FailureKind.STATUS,
                 f"{self.server} says {said} to {self._asked}, expected {self.options.expected_rcode}",
             )
+        if parsed.nsid is not None:
+            self.details["nsid"] = parsed.nsid
+        self._judge_flags(parsed)
         if rcode == "NOERROR":
             self._judge_records(parsed)
         if self.target.pattern is not None:
             await self._judge_pattern(self.target.pattern, parsed.texts, context)
         return Answer(self.reply.elapsed_ms, self.phases, self.details)
 
+    def _judge_flags(self, parsed: Parsed) -> None:
+        if self.options.authoritative and not parsed.authoritative:
+            words = f"{self.server} answers {self._asked} without authority (AA is not set): it does not serve the zone"
+            raise self._failed(FailureKind.CONTENT, words)
+        if self.options.authenticated and not parsed.authentic:
+            words = f"{self.server} does not vouch for {self._asked} (AD is not set): DNSSEC did not verify it"
+            raise self._failed(FailureKind.CONTENT, words)
+
     def _judge_records(self, parsed: Parsed) -> None:
-        if not parsed.records:
+        if not parsed.records and self.options.min_answers > 0:
             alias = f", only an alias to {parsed.alias}" if parsed.alias else ""
             kind = dns.rdatatype.to_text(self.question.kind)
             raise self._failed(FailureKind.CONTENT, f"NOERROR but no {kind} record for {self.question.name}{alias}")
         self.details["answers"] = parsed.texts[:_ANSWERS_KEPT]
+        wrong = self._wrong_count(parsed) or self._wrong_serial(parsed) or self._wrong_records(parsed)
+        if wrong is not None:
+            raise self._failed(FailureKind.CONTENT, wrong)
+
+    def _wrong_count(self, parsed: Parsed) -> str | None:
+        count, least, most = len(parsed.records), self.options.min_answers, self.options.max_answers
+        if count >= least and (most is None or count <= most):
+            return None
+        expected = f"at least {least}" if count < least else f"at most {most}"
+        return f"{self._asked} has {count} record{'' if count == 1 else 's'}, expected {expected}"
+
+    def _wrong_serial(self, parsed: Parsed) -> str | None:
+        least = self.options.min_serial
+        late = [serial for serial in parsed.serials if least is not None and not serial_reached(serial, least)]
+        return f"{self.question.name} has the serial {late[0]}, expected {least} or later" if late else None
+
+    def _wrong_records(self, parsed: Parsed) -> str | None:
         wanted = wanted_records(self.question.kind, self.options.expected_answer)
-        if wanted and wanted.isdisjoint(parsed.records):
-            expected = " or ".join(self.options.expected_answer)
-            raise self._failed(FailureKind.CONTENT, f"{self._asked} is {_shown(parsed.texts)}, expected {expected}")
+        if not wanted or _matches(wanted, frozenset(parsed.records), self.options.answer_match):
+            return None
+        between = " or " if self.options.answer_match == "any" else " and "
+        only = "only " if self.options.answer_match == "exact" else ""
+        expected = only + between.join(self.options.expected_answer)
+        return f"{self._asked} is {_shown(parsed.texts)}, expected {expected}"
 
     async def _judge_pattern(self, pattern: re.Pattern[str], texts: Sequence[str], context: ProbeContext) -> None:
         if not await search(pattern, "\n".join(texts), context):
@@ -209,71 +257,12 @@ class _Verdict:
         return ProbeFailed(kind, message, response_ms=self.reply.elapsed_ms, phases=self.phases, details=self.details)
 
 
+def _matches(wanted: frozenset[Any], found: frozenset[Any], how: str) -> bool:
+    if how == "any":
+        return not wanted.isdisjoint(found)
+    return wanted == found if how == "exact" else wanted <= found
+
+
 def _shown(texts: Sequence[str]) -> str:
     more = f" and {len(texts) - 3} more" if len(texts) > 3 else ""
     return ", ".join(texts[:3]) + more
-
-
-@lru_cache(maxsize=_REMEMBERED_ANSWERS)
-def parse_answer(wire: bytes, kind: dns.rdatatype.RdataType) -> Parsed:
-    """Read an answer, given without its id. Raises ``DNSException`` or ``ValueError`` where it is malformed.
-
-    Remembered by its bytes: a healthy server says the same each time, and reading it costs more than asking.
-    """
-    message = dns.message.from_wire(b"\0\0" + wire, ignore_trailing=True)
-    wanted = [rrset for rrset in message.answer if kind in (rrset.rdtype, dns.rdatatype.ANY)]
-    records = tuple(rdata for rrset in wanted for rdata in rrset)
-    aliases = [rrset[0].to_text() for rrset in message.answer if rrset.rdtype == dns.rdatatype.CNAME]
-    # Sorted, since servers rotate their records: what did not change should not look changed.
-    texts = sorted(rdata.to_text() for rdata in records)
-    return Parsed(dns.rcode.to_text(message.rcode()), records, texts, aliases[-1] if aliases else None)
-
-
-@lru_cache(maxsize=_CACHED_QUESTIONS)
-def question_of(path: str, query_name: str | None, query_type: str | None) -> Question:
-    """The question of an endpoint: its options, else what its URL says (``/name?type=A``); type A by default.
-
-    Raises ``InvalidInputError`` where no name is given or something in the URL is not understood.
-    """
-    url_name, url_type = _from_path(path)
-    name, kind_text = query_name or url_name, query_type or url_type or "A"
-    if not name:
-        raise InvalidInputError.of(
-            "query_name", "a DNS check needs a name to ask for: set query_name, or write dns://server/name?type=A"
-        )
-    kind = dns.rdatatype.from_text(kind_text)
-    if kind == dns.rdatatype.PTR and dns.inet.is_address(name):
-        name = dns.reversename.from_address(name).to_text(omit_final_dot=True)
-    message = dns.message.make_query(name, kind, use_edns=0, payload=_EDNS_SIZE, id=0)
-    return Question(name, kind, message.to_wire())
-
-
-def _from_path(path: str) -> tuple[str, str | None]:
-    path, _, query = path.partition("?")
-    name, kind = unquote(path).strip("/"), None
-    try:
-        _checked_name(name or ".")
-        for key, value in parse_qsl(query, keep_blank_values=True):
-            if key != "type":
-                raise InvalidInputError.of(
-                    "url", f"{key!r} means nothing here; dns://server/name?type=A would be right"
-                )
-            kind = _checked_type(value)
-    except ValueError as error:
-        raise InvalidInputError.of("url", str(error)) from error
-    return name, kind
-
-
-@lru_cache(maxsize=_CACHED_QUESTIONS)
-def wanted_records(kind: dns.rdatatype.RdataType, texts: tuple[str, ...]) -> frozenset[dns.rdata.Rdata]:
-    """The expected answers as records, so that ``::1`` and ``0:0:0:0:0:0:0:1`` or the case of a name make no odds."""
-    records, problems = [], []
-    for number, text in enumerate(texts):
-        try:
-            records.append(dns.rdata.from_text(dns.rdataclass.IN, kind, text, origin=dns.name.root, relativize=False))
-        except (dns.exception.DNSException, ValueError, NotImplementedError) as error:
-            words = f"{text!r} cannot be an answer of type {dns.rdatatype.to_text(kind)}: {error}"
-            problems.append(Problem(f"expected_answer.{number}", words))
-    if problems:
-        raise InvalidInputError(problems)
-    return frozenset(records)

@@ -11,6 +11,7 @@ import asyncio
 import errno
 import os
 import socket
+import ssl
 from collections import Counter
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from servmon.clock import SYSTEM_CLOCK
 from servmon.model import FailureKind
 from servmon.probes.base import ProbeFailed, failure_from
 from servmon.probes.shared_socket import RECVERR, NetworkError, Pacer, SharedSocket, destination, elapsed_ms
+from servmon.probes.tls import tls_failure
 
 RENEW_AFTER_SECONDS = 60.0
 
@@ -200,6 +202,10 @@ def _network_failure(error: NetworkError, query: Query) -> ProbeFailed:
     return ProbeFailed(FailureKind.UNREACHABLE, f"{query.server} cannot be reached: {error.words}{by}")
 
 
+def _spoken(tls: ssl.SSLContext | None) -> str:
+    return "TCP" if tls is None else "TLS"
+
+
 class DnsTransport:
     """Carries everybody's questions in this process. Nothing is cached: every question reaches its server."""
 
@@ -228,23 +234,29 @@ class DnsTransport:
             raise answer
         return answer
 
-    async def ask_over_tcp(self, query: Query) -> Reply:
-        """Ask over a connection of its own (RFC 7766). ``OSError`` where it cannot be opened or breaks."""
+    async def ask_over_tcp(self, query: Query, *, tls: ssl.SSLContext | None = None, name: str = "") -> Reply:
+        """Ask over a connection of its own (RFC 7766), or with ``tls`` over TLS with the server ``name`` (RFC 7858).
+
+        Raises ``ProbeFailed``, and ``OSError`` where the connection breaks.
+        """
         started = SYSTEM_CLOCK.monotonic()
         question = os.urandom(2) + query.wire[2:]
         host = f"{query.host}%{query.to.scope}" if query.to.scope else query.host
-        reader, writer = await asyncio.open_connection(host, query.port)
+        try:
+            reader, writer = await asyncio.open_connection(host, query.port, ssl=tls, server_hostname=name or None)
+        except ssl.SSLError as error:
+            raise tls_failure(error, query.server, name) from None
         try:
             writer.write(len(question).to_bytes(2, "big") + question)
             answer = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
         except asyncio.IncompleteReadError as error:
-            message = f"{query.server} closed the TCP connection in the middle of its answer"
+            message = f"{query.server} closed the {_spoken(tls)} connection in the middle of its answer"
             raise ProbeFailed(FailureKind.PROTOCOL, message) from error
         finally:
             writer.transport.abort()
         reason = "an answer with a wrong id" if question[:2] != answer[:2] else why_not_an_answer(question, answer)
         if reason is not None:
-            raise ProbeFailed(FailureKind.PROTOCOL, f"{query.server} sent {reason} over TCP")
+            raise ProbeFailed(FailureKind.PROTOCOL, f"{query.server} sent {reason} over {_spoken(tls)}")
         return Reply(answer, (SYSTEM_CLOCK.monotonic() - started) * 1000, truncated=False)
 
     def _send(self, query: Query) -> bool:

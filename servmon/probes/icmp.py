@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from statistics import fmean, median
 from typing import Any, ClassVar
@@ -12,7 +13,7 @@ from pydantic import Field
 from servmon.clock import SYSTEM_CLOCK
 from servmon.model import NO_PHASES, FailureKind, Phases
 from servmon.probes.base import Answer, Options, ProbeFailed, Target
-from servmon.probes.icmp_engine import Series
+from servmon.probes.icmp_engine import Packet, Series
 from servmon.probes.icmp_packet import COOKIE_SIZE, MAX_PAYLOAD
 from servmon.probes.network import ProbeContext
 
@@ -27,6 +28,7 @@ class IcmpOptions(Options):
     packet_interval_ms: int = Field(default=200, ge=1, le=10_000)
     payload_size: int = Field(default=56, ge=COOKIE_SIZE, le=MAX_PAYLOAD)
     ttl: int | None = Field(default=None, ge=1, le=255)
+    dont_fragment: bool = False
     degraded_loss_percent: float = Field(default=20, ge=0, le=100)
     max_loss_percent: float = Field(default=100, ge=0, le=100)
 
@@ -50,11 +52,10 @@ class IcmpProbe:
         patience = max(give_up_at - SYSTEM_CLOCK.monotonic(), 0.0)
         series = await context.network.icmp.ask(
             address,
+            Packet(options.payload_size, options.ttl, options.dont_fragment),
             packets=options.packets,
             interval=spacing(options.packets, options.packet_interval_ms / 1000, patience),
             patience=patience,
-            payload_size=options.payload_size,
-            ttl=options.ttl,
         )
         return judge(series, options, patience, NO_PHASES if context.dns_ms is None else Phases(dns_ms=context.dns_ms))
 
@@ -93,8 +94,6 @@ def _no_answer(series: Series, patience: float, phases: Phases, details: Mapping
 
 def _details(series: Series) -> dict[str, Any]:
     """Round trips and loss; with a single packet the response time says it all."""
-    if series.packets == 1:
-        return {"address": series.to.host}
     rtts = series.rtts_ms
     details: dict[str, Any] = {
         "address": series.to.host,
@@ -102,16 +101,38 @@ def _details(series: Series) -> dict[str, Any]:
         "packets_received": len(rtts),
         "loss_percent": round(100 * (1 - len(rtts) / max(series.sent, 1)), 1),
     }
-    if rtts:
-        details |= {
-            "rtt_min_ms": round(min(rtts), 3),
-            "rtt_avg_ms": round(fmean(rtts), 3),
-            "rtt_median_ms": round(median(rtts), 3),
-            "rtt_max_ms": round(max(rtts), 3),
-        }
-        # By how much one round trip differs from the next, on average.
-        if len(rtts) > 1:
-            details["jitter_ms"] = round(fmean(abs(late - early) for early, late in pairwise(rtts)), 3)
+    if series.packets > 1 and rtts:
+        details |= _round_trips(rtts, details["loss_percent"])
         if series.ttl_heard is not None:
             details["ttl"] = series.ttl_heard
     return details
+
+
+def _round_trips(rtts: Sequence[float], loss_percent: float) -> dict[str, float]:
+    # By how much one round trip differs from the next, on average.
+    jitter = fmean(abs(late - early) for early, late in pairwise(rtts)) if len(rtts) > 1 else 0.0
+    return {
+        "rtt_min_ms": round(min(rtts), 3),
+        "rtt_avg_ms": round(fmean(rtts), 3),
+        "rtt_median_ms": round(median(rtts), 3),
+        "rtt_p95_ms": round(percentile(rtts, 95), 3),
+        "rtt_max_ms": round(max(rtts), 3),
+        "jitter_ms": round(jitter, 3),
+        "mos": round(mean_opinion_score(fmean(rtts), jitter, loss_percent), 2),
+    }
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The smallest value that ``share`` percent of all are not above (nearest rank)."""
+    return sorted(values)[max(math.ceil(share / 100 * len(values)), 1) - 1]
+
+
+def mean_opinion_score(rtt_ms: float, jitter_ms: float, loss_percent: float) -> float:
+    """How a telephone call over this path would be liked, from 1 (bad) to about 4.4: the formula of check_icmp.
+
+    (Monitoring Plugins 2.4, after ITU-T G.107's E-model: latency with jitter counted twice, 2.5 off for each percent.)
+    """
+    latency_ms = rtt_ms + jitter_ms * 2 + 10
+    rating = 93.2 - (latency_ms / 40 if latency_ms < 160 else (latency_ms - 120) / 10)
+    rating = max(rating - 2.5 * loss_percent, 0.0)
+    return 1 + 0.035 * rating + 0.000007 * rating * (rating - 60) * (100 - rating)

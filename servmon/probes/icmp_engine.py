@@ -30,6 +30,7 @@ from servmon.probes.icmp_packet import (
     echo_request,
     parse_reply,
 )
+from servmon.probes.network_pace import NetworkPace
 from servmon.probes.shared_socket import (
     RECVERR,
     Destination,
@@ -63,6 +64,11 @@ _SOL_RAW, _ICMP_FILTER, _ICMP6_FILTER = 255, 1, 1
 _RECEIVE_TTL = {4: (socket.IPPROTO_IP, 12), 6: (socket.IPPROTO_IPV6, 51)}
 _TTL = {4: (socket.IPPROTO_IP, 2), 6: (socket.IPPROTO_IPV6, 52)}
 
+_LEVEL = {4: socket.IPPROTO_IP, 6: socket.IPPROTO_IPV6}
+# IP_MTU_DISCOVER; IPV6_MTU_DISCOVER and IPV6_DONTFRAG: usually, and for packets that must not be cut up whatever the
+# kernel remembers of the path (ip(7): IP_PMTUDISC_DONT and IP_PMTUDISC_PROBE; IPv6 is cut up by the sender alone).
+_FRAGMENTATION = {4: {10: (0, 3)}, 6: {23: (1, 3), 62: (0, 1)}}
+
 NOT_PERMITTED = (
     "this process may not send ICMP: allow it with "
     '`sysctl -w net.ipv4.ping_group_range="0 2147483647"`, or give it CAP_NET_RAW '
@@ -84,6 +90,17 @@ class Reply(NamedTuple):
     ttl: int | None
 
 
+class Packet(NamedTuple):
+    """What kind of echo requests to send; ``payload_size`` is in bytes, without any header."""
+
+    payload_size: int = 56
+    ttl: int | None = None
+    dont_fragment: bool = False
+
+
+PLAIN_PACKET = Packet()
+
+
 class Series:
     """The echo requests of one check to one address, and what became of each.
 
@@ -94,6 +111,7 @@ class Series:
 
     __slots__ = (
         "_settled",
+        "dont_fragment",
         "failure",
         "finished",
         "last_sent_at",
@@ -108,11 +126,12 @@ class Series:
         "ttl_heard",
     )
 
-    def __init__(self, to: Destination, *, packets: int, payload_size: int, ttl: int | None) -> None:
+    def __init__(self, to: Destination, packets: int, kind: Packet) -> None:
         self.to = to
         self.packets = packets
-        self.payload_size = payload_size
-        self.ttl = ttl
+        self.payload_size = kind.payload_size
+        self.ttl = kind.ttl
+        self.dont_fragment = kind.dont_fragment
         self.sent = 0
         self.last_sent_at = -math.inf
         self.rushed = False
@@ -173,6 +192,8 @@ class IcmpSocket:
         self._retired = False
         self._sequence = int.from_bytes(os.urandom(2), "big")
         sock, self.identifier = _open_raw(version) if mode is Mode.RAW else _open_dgram(version)
+        self._socket = sock
+        self._forbid_fragments(False)
         self._shared = SharedSocket(sock, heard=self._heard, failed=self._failed, read_size=_READ_SIZE)
         self.drain = self._shared.drain
 
@@ -188,18 +209,30 @@ class IcmpSocket:
         series.open.append(echo)
         echo.sent_wall, echo.sent_monotonic = SYSTEM_CLOCK.wall(), SYSTEM_CLOCK.monotonic()
         try:
+            if series.dont_fragment:
+                self._forbid_fragments(True)
             sent = self._shared.send(packet, series.to.socket_address(0), ancillary)
         except OSError as error:
             self.forget(echo)
             series.sent += 1
-            series.refuse(_send_failure(error, series.to.host))
+            series.refuse(_send_failure(error, series))
             return True
+        finally:
+            if series.dont_fragment:
+                self._forbid_fragments(False)
         if not sent:
             self.forget(echo)
             return False
         series.sent += 1
         series.last_sent_at = echo.sent_monotonic
         return True
+
+    def _forbid_fragments(self, forbidden: bool) -> None:
+        # No packet can say so for itself under IPv4, but nobody else sends between two lines of ours.
+        for option, (usual, without) in _FRAGMENTATION[self.version].items():
+            # Systems other than Linux have other numbers, and go on as they do.
+            with suppress(OSError):
+                self._socket.setsockopt(_LEVEL[self.version], option, without if forbidden else usual)
 
     def forget(self, echo: _Echo) -> None:
         """Whatever comes for this request from now on is too late."""
@@ -272,10 +305,16 @@ def _unreachable(host: str, words: str, reporter: str | None) -> ProbeFailed:
     return ProbeFailed(FailureKind.UNREACHABLE, f"{host} cannot be reached: {words}{by}")
 
 
-def _send_failure(error: OSError, host: str) -> ProbeFailed:
+def _send_failure(error: OSError, series: Series) -> ProbeFailed:
+    host = series.to.host
     if isinstance(error, PermissionError):
         message = f"this machine forbids sending ICMP to {host} (firewall or prohibited route)"
         return ProbeFailed(FailureKind.LOCAL, message)
+    if error.errno == errno.EMSGSIZE:
+        message = (
+            f"{series.payload_size} bytes of payload to {host} do not fit into one packet of this machine's network"
+        )
+        return ProbeFailed(FailureKind.LOCAL, f"{message}; a smaller payload_size would")
     return failure_from(error, f"sending an echo request to {host}")
 
 
@@ -325,10 +364,11 @@ class IcmpEngine:
         self._draining: list[IcmpSocket] = []
         self._asking: set[Series] = set()
         self._pacers = {version: Pacer(self._send) for version in (4, 6)}
+        self._pace = NetworkPace()
 
-    async def ping(self, address: str, *, payload_size: int = 56, ttl: int | None = None) -> Reply:
+    async def ping(self, address: str, kind: Packet = PLAIN_PACKET) -> Reply:
         """One echo request. Waits until it is answered, refused (``ProbeFailed``) or the caller gives up."""
-        series = await self.ask(address, payload_size=payload_size, ttl=ttl)
+        series = await self.ask(address, kind)
         if series.failure is not None:
             raise series.failure
         return Reply(series.rtts_ms[0], series.ttl_heard)
@@ -336,26 +376,26 @@ class IcmpEngine:
     async def ask(
         self,
         address: str,
+        kind: Packet = PLAIN_PACKET,
         *,
         packets: int = 1,
         interval: float = 0.2,
         patience: float | None = None,
-        payload_size: int = 56,
-        ttl: int | None = None,
     ) -> Series:
         """Send ``packets`` requests ``interval`` seconds apart and wait for all of them, at most ``patience`` seconds.
 
+        They may be sent later, in the first half of that time, where many ask the same network.
         Raises ``ProbeFailed`` (LOCAL) where this machine cannot ask at all; everything else stands in the series.
         """
         to = destination(address)
         self._socket(to.version)
-        series = Series(to, packets=packets, payload_size=payload_size, ttl=ttl)
+        series = Series(to, packets, kind)
         timer = None
         if patience is not None:
             timer = asyncio.get_running_loop().call_later(patience, self._give_up, series, patience)
         self._asking.add(series)
         try:
-            self._start(series, interval)
+            self._start(series, interval, patience or 0.0)
             await series.finished
         finally:
             if timer is not None:
@@ -369,13 +409,16 @@ class IcmpEngine:
             raise series.failure
         return series
 
-    def _start(self, series: Series, interval: float) -> None:
-        pacer = self._pacers[series.to.version]
-        pacer.put(series)
-        if series.packets > 1:
-            now = SYSTEM_CLOCK.monotonic()
-            for n in range(1, series.packets):
-                pacer.put_at(series, now + n * interval)
+    def _start(self, series: Series, interval: float, patience: float) -> None:
+        pacer, now = self._pacers[series.to.version], SYSTEM_CLOCK.monotonic()
+        due_times = self._pace.due_times(
+            series.to.network, now, packets=series.packets, interval=interval, patience=patience
+        )
+        for due in due_times:
+            if due <= now:
+                pacer.put(series)
+            else:
+                pacer.put_at(series, due)
 
     def _give_up(self, series: Series, patience: float) -> None:
         # After a stall of the loop the answer may be in the buffer already: look before saying that there is none.

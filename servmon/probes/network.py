@@ -12,6 +12,7 @@ from servmon.clock import SYSTEM_CLOCK, Clock
 from servmon.model import FailureKind
 from servmon.probes.addresses import is_address
 from servmon.probes.base import ProbeFailed
+from servmon.probes.canaries import Canaries
 from servmon.probes.dns_transport import DnsTransport
 from servmon.probes.http_client import HttpClient
 from servmon.probes.icmp_engine import IcmpEngine
@@ -27,14 +28,17 @@ LOOK_UP_SHARE = 0.7
 class Network:
     """One per process, and a fresh one for a second look. What is not used is never opened.
 
-    ``nameservers`` replace the system's resolvers (``127.0.0.1:5300``).
+    ``nameservers`` replace the system's resolvers (``127.0.0.1:5300``). ``canary_names`` are known to resolve.
     """
 
-    def __init__(self, clock: Clock = SYSTEM_CLOCK, *, nameservers: Sequence[str] = ()) -> None:
+    def __init__(
+        self, clock: Clock = SYSTEM_CLOCK, *, nameservers: Sequence[str] = (), canary_names: Sequence[str] = ()
+    ) -> None:
         self.clock = clock
         self.slots = Slots()
         self.matcher = Matcher()
-        self._matcher_is_ours = True
+        self._canaries = Canaries(canary_names, clock, nameservers)
+        self._is_fresh = False
         self._nameservers = nameservers
         self._evidence = Evidence()
         self._resolver: Resolver | None = None
@@ -50,14 +54,15 @@ class Network:
         other = Network(self.clock, nameservers=self._nameservers)
         other._evidence = self._evidence
         other.matcher = self.matcher
-        other._matcher_is_ours = False
+        other._canaries = self._canaries
+        other._is_fresh = True
         return other
 
     @property
     def resolver(self) -> Resolver:
         """Names to addresses."""
         if self._resolver is None:
-            self._resolver = Resolver(self.clock, self._evidence, self._nameservers)
+            self._resolver = Resolver(self.clock, self._evidence, self._nameservers, self._canaries)
         return self._resolver
 
     @property
@@ -83,8 +88,9 @@ class Network:
 
     async def close(self) -> None:
         """Close what was opened."""
-        if self._matcher_is_ours:
+        if not self._is_fresh:
             await self.matcher.close()
+            await self._canaries.close()
         for opened in (self._http, self._dns, self._icmp, self._resolver):
             if opened is not None:
                 await opened.close()

@@ -13,6 +13,7 @@ import pycares
 from servmon.clock import Clock
 from servmon.model import FailureKind
 from servmon.probes.base import ProbeFailed
+from servmon.probes.canaries import Canaries
 
 # c-ares keeps answers and cannot be told not to; a new resolver has none.
 RENEW_AFTER_SECONDS = 60.0
@@ -21,6 +22,9 @@ EVIDENCE_SECONDS = 10.0
 # c-ares asks again after this long, sooner where the server has been quick so far; how long we wait is our decision.
 _TRY_SECONDS = 2.0
 _TRIES = 4
+# Of its patience: when the canaries are asked too, and how long a look-up may take with their verdict.
+_CANARY_SHARE = 0.25
+_WITH_VERDICT = 1.25
 
 _NO_SUCH_NAME = pycares.errno.ARES_ENOTFOUND
 _NO_SUCH_RECORD = pycares.errno.ARES_ENODATA
@@ -74,9 +78,12 @@ class _Channel:
 class Resolver:
     """Looks names up, in the hosts file first. ``nameservers`` replace the system's (``127.0.0.1:5300``)."""
 
-    def __init__(self, clock: Clock, evidence: Evidence, nameservers: Sequence[str] = ()) -> None:
+    def __init__(
+        self, clock: Clock, evidence: Evidence, nameservers: Sequence[str] = (), canaries: Canaries | None = None
+    ) -> None:
         self._clock = clock
         self._evidence = evidence
+        self._canaries = canaries or None
         self._nameservers = tuple(nameservers)
         self._channel: _Channel | None = None
         self._retired: list[_Channel] = []
@@ -84,19 +91,27 @@ class Resolver:
     async def look_up(self, name: str, patience: float) -> str:
         """An address of ``name``, IPv4 where it has one; ``patience`` is in seconds.
 
-        Raises ``ProbeFailed``: DNS where the name is at fault, LOCAL where our resolver is.
+        Raises ``ProbeFailed``: DNS where the name is at fault, LOCAL where our resolver is. Where canaries have to be
+        heard, that may take a quarter longer.
         """
         channel = await self._current()
+        loop, started = asyncio.get_running_loop(), self._clock.monotonic()
         answer = channel.cares.getaddrinfo(name)
         channel.awaited += 1
-        timer = asyncio.get_running_loop().call_later(patience, _give_up, answer)
+        timer = loop.call_later(patience, _give_up, answer)
+        call = loop.call_later(_CANARY_SHARE * patience, self._canaries.wake) if self._canaries else None
+        found: pycares.AddrInfoResult | int
         try:
             found = await answer
         except aiodns.error.DNSError as error:
-            self._fail(name, error.args[0], patience)
+            found = int(error.args[0])
         finally:
             timer.cancel()
+            if call is not None:
+                call.cancel()
             channel.awaited -= 1
+        if isinstance(found, int):
+            await self._fail(name, found, patience, started)
         self._note(name, channel, found)
         return _choose(found, name)
 
@@ -130,20 +145,25 @@ class Resolver:
             channel.resolved.add(name)
             self._evidence.note(name, self._clock.monotonic())
 
-    def _fail(self, name: str, number: int, patience: float) -> NoReturn:
+    async def _fail(self, name: str, number: int, patience: float, started: float) -> NoReturn:
         if number == _NO_SUCH_NAME:
-            raise ProbeFailed(FailureKind.DNS, f"name does not exist: NXDOMAIN for {name}") from None
+            raise ProbeFailed(FailureKind.DNS, f"name does not exist: NXDOMAIN for {name}")
         if number == _NO_SUCH_RECORD:
-            raise ProbeFailed(FailureKind.DNS, f"no such record: {name} has no address, neither A nor AAAA") from None
+            raise ProbeFailed(FailureKind.DNS, f"no such record: {name} has no address, neither A nor AAAA")
         if number in _NOT_A_NAME:
-            raise ProbeFailed(FailureKind.DNS, f"{name} is not a name that DNS could know") from None
+            raise ProbeFailed(FailureKind.DNS, f"{name} is not a name that DNS could know")
         why = _WORDS.get(number) or str(pycares.errno.strerror(number))
         if number == _TIMEOUT:
             why = f"no answer within {patience:.3g} s"
-        if self._evidence.speaks_against(name, self._clock.monotonic()):
-            raise ProbeFailed(FailureKind.DNS, f"{name} cannot be resolved, while other names can: {why}") from None
-        message = f"our own name resolution failed for {name}: {why}, and no other name resolved lately"
-        raise ProbeFailed(FailureKind.LOCAL, message) from None
+        others = "no other name resolved lately"
+        if self._canaries is not None:
+            others = "no canary name can be resolved either"
+            is_its_own = await self._canaries.sing(started + _WITH_VERDICT * patience - self._clock.monotonic())
+        else:
+            is_its_own = self._evidence.speaks_against(name, self._clock.monotonic())
+        if is_its_own:
+            raise ProbeFailed(FailureKind.DNS, f"{name} cannot be resolved, while other names can: {why}")
+        raise ProbeFailed(FailureKind.LOCAL, f"our own name resolution failed for {name}: {why}, and {others}")
 
 
 def _give_up(answer: asyncio.Future[pycares.AddrInfoResult]) -> None:

@@ -22,6 +22,7 @@ from functools import lru_cache
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from servmon.clock import SYSTEM_CLOCK
+from servmon.probes.network_pace import network_of
 
 T = TypeVar("T")
 
@@ -77,11 +78,15 @@ _V6_WORDS = {
 
 
 class Destination(NamedTuple):
-    """An address as the socket calls want it; ``host`` is its canonical text, as it comes back with a reply."""
+    """An address as the socket calls want it; ``host`` is its canonical text, as it comes back with a reply.
+
+    ``network`` names those whom we ask at one pace (see ``network_pace``).
+    """
 
     version: int
     host: str
     scope: int
+    network: str
 
     def socket_address(self, port: int) -> tuple[Any, ...]:
         """What to hand to ``sendto``."""
@@ -93,12 +98,12 @@ def destination(address: str) -> Destination:
     """The destination that an IP literal stands for, zone included; ``OSError`` where the zone does not exist."""
     parsed = ipaddress.ip_address(address)
     if isinstance(parsed, ipaddress.IPv4Address):
-        return Destination(4, str(parsed), 0)
+        return Destination(4, str(parsed), 0, network_of(parsed))
     if parsed.ipv4_mapped is not None:
-        return Destination(4, str(parsed.ipv4_mapped), 0)
+        return Destination(4, str(parsed.ipv4_mapped), 0, network_of(parsed.ipv4_mapped))
     zone = parsed.scope_id
     scope = 0 if zone is None else int(zone) if zone.isdigit() else socket.if_nametoindex(zone)
-    return Destination(6, socket.inet_ntop(socket.AF_INET6, parsed.packed), scope)
+    return Destination(6, socket.inet_ntop(socket.AF_INET6, parsed.packed), scope, network_of(parsed))
 
 
 class NetworkError(NamedTuple):

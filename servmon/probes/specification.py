@@ -24,6 +24,8 @@ from servmon.probes.target import parse_target
 LONGEST_INTERVAL_SECONDS = 31 * 86_400
 LONGEST_TIMEOUT_SECONDS = 300
 MASK = "***"
+# What the source of an endpoint from the configuration file begins with; the instance follows.
+FROM_FILE = "config:"
 
 # Words that stand where an id would in the API's routes.
 RESERVED_IDS = frozenset({"status", "summary", "active", "bulk", "dependencies", "check", "events"})
@@ -147,6 +149,7 @@ def parse_endpoint(
     probe, target = _find_target(plain, problems)
     _find_unknown(plain, probe, problems)
     if probe is not None:
+        _find_untrusted(probe, source, problems)
         _find_meaningless(plain, probe, problems)
         own = {n: value for n, value in plain.items() if n in probe.options.model_fields and value is not None}
         options = _checked_options(probe.options, own, problems)
@@ -175,8 +178,9 @@ def prepare(endpoint: Endpoint) -> Prepared:
     probe = find_probe(protocol)
     if probe is None:
         raise InvalidInputError.of("protocol", f"{protocol} is not known here")
+    _find_untrusted(probe, endpoint.source, problems)
     options = _checked_options(probe.options, endpoint.options, problems)
-    if options is None:
+    if options is None or problems:
         raise InvalidInputError(problems)
     return Prepared(probe, _complete(target, endpoint), options)
 
@@ -295,6 +299,13 @@ def _find_unknown(plain: Iterable[str], probe: Probe | None, problems: list[Prob
         near = difflib.get_close_matches(name, [*_FIELDS, *own], n=1)
         sentence = f"is no field of an endpoint{f' and no option of {probe.protocol}' if probe else ''}"
         problems.append(Problem(safe_text(name), f"{sentence}; did you mean {near[0]}?" if near else sentence))
+
+
+def _find_untrusted(probe: Probe, source: str, problems: list[Problem]) -> None:
+    """Who may use the API, or write to the database, may not run programs on this machine for that."""
+    if getattr(probe, "from_file_only", False) and not source.startswith(FROM_FILE):
+        sentence = f"{probe.protocol} is accepted only from the configuration file, since it runs programs"
+        problems.append(Problem("protocol", sentence))
 
 
 def _find_meaningless(plain: Mapping[str, Any], probe: Probe, problems: list[Problem]) -> None:

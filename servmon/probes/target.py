@@ -14,8 +14,8 @@ MAX_URL_LENGTH = 2048
 
 _WEB = frozenset({"HTTP", "HTTPS"})
 # For these a URL says where to go and nothing more.
-_WITHOUT_PATH = frozenset({"TCP", "UDP", "ICMP"})
-_WITHOUT_PORT = frozenset({"ICMP"})
+_WITHOUT_PATH = frozenset({"TCP", "UDP", "ICMP", "EXEC"})
+_WITHOUT_PORT = frozenset({"ICMP", "EXEC"})
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _FORBIDDEN = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029\\]")

@@ -31,18 +31,21 @@ _HANDSHAKE_WORDS = {
 }
 
 
-def tls_context(*, verify: bool) -> ssl.SSLContext:
+def tls_context(*, verify: bool, alpn: str | None = "http/1.1") -> ssl.SSLContext:
     """The context for outgoing connections; making one takes some 20 ms, so there is one per kind.
+
+    ``alpn`` is the protocol that is offered inside (RFC 7301), ``None`` where servers expect no offer.
 
     Trusted is what the system trusts (or what the variables of OpenSSL, SSL_CERT_FILE and SSL_CERT_DIR, name).
     """
-    return _context(verify, ssl.get_default_verify_paths())
+    return _context(verify, alpn, ssl.get_default_verify_paths())
 
 
 @lru_cache(maxsize=16)
-def _context(verify: bool, _trusted: ssl.DefaultVerifyPaths) -> ssl.SSLContext:
+def _context(verify: bool, alpn: str | None, _trusted: ssl.DefaultVerifyPaths) -> ssl.SSLContext:
     context = ssl.create_default_context()
-    context.set_alpn_protocols(["http/1.1"])
+    if alpn is not None:
+        context.set_alpn_protocols([alpn])
     if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

@@ -11,13 +11,11 @@ from servmon.clock import now
 from servmon.errors import ConflictError
 from servmon.model import CheckResult, CurrentStatus, Endpoint, ServiceStatus
 from servmon.probes.network import Network
-from servmon.probes.specification import describe_endpoint, parse_endpoint
+from servmon.probes.specification import FROM_FILE, describe_endpoint, parse_endpoint
 from servmon.services.connection import Connection
 from servmon.services.identity import known_endpoint_id
 from servmon.services.live import LiveView, live_summary, refresh, stored_status, stored_summary
 from servmon.store import endpoints, statuses
-
-PROVISIONED = "config:"
 
 
 class AvailabilityService:
@@ -127,8 +125,8 @@ class AvailabilityService:
 
     async def _changeable(self, endpoint_id: str) -> Endpoint:
         endpoint = await self.get_endpoint(endpoint_id)
-        if endpoint.source.startswith(PROVISIONED):
-            instance = endpoint.source.removeprefix(PROVISIONED)
+        if endpoint.source.startswith(FROM_FILE):
+            instance = endpoint.source.removeprefix(FROM_FILE)
             raise ConflictError(
                 f"{endpoint.id} comes from the configuration file (instance {instance}); change it there"
             )

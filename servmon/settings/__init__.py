@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,7 +39,6 @@ __all__ = [
     "SettingsError",
     "default_data_dir",
     "load",
-    "load_beside",
     "load_newest",
     "load_or_last_good",
     "service_manager",
@@ -253,19 +249,6 @@ def _data_dir_in(path: Path, environ: Mapping[str, str]) -> Path:
         return default_data_dir(environ)
     named = re.search(r"""^\s*data_dir\s*=\s*["']([^"']+)["']""", text, re.MULTILINE)
     return path.parent.absolute() / Path(named[1]).expanduser() if named else default_data_dir(environ)
-
-
-async def load_beside(path: Path | None) -> Loaded:
-    """``load`` and ``pack`` in a process of its own: a long file takes seconds, and no check has to wait for it."""
-    process = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
-    try:
-        return await asyncio.get_running_loop().run_in_executor(process, _load_and_pack, path)
-    finally:
-        process.shutdown(wait=False)
-
-
-def _load_and_pack(path: Path | None) -> Loaded:
-    return load(path).pack()
 
 
 def service_manager() -> ServiceManager:

@@ -4,6 +4,8 @@ import asyncio
 import json
 import re
 
+import dns.flags
+import dns.message
 import pytest
 from pydantic import ValidationError
 
@@ -11,9 +13,12 @@ from servmon.clock import SYSTEM_CLOCK
 from servmon.errors import InvalidInputError
 from servmon.model import FailureKind
 from servmon.probes.base import ProbeFailed, Target
-from servmon.probes.dns import DnsOptions, DnsProbe, parse_answer
+from servmon.probes.dns import DnsOptions, DnsProbe, _port
+from servmon.probes.dns_message import parse_answer
 from servmon.probes.network import Network, ProbeContext
 from servmon.probes.shared_socket import Pacer
+from tests.fix_dns import DnsServer
+from tests.fix_servers import greets, server_tls
 
 
 @pytest.fixture
@@ -28,7 +33,8 @@ def check(network, dns_server):
 
     async def check(path: str = "/example.test", pattern: str | None = None, seconds: float = 2, **options):
         compiled = re.compile(pattern) if pattern else None
-        target = Target(f"dns://127.0.0.1{path}", "127.0.0.1", dns_server.port, path, None, compiled)
+        port = check.port or dns_server.port
+        target = Target(f"dns://127.0.0.1{path}", "127.0.0.1", port, path, None, compiled)
         read = DnsOptions(**options)
         DnsProbe().validate(target, read)
         context = check.context = ProbeContext(network, SYSTEM_CLOCK.monotonic() + seconds)
@@ -36,6 +42,7 @@ def check(network, dns_server):
         async with asyncio.timeout(seconds):
             return await DnsProbe().check(target, read, context)
 
+    check.port = None
     return check
 
 
@@ -296,3 +303,152 @@ def test_the_same_bytes_are_read_only_once():
     wire = bytes.fromhex("818000010001000000000178047465737400000100010178047465737400000100010000003c0004c0000201")
     assert parse_answer(wire, 1) is parse_answer(wire, 1)
     assert parse_answer(wire, 1).texts == ["192.0.2.1"]
+
+
+# What else can be expected of an answer
+
+
+@pytest.mark.parametrize(
+    ("match", "expected", "good"),
+    [
+        ("any", ["192.0.2.1", "192.0.2.77"], True),
+        ("any", ["192.0.2.77"], False),
+        ("all", ["192.0.2.1"], True),
+        ("all", ["192.0.2.2", "192.0.2.1"], True),
+        ("all", ["192.0.2.1", "192.0.2.77"], False),
+        ("exact", ["192.0.2.2", "192.0.2.1"], True),
+        ("exact", ["192.0.2.1"], False),
+    ],
+)
+async def test_expected_answers_are_some_all_or_all_there_are(check, dns_server, match, expected, good):
+    dns_server.zone["two.test", "A"] = ["192.0.2.1", "192.0.2.2"]
+    if good:
+        await check("/two.test", expected_answer=expected, answer_match=match)
+        return
+    with pytest.raises(ProbeFailed, match=r"two\.test A is 192\.0\.2\.1, 192\.0\.2\.2, expected ") as failed:
+        await check("/two.test", expected_answer=expected, answer_match=match)
+    assert failed.value.kind is FailureKind.CONTENT
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"min_answers": 2, "max_answers": 2}, None),
+        ({"min_answers": 3}, "two.test A has 2 records, expected at least 3"),
+        ({"max_answers": 1}, "two.test A has 2 records, expected at most 1"),
+    ],
+)
+async def test_records_are_counted(check, failure, dns_server, options, complaint):
+    dns_server.zone["two.test", "A"] = ["192.0.2.1", "192.0.2.2"]
+    if complaint is None:
+        await check("/two.test", **options)
+    else:
+        assert await failure("/two.test", **options) == (FailureKind.CONTENT, complaint)
+
+
+async def test_an_empty_answer_can_be_what_is_expected(check, failure):
+    answer = await check("/nothing.test", min_answers=0, max_answers=0)
+    assert answer.details["answers"] == []
+    assert (await failure("/example.test", min_answers=0, max_answers=0))[0] is FailureKind.CONTENT
+
+
+@pytest.mark.parametrize(
+    ("serial", "least", "good"),
+    [
+        (2026112401, 2026112401, True),
+        (2026112402, 2026112401, True),
+        (2026112400, 2026112401, False),
+        (3, 4294967290, True),
+        (4294967290, 3, False),
+    ],
+)
+async def test_a_zone_must_have_reached_its_serial_which_goes_round(check, failure, dns_server, serial, least, good):
+    dns_server.zone["zone.test", "SOA"] = [f"ns.zone.test. admin.zone.test. {serial} 3600 600 86400 60"]
+    if good:
+        await check("/zone.test?type=SOA", min_serial=least)
+    else:
+        words = f"zone.test has the serial {serial}, expected {least} or later"
+        assert await failure("/zone.test?type=SOA", min_serial=least) == (FailureKind.CONTENT, words)
+
+
+async def test_authority_can_be_demanded(check, failure, dns_server):
+    kind, words = await failure(authoritative=True)
+    assert kind is FailureKind.CONTENT
+    assert "answers example.test A without authority (AA is not set)" in words
+    dns_server.flags = dns.flags.AA
+    await check(authoritative=True)
+
+
+async def test_a_verified_answer_can_be_demanded_and_is_asked_for(check, failure, dns_server):
+    asked = []
+    dns_server.odd["example.test"] = lambda wire: [asked.append(wire) or dns_server.answer(wire)]
+    kind, words = await failure(authenticated=True)
+    assert kind is FailureKind.CONTENT
+    assert "does not vouch for example.test A (AD is not set)" in words
+    dns_server.flags = dns.flags.AD
+    await check(authenticated=True, dnssec=True)
+    first, second = (dns.message.from_wire(wire) for wire in asked)
+    assert (bool(first.flags & dns.flags.AD), bool(first.ednsflags & dns.flags.DO)) == (True, False)
+    assert bool(second.ednsflags & dns.flags.DO)
+
+
+async def test_the_servers_name_for_itself_is_kept_when_asked_for(check, dns_server):
+    dns_server.nsid = b"fra-3\x1b"
+    assert "nsid" not in (await check()).details
+    assert (await check(nsid=True)).details["nsid"] == "fra-3\\x1b"
+    dns_server.nsid = b"\xff\x00"
+    assert (await check(nsid=True)).details["nsid"] == "ff00"
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "field"),
+    [
+        ("/a.test", {"min_serial": 1}, "min_serial"),
+        ("/a.test", {"min_answers": 3, "max_answers": 2}, "max_answers"),
+        ("/a.test", {"expected_rcode": "NXDOMAIN", "max_answers": 2}, "max_answers"),
+        ("/a.test", {"tls_verify": False}, "tls_verify"),
+        ("/a.test", {"transport": "tcp", "tls_server_name": "a.test"}, "tls_server_name"),
+    ],
+)
+def test_options_that_mean_nothing_together_are_refused(path, options, field):
+    with pytest.raises(InvalidInputError) as refused:
+        DnsProbe().validate(Target(path, "127.0.0.1", 53, path), DnsOptions(**options))
+    assert [problem.field for problem in refused.value.problems] == [field]
+
+
+# DNS over TLS
+
+
+@pytest.fixture
+async def tls_server(trusted):
+    server = DnsServer()
+    server.zone["example.test", "A"] = ["192.0.2.1"]
+    await server.start("127.0.0.1", tls=server_tls(trusted, "dns.example.com"))
+    yield server
+    await server.stop()
+
+
+async def test_over_tls_the_certificate_is_verified(check, failure, dns_server, tls_server):
+    check.port = tls_server.port
+    assert (await check(transport="tls", tls_server_name="dns.example.com")).details["answers"] == ["192.0.2.1"]
+    kind, words = await failure(transport="tls")
+    assert kind is FailureKind.TLS
+    assert words == f"127.0.0.1:{tls_server.port}: its certificate is for another address than 127.0.0.1"
+    await check(transport="tls", tls_verify=False)
+    assert {transport for transport, *_ in tls_server.asked} == {"tcp"}
+
+
+async def test_a_server_without_tls_is_told_apart(failure, check, tcp_server):
+    server = await tcp_server(greets(b"SSH-2.0-OpenSSH_9.2\r\n"))
+    check.port = server.port
+    kind, words = await failure(transport="tls")
+    assert (kind, words) == (
+        FailureKind.TLS,
+        f"127.0.0.1:{server.port}: no TLS connection: it does not speak TLS on this port",
+    )
+
+
+def test_over_tls_the_usual_port_is_853():
+    tls, plain = DnsOptions(transport="tls"), DnsOptions()
+    assert [_port(Target("", "a", port), tls) for port in (None, 53, 8853)] == [853, 853, 8853]
+    assert [_port(Target("", "a", port), plain) for port in (None, 53, 5353)] == [53, 53, 5353]

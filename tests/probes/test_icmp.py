@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from servmon.clock import SYSTEM_CLOCK
 from servmon.model import FailureKind
 from servmon.probes.base import ProbeFailed, Target
-from servmon.probes.icmp import IcmpOptions, IcmpProbe, spacing
+from servmon.probes.icmp import IcmpOptions, IcmpProbe, mean_opinion_score, percentile, spacing
 from servmon.probes.network import Network, ProbeContext
 from servmon.probes.shared_socket import Pacer
 
@@ -38,7 +38,8 @@ async def test_a_host_that_answers_is_up_with_its_round_trips():
     assert answer.degraded is None
     assert (details["packets_sent"], details["packets_received"], details["loss_percent"]) == (5, 5, 0)
     assert 0 < details["rtt_min_ms"] <= details["rtt_median_ms"] <= details["rtt_max_ms"] < 50
-    assert details["rtt_min_ms"] <= details["rtt_avg_ms"] <= details["rtt_max_ms"]
+    assert details["rtt_min_ms"] <= details["rtt_avg_ms"] <= details["rtt_max_ms"] == details["rtt_p95_ms"]
+    assert 4 < details["mos"] < 4.5
     assert details["rtt_median_ms"] == pytest.approx(answer.response_ms, abs=0.001)
     assert details["address"] == "127.0.0.1"
 
@@ -170,3 +171,23 @@ def test_the_time_to_live_can_be_set(netns):
 def test_impossible_options_are_refused_when_loaded(options):
     with pytest.raises(ValidationError):
         IcmpOptions(**options)
+
+
+def test_a_single_packet_tells_its_loss_too(netns):
+    answer = netns.run_async(lambda: check("127.0.0.1", packets=1))
+    assert answer.details == {"address": "127.0.0.1", "packets_sent": 1, "packets_received": 1, "loss_percent": 0}
+
+
+def test_the_95th_percentile_is_one_of_the_values():
+    assert percentile([5.0], 95) == 5
+    assert percentile([float(n) for n in range(1, 21)], 95) == 19
+    assert percentile([3.0, 1.0, 2.0], 95) == 3
+
+
+@pytest.mark.parametrize(
+    ("rtt_ms", "jitter_ms", "loss_percent", "score"),
+    # Worked by hand from the published formula: R = 92.45, 85.2, 73.2; 50 % of loss leaves nothing.
+    [(20, 0, 0, 4.40), (150, 20, 0, 4.20), (180, 40, 2, 3.74), (20, 0, 50, 1.0)],
+)
+def test_the_opinion_of_a_call_follows_the_published_formula(rtt_ms, jitter_ms, loss_percent, score):
+    assert mean_opinion_score(rtt_ms, jitter_ms, loss_percent) == pytest.approx(score, abs=0.01)

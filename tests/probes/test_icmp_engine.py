@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from servmon.model import FailureKind
 from servmon.probes import icmp_engine
 from servmon.probes.base import ProbeFailed
-from servmon.probes.icmp_engine import IcmpEngine, IcmpSocket, Mode
+from servmon.probes.icmp_engine import PLAIN_PACKET, IcmpEngine, IcmpSocket, Mode, Packet
 from servmon.probes.icmp_packet import HEADER, echo_request, parse_reply
 
 LOOPS = pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
@@ -144,7 +144,7 @@ def test_both_families_answer_in_both_modes(netns, mode, loop):
                 heard = [
                     await engine.ping(address) for address in ("127.0.0.1", "127.1.2.3", "::1", "::ffff:127.0.0.1")
                 ]
-                large = await engine.ask("127.0.0.1", payload_size=20_000)
+                large = await engine.ask("127.0.0.1", Packet(20_000))
         finally:
             await engine.close()
         assert len(large.rtts_ms) == 1
@@ -176,6 +176,26 @@ def test_500_live_and_500_silent_hosts_at_once_are_told_apart(netns, mode, loop)
     assert left == [0]
 
 
+@pytest.mark.deep
+@LOOPS
+@MODES
+def test_3000_live_and_3000_silent_hosts_at_once_are_told_apart(netns, mode, loop):
+    live = {f"127.1.{n // 200}.{n % 200 + 1}" for n in range(3000)}
+    silent = {f"10.7.{n // 200}.{n % 200 + 2}" for n in range(3000)}
+
+    async def main():
+        engine = IcmpEngine((mode,))
+        mixed = [address for pair in zip(sorted(live), sorted(silent), strict=True) for address in pair]
+        series = await asyncio.gather(*(engine.ask(address, patience=5) for address in mixed))
+        await engine.close()
+        return series
+
+    series = netns.run_async(main, loop)
+    assert {one.to.host for one in series if one.rtts_ms} == live
+    assert {one.to.host for one in series if not one.rtts_ms} == silent
+    assert not any(one.rushed or one.failure for one in series)
+
+
 @MODES
 def test_silent_ipv6_hosts_are_silent(netns, mode):
     async def main():
@@ -201,10 +221,10 @@ def test_a_router_that_says_unreachable_is_named_at_once(make_netns, mode, loop)
     here.ip("addr add 10.7.0.1/24 dev out", "route add default via 10.7.0.2")
     here.ip("addr add fd07::1/64 dev out nodad", "route add default via fd07::2")
 
-    async def failure_of(engine, address, **more):
+    async def failure_of(engine, address, kind=PLAIN_PACKET):
         with pytest.raises(ProbeFailed) as caught:
             async with asyncio.timeout(5):
-                await engine.ping(address, **more)
+                await engine.ping(address, kind)
         return caught.value.kind, caught.value.message
 
     async def main():
@@ -214,7 +234,7 @@ def test_a_router_that_says_unreachable_is_named_at_once(make_netns, mode, loop)
         found = [
             await failure_of(engine, "10.9.0.1"),
             # A second one proves that listening goes on after an error.
-            await failure_of(engine, "10.10.0.1", ttl=1),
+            await failure_of(engine, "10.10.0.1", Packet(ttl=1)),
             await failure_of(engine, "fd09::1"),
         ]
         async with asyncio.timeout(5):
@@ -227,6 +247,69 @@ def test_a_router_that_says_unreachable_is_named_at_once(make_netns, mode, loop)
         (FailureKind.UNREACHABLE, "10.9.0.1 cannot be reached: host unreachable, says 10.7.0.2"),
         (FailureKind.UNREACHABLE, "10.10.0.1 cannot be reached: time to live exceeded, says 10.7.0.2"),
         (FailureKind.UNREACHABLE, "fd09::1 cannot be reached: no route to the destination, says fd07::2"),
+    ]
+
+
+@pytest.fixture
+def narrow(make_netns):
+    """A namespace from which 10.9.0.2 and fd09::2 are reached through a router (10.7.0.2) and a link of 1,280 bytes."""
+    here, router, there = make_netns(), make_netns(), make_netns()
+    for one in (here, router, there):
+        one.sysctl("net.ipv6.conf.all.accept_dad", "0")
+        one.sysctl("net.ipv6.conf.default.accept_dad", "0")
+    here.ip("link add out type veth peer name wire", f"link set wire netns {router.tid}", "link set out up")
+    router.ip("link add far mtu 1280 type veth peer name end mtu 1280", f"link set end netns {there.tid}")
+    router.ip("link set wire up", "link set far up", "addr add 10.7.0.2/24 dev wire", "addr add 10.9.0.1/24 dev far")
+    router.ip("addr add fd07::2/64 dev wire nodad", "addr add fd09::1/64 dev far nodad")
+    router.sysctl("net.ipv4.ip_forward", "1")
+    router.sysctl("net.ipv6.conf.all.forwarding", "1")
+    there.ip("link set end up", "addr add 10.9.0.2/24 dev end", "addr add fd09::2/64 dev end nodad")
+    there.ip("route add default via 10.9.0.1", "route add default via fd09::1")
+    here.ip("addr add 10.7.0.1/24 dev out", "route add default via 10.7.0.2")
+    here.ip("addr add fd07::1/64 dev out nodad", "route add default via fd07::2")
+    return here
+
+
+@MODES
+@pytest.mark.parametrize(
+    ("address", "complaint"),
+    [
+        ("10.9.0.2", "fragmentation needed, but the packet may not be fragmented, says 10.7.0.2"),
+        ("fd09::2", "packet too big, says fd07::2"),
+    ],
+)
+def test_a_link_with_a_small_mtu_is_found_by_whole_packets_and_only_by_them(narrow, mode, address, complaint):
+    async def main():
+        engine = IcmpEngine((mode,))
+        large, small = Packet(1400, dont_fragment=True), Packet(1100, dont_fragment=True)
+        # Twice, since the kernel remembers what it learned of the path the first time.
+        found = [await engine.ask(address, kind, patience=2) for kind in (large, large, small)]
+        found.append(await engine.ask(address, Packet(1400), packets=2, interval=0.01, patience=2))
+        await engine.close()
+        return [str(series.failure) if not series.rtts_ms else "answered" for series in found]
+
+    complaint = f"{address} cannot be reached: {complaint}"
+    assert narrow.run_async(main) == [complaint, complaint, "answered", "answered"]
+
+
+@MODES
+def test_a_packet_that_is_too_large_for_this_machine_is_our_own_failure(narrow, mode):
+    async def main():
+        engine = IcmpEngine((mode,))
+        found = []
+        for address in ("10.9.0.2", "fd09::2"):
+            with pytest.raises(ProbeFailed) as caught:
+                await engine.ping(address, Packet(1600, dont_fragment=True))
+            found.append((caught.value.kind, caught.value.message))
+        await engine.close()
+        return found
+
+    words = (
+        "1600 bytes of payload to {} do not fit into one packet of this machine's network; a smaller payload_size would"
+    )
+    assert narrow.run_async(main) == [
+        (FailureKind.LOCAL, words.format("10.9.0.2")),
+        (FailureKind.LOCAL, words.format("fd09::2")),
     ]
 
 

@@ -194,6 +194,62 @@ async def test_five_hundred_names_on_a_silent_resolver_delay_no_check_by_address
     assert slowest < 0.5
 
 
+# Canaries
+
+
+@pytest.fixture
+async def with_canaries(names, dns_server, clock):
+    """The same, with names that are known to resolve."""
+    dns_server.zone["canary.test", "A"] = ["192.0.2.53"]
+    nameservers = [f"127.0.0.1:{dns_server.port}"]
+    async with Network(clock, nameservers=nameservers, canary_names=["silent.test", "canary.test"]) as network:
+        yield network
+
+
+async def test_while_a_canary_sings_a_name_is_its_own_fault(with_canaries):
+    failed = await failure(with_canaries, "broken.test")
+    assert failed.kind is FailureKind.DNS
+    assert failed.message == "broken.test cannot be resolved, while other names can: SERVFAIL"
+
+
+async def test_while_no_canary_sings_it_is_our_own_fault_whatever_resolved_lately(with_canaries, dns_server):
+    await resolve(with_canaries, "example.test")
+    dns_server.odd["canary.test"] = lambda _query: []
+    failed = await failure(with_canaries, "refused.test", 0.5)
+    assert failed.kind is FailureKind.LOCAL
+    words = "our own name resolution failed for refused.test: REFUSED, and no canary name can be resolved either"
+    assert failed.message == words
+
+
+async def test_canaries_are_not_asked_for_by_every_check(with_canaries, dns_server, clock):
+    for _ in range(2):
+        await asyncio.gather(*(failure(with_canaries, "broken.test") for _ in range(20)))
+    assert [name for _, name, _ in dns_server.asked].count("canary.test") <= 2  # A and AAAA
+    clock.ahead += 3
+    dns_server.rcodes["canary.test"] = "SERVFAIL"
+    dns_server.zone.pop(("canary.test", "A"))
+    assert (await failure(with_canaries, "broken.test", 1)).kind is FailureKind.LOCAL
+
+
+async def test_a_dead_zone_is_blamed_alone_even_where_the_canary_is_slow_to_sing(with_canaries, dns_server, tcp_server):
+    server = await tcp_server(closes_at_once)
+    living = [f"n{number}.test" for number in range(20)]
+    dns_server.zone |= {(name, "A"): ["192.0.2.20"] for name in living}
+    dns_server.odd["canary.test"] = dns_server.late(0.9)
+    dns_server.rcodes["dead.test"] = "SERVFAIL"
+    asked = asyncio.gather(failure(with_canaries, "dead.test"), *(resolve(with_canaries, name) for name in living))
+    slowest = 0.0
+    while not asked.done():
+        started = time.monotonic()
+        await check_once(with_canaries, f"tcp://127.0.0.1:{server.port}", 5)
+        slowest = max(slowest, time.monotonic() - started)
+        await asyncio.sleep(0.01)
+    failed, *addresses = asked.result()
+    assert failed.kind is FailureKind.DNS
+    assert addresses == ["192.0.2.20"] * 20
+    assert slowest < 0.5
+
+
 async def test_closing_ends_look_ups_as_our_own_failure(names):
     async with names.fresh() as fresh:
         asked = asyncio.gather(failure(fresh, "silent.test"))

@@ -79,7 +79,7 @@ def test_a_dns_url_keeps_its_question():
         ("http://a.test\\@b.test/", None, "url: must be 1 to 2048 characters without spaces or backslashes"),
         ("http://a.test/" + "x" * 2048, None, "url: must be 1 to 2048 characters"),
         ("a.test", None, "protocol: is missing, and the url does not tell it: one of HTTP, HTTPS, TCP, UDP, DNS, ICMP"),
-        ("a.test", "FTP", "protocol: 'FTP' is not known; one of HTTP, HTTPS, TCP, UDP, DNS, ICMP would be right"),
+        ("a.test", "FTP", "protocol: 'FTP' is not known; one of HTTP, HTTPS, TCP, UDP, DNS, ICMP, EXEC would be right"),
         ("ftp://a.test", None, "url: ftp:// is not known here; one of HTTP, "),
         ("file:///etc/passwd", None, "url: file:// is not known here"),
         ("https://a.test", "HTTP", "protocol: HTTP contradicts the url, which says https://"),

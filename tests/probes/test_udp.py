@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 
 import pytest
 import uvloop
 
+from servmon.clock import SYSTEM_CLOCK
 from servmon.errors import InvalidInputError
 from servmon.model import FailureKind
 from servmon.probes.base import ProbeFailed
@@ -124,3 +126,89 @@ def test_five_hundred_unanswered_checks_leave_nothing_behind(new_loop):
 
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(main())
+
+
+# Bytes
+
+
+async def test_bytes_can_be_sent_and_expected(check, udp_server):
+    url = f"udp://127.0.0.1:{udp_server.port}"
+    udp_server.answer = lambda received: b"\0" + received + b"\xff"
+    await check(url, send_base64="4wAG7A==", expect_hex="00 e3 00 06")
+    assert udp_server.received == [b"\xe3\x00\x06\xec"]
+    with pytest.raises(ProbeFailed) as failed:
+        await check(url, send_base64="4wAG7A==", expect_hex="beef")
+    assert failed.value.kind is FailureKind.PATTERN
+    assert failed.value.message == "the reply 00 e3 00 06 ec ff does not hold the bytes beef"
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"send_base64": "no base64!"}, "send_base64: 'no base64!' is not base64"),
+        ({"send_hex": "00", "send_base64": "AA=="}, "send_base64: excludes send_hex"),
+        ({"expect": "a", "expect_hex": "61"}, "expect_hex: excludes expect"),
+        ({"expected_response_pattern": "a", "expect_hex": "61"}, "expect_hex: excludes expected_response_pattern"),
+        ({"preset": "ntp", "send": "x"}, "send: means nothing beside preset"),
+        ({"preset": "ntp", "expected_response_pattern": "x"}, "expected_response_pattern: means nothing beside preset"),
+        ({"max_offset_ms": 5}, 'max_offset_ms: means nothing without preset = "ntp"'),
+        ({"preset": "dns"}, "preset: must be 'ntp'"),
+    ],
+)
+def test_what_cannot_go_together_is_refused(options, sentence):
+    with pytest.raises(InvalidInputError) as refused:
+        parse_endpoint({"url": "udp://192.0.2.1:9", **options}, EndpointDefaults())
+    assert sentence in str(refused.value)
+
+
+# Time
+
+
+def time_server(*, stratum: int = 2, leap: int = 0, ahead: float = 0.0, reference: bytes = b"\x0a\0\0\1"):
+    """Answers as RFC 5905 says, from a clock that is ``ahead`` seconds of ours."""
+
+    def answer(request: bytes) -> bytes:
+        now = int((SYSTEM_CLOCK.wall() + 2_208_988_800 + ahead) * (1 << 32)) & ((1 << 64) - 1)
+        head = struct.pack("!BBbbII4s", leap << 6 | 4 << 3 | 4, stratum, 6, -20, 0, 0, reference)
+        return head + struct.pack("!Q", now) + request[40:48] + struct.pack("!QQ", now, now)
+
+    return answer
+
+
+async def test_a_time_server_tells_stratum_and_offset(check, udp_server):
+    udp_server.answer = time_server(ahead=0.25)
+    answer = await check(f"udp://127.0.0.1:{udp_server.port}", preset="ntp")
+    assert answer.details["stratum"] == 2
+    assert answer.details["reference"] == "10.0.0.1"
+    assert answer.details["offset_ms"] == pytest.approx(250, abs=20)
+
+
+@pytest.mark.parametrize(
+    ("server", "options", "words"),
+    [
+        (time_server(stratum=16), {}, "its clock is not synchronised"),
+        (time_server(leap=3), {}, "its clock is not synchronised"),
+        (time_server(stratum=0, reference=b"RATE"), {}, "it wants to be left alone (kiss code RATE)"),
+        (time_server(stratum=5), {"max_stratum": 3}, "its stratum is 5, at most 3 was expected"),
+        (time_server(ahead=-9), {"max_offset_ms": 100}, "ms behind ours, at most 100 was expected"),
+        (time_server(ahead=2**32 + 9), {"max_offset_ms": 100}, "ms ahead of ours, at most 100 was expected"),
+    ],
+)
+async def test_a_clock_that_cannot_be_trusted_is_a_failure_in_words(check, udp_server, server, options, words):
+    udp_server.answer = server
+    with pytest.raises(ProbeFailed) as failed:
+        await check(f"udp://127.0.0.1:{udp_server.port}", preset="ntp", **options)
+    assert failed.value.kind is FailureKind.CONTENT
+    assert words in failed.value.message
+    assert failed.value.response_ms > 0
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [b"", b"\x24" * 47, b"\x24" + b"\x01" * 47, b"\x23" + b"\x01" * 47],
+    ids=["empty", "short", "other", "ask"],
+)
+async def test_what_does_not_repeat_our_question_is_no_time(check, udp_server, forged):
+    udp_server.answer = lambda _: forged
+    with pytest.raises(TimeoutError):
+        await check(f"udp://127.0.0.1:{udp_server.port}", preset="ntp", timeout=0.1)

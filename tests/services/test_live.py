@@ -140,7 +140,7 @@ async def test_metrics_show_the_last_check_of_every_endpoint_that_could_be_asked
     async with serving(daemon.availability, daemon.outages, live=daemon.view) as api:
         lines = (await api.get("/metrics")).body.decode().splitlines()
     assert [line for line in lines if line.startswith("probe_success{")] == [
-        'probe_success{endpoint="a"} 0',
-        'probe_success{endpoint="b"} 1',
+        'probe_success{endpoint="a",target="tcp://192.0.2.1:1",protocol="TCP"} 0',
+        'probe_success{endpoint="b",target="tcp://192.0.2.1:1",protocol="TCP"} 1',
     ]
-    assert 'probe_duration_seconds{endpoint="b"} 0.0125' in lines
+    assert 'probe_duration_seconds{endpoint="b",target="tcp://192.0.2.1:1",protocol="TCP"} 0.0125' in lines

@@ -1,0 +1,79 @@
+"""Protocols that other packages bring: the entry points of the group ``servmon.probes``.
+
+A package whose probe cannot be used ends the start in one sentence: endpoints that are silently not checked would be
+worse, and so would a traceback at 3 a.m.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, cast
+
+from servmon.errors import StartError
+from servmon.model import Endpoint
+from servmon.probes.base import Options, Probe, safe_text
+
+GROUP = "servmon.probes"
+
+_PROTOCOL = re.compile(r"[A-Z][A-Z0-9+.-]{0,31}")
+_LAST_PORT = 65_535
+
+
+def installed_probes(ours: Iterable[Probe]) -> tuple[Probe, ...]:
+    """The probes that installed packages offer. Raises ``StartError`` naming the package of one that is broken."""
+    taken = {probe.protocol: "servmon itself" for probe in ours}
+    found: list[Probe] = []
+    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
+        probe = _load(entry)
+        problem = _clash(probe, taken) or next(_problems(probe), None)
+        if problem is not None:
+            raise _broken(entry, problem)
+        taken[probe.protocol] = _package(entry)
+        found.append(probe)
+    return tuple(found)
+
+
+def _load(entry: EntryPoint) -> Probe:
+    try:
+        loaded: Any = entry.load()
+        probe = cast("Probe", loaded() if inspect.isclass(loaded) else loaded)
+    except (Exception, SystemExit) as error:
+        # A stranger's module may do anything when it is imported; here that ends the start either way.
+        raise _broken(entry, f"it cannot be loaded: {type(error).__name__}: {error}") from error
+    return probe
+
+
+def _clash(probe: Probe, taken: dict[str, str]) -> str | None:
+    other = taken.get(getattr(probe, "protocol", ""))
+    return f"its protocol {probe.protocol} is that of {other}" if other else None
+
+
+def _problems(probe: Probe) -> Iterator[str]:
+    protocol, port = getattr(probe, "protocol", None), getattr(probe, "default_port", "")
+    if not isinstance(protocol, str) or not _PROTOCOL.fullmatch(protocol):
+        yield 'its "protocol" must be a word in capitals, as "WHOIS"'
+    if port is not None and not (type(port) is int and 1 <= port <= _LAST_PORT):
+        yield 'its "default_port" must be a port from 1 to 65535, or None'
+    if not isinstance(getattr(probe, "takes_socket", None), bool):
+        yield 'its "takes_socket" must be True or False'
+    if not inspect.iscoroutinefunction(getattr(probe, "check", None)):
+        yield 'its "check" must be an async method'
+    options = getattr(probe, "options", None)
+    if not inspect.isclass(options) or not issubclass(options, Options):
+        yield 'its "options" must be a class derived from servmon.probes.base.Options'
+    else:
+        for name in options.model_fields.keys() & {field.name for field in fields(Endpoint)}:
+            yield f"its option {name!r} bears the name of an endpoint's field"
+
+
+def _broken(entry: EntryPoint, problem: str) -> StartError:
+    sentence = f"the probe {entry.name!r} ({entry.value}) of {_package(entry)} cannot be used: {problem}"
+    return StartError(safe_text(f"{sentence}; correct or uninstall that package"))
+
+
+def _package(entry: EntryPoint) -> str:
+    return f"the package {entry.dist.name} {entry.dist.version}" if entry.dist else "an unknown package"
