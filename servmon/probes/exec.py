@@ -125,7 +125,7 @@ async def _run(command: Sequence[str]) -> _Ended:
         # Cut off in there, asyncio would wait for whoever holds the outputs open; a start takes milliseconds.
         await asyncio.wait([starting])
         if not isinstance(outcome := starting.result(), ProbeFailed):
-            _kill(outcome[0])
+            await _end(*outcome)
         raise
     if isinstance(outcome, ProbeFailed):
         raise outcome
@@ -137,7 +137,7 @@ async def _run(command: Sequence[str]) -> _Ended:
         stdout, stderr = (listener.heard[pipe].decode(errors="replace") for pipe in (_STDOUT, _STDERR))
         return _Ended(-signal.SIGKILL if code is None else code, stdout, stderr, elapsed_ms)
     finally:
-        _kill(transport)
+        await _end(transport, listener)
 
 
 async def _start(command: Sequence[str]) -> tuple[asyncio.SubprocessTransport, _Listener] | ProbeFailed:
@@ -152,11 +152,13 @@ async def _start(command: Sequence[str]) -> tuple[asyncio.SubprocessTransport, _
         return failure_from(error, f"starting {command[0]}")
 
 
-def _kill(transport: asyncio.SubprocessTransport) -> None:
+async def _end(transport: asyncio.SubprocessTransport, listener: _Listener) -> None:
+    """Kill what is left, and see its end, so that no check leaves a zombie behind."""
     # A session of its own is a process group of its own: children and grandchildren go with it.
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(transport.get_pid(), signal.SIGKILL)
     transport.close()
+    await asyncio.wait([listener.gone], timeout=_LAST_WORDS_SECONDS)
 
 
 class _Listener(asyncio.SubprocessProtocol):
@@ -164,6 +166,7 @@ class _Listener(asyncio.SubprocessProtocol):
         self.heard = {_STDOUT: bytearray(), _STDERR: bytearray()}
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[None] = self._loop.create_future()
+        self.gone: asyncio.Future[None] = self._loop.create_future()
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         kept = self.heard[fd]
@@ -174,6 +177,7 @@ class _Listener(asyncio.SubprocessProtocol):
 
     def connection_lost(self, _error: Exception | None) -> None:
         self._end()
+        self.gone.set_result(None)
 
     def _end(self) -> None:
         if not self.ended.done():
