@@ -135,7 +135,7 @@ def test_on_return_everybody_is_asked_again_within_seconds():
     again = {
         one.endpoint_id
         for one in world.recorder.results
-        if one.status is Status.UP and timedelta(seconds=-25) < one.timestamp - back[0] <= timedelta(seconds=6)
+        if one.status is Status.UP and timedelta(seconds=-30) < one.timestamp - back[0] <= timedelta(seconds=6)
     }
     assert doubtful
     assert doubtful <= again

@@ -95,11 +95,22 @@ class Recorder:
         self.changes: list[StateChange] = []
         self.outages: dict[str, Outage] = {}
 
+    def only_outages(self) -> Recorder:
+        """One that keeps no results, for months of them."""
+        return _OutagesOnly()
+
     def put(self, result: CheckResult | None, transitions: Sequence[Transition]) -> None:
         if result is not None:
             self.results.append(result)
         for transition in transitions:
             self.changes.append(transition.change)
+            if transition.outage:
+                self.outages[transition.outage.id] = transition.outage
+
+
+class _OutagesOnly(Recorder):
+    def put(self, _result: CheckResult | None, transitions: Sequence[Transition]) -> None:
+        for transition in transitions:
             if transition.outage:
                 self.outages[transition.outage.id] = transition.outage
 
