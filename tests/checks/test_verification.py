@@ -15,12 +15,12 @@ from servmon.checks.verification import AT_ONCE, SAMPLE_ABOVE, Verifier
 from servmon.detection.verdict import Method, SecondLook
 from servmon.metrics import Counters
 from servmon.model import FailureKind, Status
-from servmon.probes.specification import parse_endpoint
+from servmon.probes.specification import EndpointDefaults, parse_endpoint
 from tests.fix_servers import free_port
 
 
 def plan(url: str, **fields) -> Plan:
-    return Plan.of(parse_endpoint({"id": "web", "url": url, "timeout": 1, **fields}))
+    return Plan.of(parse_endpoint({"id": "web", "url": url, "timeout": 1, **fields}, EndpointDefaults()))
 
 
 @asynccontextmanager
