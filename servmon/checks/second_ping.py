@@ -13,7 +13,7 @@ from typing import Any
 from servmon.model import NO_PHASES, Phases
 from servmon.probes.base import Answer
 from servmon.probes.icmp import IcmpOptions, judge
-from servmon.probes.icmp_engine import Series
+from servmon.probes.icmp_engine import PLAIN_PACKET, Packet, Series
 from servmon.probes.network import ProbeContext
 from servmon.probes.shared_socket import destination
 
@@ -41,12 +41,16 @@ async def ping_again(host: str, options: IcmpOptions, context: ProbeContext) -> 
     spread = (PACKETS - 1) * SECONDS_BETWEEN
     patience = max(context.attempt_seconds - MARGIN_SECONDS - spread, MARGIN_SECONDS)
     phases = NO_PHASES if context.dns_ms is None else Phases(dns_ms=context.dns_ms)
-    aioping = find_aioping()
+    kind = Packet(options.payload_size, options.ttl, options.dont_fragment)
+    # aioping sends packets of one kind: where the question is another one, only ours asks it.
+    aioping = find_aioping() if kind == PLAIN_PACKET else None
     if aioping is None:
         whole = patience + spread
-        series = await context.network.icmp.ask(address, packets=PACKETS, interval=SECONDS_BETWEEN, patience=whole)
+        series = await context.network.icmp.ask(
+            address, kind, packets=PACKETS, interval=SECONDS_BETWEEN, patience=whole
+        )
         return judge(series, options, whole, phases)
-    series = Series(destination(address), packets=PACKETS, payload_size=options.payload_size, ttl=options.ttl)
+    series = Series(destination(address), PACKETS, kind)
     pings = [_ping(aioping, series, number * SECONDS_BETWEEN, patience) for number in range(PACKETS)]
     async with asyncio.TaskGroup() as group:
         for ping in pings:
