@@ -75,7 +75,7 @@ class Watchlist:
                 restart.Recorded(
                     last_change=last_changes.get(endpoint.id),
                     open_outage=open_outages.get(endpoint.id),
-                    flapping=endpoint.id in flapping,
+                    flapping=flapping.get(endpoint.id, ()),
                     outage_ended_at=ended.get(endpoint.id),
                 ),
                 muted=partial(_is_muted, watched.windows),

@@ -23,13 +23,19 @@ _BY_DEGRADATION = {"opened_by": "degraded"}
 
 
 def step(
-    before: EndpointState, result: CheckResult, policy: Policy, *, muted: bool = False, ids: NewId = new_id
+    before: EndpointState,
+    result: CheckResult,
+    policy: Policy,
+    *,
+    muted: bool = False,
+    told_flapping: bool | None = None,
+    ids: NewId = new_id,
 ) -> tuple[EndpointState, Transitions]:
     """The state after one check result, and the transitions it caused, in order.
 
     ``muted`` says that a maintenance window covers the result: failures are seen but do not count. A manual
     check counts for nothing, an UNKNOWN result neither adds to nor breaks a run, and a result older than the
-    newest evidence changes nothing.
+    newest evidence changes nothing. ``told_flapping`` is whether it flapped by the notices, where they are known.
     """
     if result.source is CheckSource.MANUAL or (before.evidence_at and result.timestamp <= before.evidence_at):
         return before, ()
@@ -39,9 +45,11 @@ def step(
     if muted:
         return _good(state, result, policy, ids) if result.status in AVAILABLE else (_seen(state, result), ())
     recent = observe(state.recent, result, policy.check_interval, is_down=state.state is State.DOWN)
+    if told_flapping is not None:
+        recent = replace(recent, flapping=told_flapping)
     if recent is state.recent:  # nearly always
         return (_good if result.status in AVAILABLE else _bad)(state, result, policy, ids)
-    flapped = _flapping_notice(state, recent.flapping, result, ids)
+    flapped = () if told_flapping is not None else _flapping_notice(state, recent.flapping, result, ids)
     state = replace(state, recent=recent)
     after, transitions = (_good if result.status in AVAILABLE else _bad)(state, result, policy, ids)
     return after, flapped + transitions

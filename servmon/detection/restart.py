@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -16,13 +16,13 @@ from servmon.model import AVAILABLE, CheckResult, Outage, State, StateChange, St
 class Recorded:
     """What is recorded of an endpoint beside its results.
 
-    ``flapping`` is what the last notice of flapping said; ``last_change`` is the last one that was none. What came
-    before ``outage_ended_at`` was that outage's own, and is no sign of intermittence.
+    ``flapping`` are the notices of flapping with their times, oldest first; ``last_change`` is the last change that was
+    none. What came before ``outage_ended_at`` was that outage's own, and is no sign of intermittence.
     """
 
     last_change: StateChange | None = None
     open_outage: Outage | None = None
-    flapping: bool = False
+    flapping: Sequence[tuple[datetime, bool]] = ()
     outage_ended_at: datetime | None = None
 
 
@@ -36,17 +36,24 @@ def rebuild(
 ) -> tuple[EndpointState, Transitions]:
     """The stored results, oldest first, replayed on top of the last recorded change."""
     state, since = _base(recorded.last_change, recorded.open_outage)
-    state = replace(state, recent=replace(state.recent, flapping=recorded.flapping))
     ended_at = recorded.outage_ended_at
     caused: list[Transition] = []
     for result in results:
+        flapping = _flapped(recorded.flapping, result.timestamp)
         if since is not None and result.timestamp < since:
             is_down = state.state is State.DOWN or (ended_at is not None and result.timestamp < ended_at)
             state = _remember(state, result, policy, is_down=is_down, muted=muted(result.timestamp))
+            state = replace(state, recent=replace(state.recent, flapping=flapping))
             continue
-        state, transitions = step(state, result, policy, muted=muted(result.timestamp), ids=ids)
+        is_muted = muted(result.timestamp)
+        state, transitions = step(state, result, policy, muted=is_muted, told_flapping=flapping, ids=ids)
         caused.extend(transitions)
     return state, tuple(caused)
+
+
+def _flapped(notices: Sequence[tuple[datetime, bool]], at: datetime) -> bool:
+    """Whether it flapped at ``at``, as people were told."""
+    return next((flapping for told_at, flapping in reversed(notices) if told_at <= at), False)
 
 
 def _base(last_change: StateChange | None, open_outage: Outage | None) -> tuple[EndpointState, datetime | None]:
@@ -96,4 +103,4 @@ def _remember(
         return seen
     recent = observe(state.recent, result, policy.check_interval, is_down=is_down)
     marks = () if is_down else marked(state, result.timestamp, policy, failed=result.status not in AVAILABLE)
-    return replace(seen, recent=replace(recent, flapping=state.recent.flapping), marks=marks)  # flapping as told
+    return replace(seen, recent=recent, marks=marks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from datetime import datetime
 
 from servmon.model import StateChange
@@ -26,20 +27,24 @@ async def last_changes(db: Executor) -> list[StateChange]:
 
 
 _FLAPPING = """
-select e.id
+select e.id, c.at, (c.evidence -> 'flapping')::boolean as flapping
 from service_endpoint e
 cross join lateral (
-    select evidence from state_change
+    select at, seq, evidence from state_change
     where endpoint_id = e.id and evidence ? 'flapping'
-    order by at desc, seq desc limit 1
+    order by at desc, seq desc limit 10
 ) c
-where e.archived_at is null and (c.evidence -> 'flapping')::boolean
+where e.archived_at is null
+order by c.at, c.seq
 """
 
 
-async def flapping(db: Executor) -> set[str]:
-    """The endpoints that flap by the last notice of it."""
-    return {row["id"] for row in await db.fetch(_FLAPPING)}
+async def flapping(db: Executor) -> dict[str, list[tuple[datetime, bool]]]:
+    """When each endpoint was said to flap, or to do so no more: its last ten notices, oldest first."""
+    notices: defaultdict[str, list[tuple[datetime, bool]]] = defaultdict(list)
+    for row in await db.fetch(_FLAPPING):
+        notices[row["id"]].append((row["at"], row["flapping"]))
+    return dict(notices)
 
 
 _OUTAGES_ENDED = """

@@ -265,7 +265,7 @@ def test_a_restart_after_any_check_changes_no_outcome(stop_after, policy):
     recorded = Recorded(
         last_change=real[-1] if real else None,
         open_outage=open_outage,
-        flapping=bool(notices) and notices[-1].evidence["flapping"],
+        flapping=[(change.at, change.evidence["flapping"]) for change in notices],
         outage_ended_at=max((change.at for change in changes if change.old is State.DOWN), default=None),
     )
     rebuilt, caused = rebuild(results[:stop_after], policy, recorded)

@@ -90,7 +90,7 @@ def flaps(evidence: list[CheckResult], before: bool) -> bool:
 
 
 def machine(results: list[tuple[CheckResult, bool]], policy: Policy, restart_after: int | None = None):
-    state, stored, last_change, flapping, ended_at = NEW, {}, None, False, None
+    state, stored, last_change, flapping, ended_at = NEW, {}, None, [], None
     for number, (result, confirms) in enumerate(results):
         if number == restart_after:
             open_outage = next((outage for outage in stored.values() if not outage.resolved), None)
@@ -105,7 +105,7 @@ def machine(results: list[tuple[CheckResult, bool]], policy: Policy, restart_aft
         for transition in transitions:
             change = transition.change
             if "flapping" in change.evidence:
-                flapping = change.evidence["flapping"]
+                flapping.append((change.at, change.evidence["flapping"]))
                 continue
             last_change = change
             if change.old is State.DOWN:
