@@ -7,6 +7,7 @@ something unexpected ends the process with exit code 1: systemd starts it again,
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import signal
 import sys
@@ -20,11 +21,15 @@ from servmon import __version__, log
 from servmon.api.app import build_app, serve
 from servmon.api.auth import ADMIN, AccessToken, load_or_create_token
 from servmon.api.health import Vitals
+from servmon.checks.doubts import Doubts
 from servmon.checks.lanes import Lanes, socket_cap
+from servmon.checks.pulse import Pulse
 from servmon.checks.runner import Runner
 from servmon.checks.scheduler import Scheduler
 from servmon.checks.verification import Verifier
+from servmon.checks.witnesses import Asker, Witnesses, system_witnesses
 from servmon.clock import SYSTEM_CLOCK, now
+from servmon.detection.settings import AUTO
 from servmon.errors import StartError
 from servmon.metrics import Counters, Histogram
 from servmon.monitor import Monitor, Rules
@@ -39,11 +44,13 @@ from servmon.settings import Loaded, Settings, service_manager
 from servmon.settings.effective import RESTART_SECTIONS
 from servmon.settings.kept import keep
 from servmon.settings.watch import ConfigWatch
+from servmon.sight import Sight
 from servmon.store import endpoints
 from servmon.store.embedded import EmbeddedPostgres
+from servmon.store.events import EventLog
 from servmon.store.feed import ChangeFeed
 from servmon.store.migrate import migrate
-from servmon.store.pool import Pool, open_pool, place_of
+from servmon.store.pool import AWAY, Pool, open_pool, place_of
 from servmon.store.retention import keep_partitions
 from servmon.store.writer import Writer
 from servmon.tasks import supervise
@@ -60,6 +67,7 @@ FEWEST_GUARDED = 10
 GUARDED_SHARE = 0.1
 # No turn of a healthy loop takes so long; the watchdog is not fed from then on.
 STUCK_SECONDS = 30.0
+NO_WITNESSES = "[outage] witnesses is empty: while this machine itself is cut off, everything looks like an outage"
 GC_THRESHOLD = 20_000
 
 
@@ -160,15 +168,33 @@ class Daemon:
         self.token = load_or_create_token(settings.servmon.data_dir, token.get_secret_value() if token else None)
         self._connection = Connection(pool, defaults=defaults_of(settings), observer=DEFAULT_OBSERVER)
         self.writer = Writer(dsn, self.counters, observer=DEFAULT_OBSERVER)
+        self.events = EventLog(pool)
+        self.pulse = Pulse(counters=self.counters, set_back=lambda: self.sight.clock_set_back())  # noqa: PLW0108
+        self.witnesses = Witnesses(
+            self._find_witnesses,
+            Asker(network),
+            changed=lambda changed: self.sight.connection_changed(changed),  # noqa: PLW0108 - the monitor comes next
+        )
         verifier = Verifier(counters=self.counters, fresh_network=network.fresh)
         self.monitor = Monitor(
-            rules=rules_of(settings), writer=self.writer, look_again=verifier.look_again, counters=self.counters
+            rules=rules_of(settings),
+            writer=self.writer,
+            look_again=verifier.look_again,
+            doubts=Doubts(self.pulse, self.witnesses),
+            counters=self.counters,
         )
         self.scheduler = Scheduler(
             lambda due: self.runner.start(due),  # noqa: PLW0108 - the runner comes next, and needs the scheduler
             counters=self.counters,
             lateness=Histogram(),
             paused=self.monitor.is_paused,
+        )
+        self.sight = Sight(
+            self.monitor,
+            self.witnesses,
+            tell=self.events.put,
+            ask_soon=self.scheduler.ask_soon,
+            counters=self.counters,
         )
         self.runner = Runner(
             network,
@@ -190,6 +216,10 @@ class Daemon:
         feed = ChangeFeed(self._dsn)
         follow: dict[str, Callable[[], Awaitable[None]]] = {
             "changes": lambda: self.watchlist.follow(feed),
+            "own pulse": self.pulse.run,
+            "witnesses": self.witnesses.run,
+            "blind endpoints": self.sight.follow_blindness,
+            "events": self.events.run,
             "window ends": self.watchlist.follow_window_ends,
             "service manager": lambda: self._manager.follow(self._is_well, self._in_a_line),
             "retention": lambda: keep_partitions(self._pool, lambda: self._loaded.settings.cleanup.retention_days),
@@ -260,6 +290,10 @@ class Daemon:
 
     def _degraded(self) -> list[str]:
         troubles = [f"{name}: {trouble}" for name, trouble in self.troubles.items()]
+        if self.witnesses.any_isolated:
+            troubles.append("isolated: all witnesses are silent, so nothing is declared down")
+        if not self._loaded.settings.outage.witnesses:
+            troubles.append(NO_WITNESSES)
         if self.writer.is_away:
             troubles.append(f"Postgres: takes no results just now, {self.writer.queued} wait")
         return [*troubles, *self._loaded.warnings]
@@ -267,6 +301,12 @@ class Daemon:
     def _say_warnings(self) -> None:
         for warning in self._loaded.warnings:
             _log.warning(warning)
+        if not self._loaded.settings.outage.witnesses:
+            _log.warning(NO_WITNESSES)
+
+    def _find_witnesses(self) -> Iterator[str]:
+        for witness in self._loaded.settings.outage.witnesses:
+            yield from system_witnesses() if witness == AUTO else (witness,)
 
     async def provision(self) -> None:
         """Bring the endpoints of the configuration into Postgres; the file's values win.
@@ -293,7 +333,10 @@ class Daemon:
         """Abandon what is under way, and store every result there is."""
         await self.runner.stop()
         await self.monitor.stop()
+        await self.witnesses.stop()
         await self.writer.drain()
+        with contextlib.suppress(*AWAY):
+            await self.events.drain()
 
     async def apply(self, loaded: Loaded, force: bool) -> None:
         """Make a configuration that can be used the one that runs: first what can fail, then the swap."""

@@ -130,7 +130,9 @@ class Endpoint:
     is_active: bool = True
     retry_interval: int | None = None
     detection_threshold: int | None = None
+    detection_window: int | None = None
     recovery_threshold: int | None = None
+    degraded_outage_after: int | None = None
     severity: Severity = Severity.MAJOR
     degraded_threshold_ms: float | None = None
     depends_on: tuple[tuple[str, ...], ...] = ()
@@ -192,6 +194,27 @@ class StateChange:
     at: datetime
     outage_id: str | None = None
     evidence: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+
+
+class EventKind(StrEnum):
+    """What can happen that is about more than one endpoint."""
+
+    ISOLATED = "isolated"
+    CONNECTED = "connected"
+    BLIND = "blind"
+    SEEING = "seeing"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to servmon itself; unprocessed, it is what people are still owed."""
+
+    id: str
+    kind: EventKind
+    severity: Severity
+    message: str
+    at: datetime
+    details: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
 
 
 @dataclass(frozen=True, slots=True)

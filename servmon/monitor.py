@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Protocol
 
 import structlog
 
 from servmon.checks.attempts import Plan
+from servmon.checks.doubts import Doubts
 from servmon.clock import SYSTEM_CLOCK, Clock, now
 from servmon.detection import machine, maintenance
-from servmon.detection.machine import EndpointState, Policy
+from servmon.detection.state import NEW, EndpointState, Policy
+from servmon.detection.verdict import Method, SecondLook
 from servmon.metrics import Counters
 from servmon.model import (
     CheckResult,
     CurrentStatus,
     Endpoint,
+    FailureKind,
     MaintenanceMode,
     MaintenanceWindow,
     State,
@@ -27,6 +31,9 @@ from servmon.model import (
 from servmon.tasks import cancel, spawn
 
 _log = structlog.get_logger(__name__)
+
+# After so long of being late ourselves, an outage is declared without a second look that could be trusted.
+LONGEST_DOUBT_SECONDS = 60.0
 
 
 class Writer(Protocol):
@@ -55,23 +62,37 @@ class Rules:
             recovery_threshold=endpoint.recovery_threshold or self.recovery_threshold,
             severity=endpoint.severity,
             verify=self.verification_enabled,
+            detection_window=self._window(endpoint),
+            degraded_outage_after=endpoint.degraded_outage_after,
+            degraded_loss_percent=endpoint.options.get("degraded_loss_percent", 20),
         )
+
+    def _window(self, endpoint: Endpoint) -> int | None:
+        if endpoint.detection_window is None:
+            return None
+        return max(endpoint.detection_window, endpoint.detection_threshold or self.detection_threshold)
 
 
 @dataclass(slots=True)
 class Watched:
-    """One endpoint under watch: how it is asked, how it is judged, and what is known of it."""
+    """One endpoint under watch: how it is asked, how it is judged, and what is known of it.
+
+    ``blind`` says that nothing was learned of it for so long that it was told.
+    """
 
     plan: Plan
     policy: Policy
-    state: EndpointState = machine.NEW
+    watched_at: datetime
+    state: EndpointState = NEW
     windows: Sequence[MaintenanceWindow] = ()
+    blind: bool = False
 
 
 class Monitor:
     """Holds the state of every active endpoint and decides what each result means.
 
-    ``look_again`` makes the verifying second look at an endpoint.
+    ``look_again`` makes the verifying second look at an endpoint; ``doubts`` say whether a failure may be
+    our own.
     """
 
     def __init__(
@@ -79,7 +100,8 @@ class Monitor:
         *,
         rules: Rules,
         writer: Writer,
-        look_again: Callable[[Plan], Awaitable[CheckResult]],
+        look_again: Callable[[Plan], Awaitable[SecondLook]],
+        doubts: Doubts,
         counters: Counters,
         clock: Clock = SYSTEM_CLOCK,
         plan_of: Callable[[Endpoint], Plan] = Plan.of,
@@ -88,6 +110,8 @@ class Monitor:
         self._rules = rules
         self._writer = writer
         self._look_again = look_again
+        self._pulse = doubts.pulse
+        self._witnesses = doubts.witnesses
         self._plan_of = plan_of
         self._counters = counters
         self._clock = clock
@@ -98,6 +122,8 @@ class Monitor:
         watched = self.watched.get(result.endpoint_id)
         if watched is None:
             return
+        if result.status is Status.DOWN and self._witnesses.isolated(watched.plan.prepared.target.host):
+            result = _as_isolated(result)
         before = watched.state
         muted = bool(watched.windows) and maintenance.mode_at(watched.windows, result.timestamp) is not None
         watched.state, transitions = machine.step(before, result, watched.policy, muted=muted)
@@ -107,7 +133,25 @@ class Monitor:
         if watched.state.verifying and not before.verifying:
             self._verify(watched)
 
+    def judgement_failed(self, result: CheckResult, error: Exception) -> None:
+        """Store a result that could not be judged as UNKNOWN; what is known of its endpoint stays as it is."""
+        watched = self.watched.get(result.endpoint_id)
+        if watched is None:
+            return
+        unknown = replace(
+            result,
+            status=Status.UNKNOWN,
+            failure_kind=FailureKind.PROBE_ERROR,
+            error_message=f"the result could not be judged: {type(error).__name__}",
+        )
+        watched.state = replace(watched.state, last=unknown)
+        self._writer.put(unknown, ())
+
     # What the runner asks of each endpoint before and after a check.
+
+    def is_void(self, started_at: float) -> bool:
+        """Whether a failure since ``started_at`` (monotonic seconds) may be our own lateness, or began in isolation."""
+        return self._pulse.faltered_since(started_at) or self._witnesses.returned_since(started_at)
 
     def plan(self, endpoint_id: str) -> Plan | None:
         """What to ask ``endpoint_id``, or ``None`` if nobody watches it any more."""
@@ -150,7 +194,8 @@ class Monitor:
         self.watched[endpoint.id] = Watched(
             plan=self._plan_of(endpoint),
             policy=self._rules.policy(endpoint),
-            state=state or machine.NEW,
+            watched_at=now(self._clock),
+            state=state or NEW,
             windows=known.windows if known else (),
         )
 
@@ -180,6 +225,12 @@ class Monitor:
         if watched and watched.state.outage and watched.state.outage.id == outage_id:
             watched.state = machine.closed_elsewhere(watched.state)
             _log.info("outage closed", endpoint=endpoint_id, outage=outage_id)
+
+    def take(self, watched: Watched, judged: tuple[EndpointState, Sequence[Transition]]) -> None:
+        """Hold what a judgement beyond any check made of an endpoint, and store the transitions."""
+        watched.state, transitions = judged
+        self._writer.put(None, transitions)
+        self._announce(transitions)
 
     # The live view.
 
@@ -231,15 +282,28 @@ class Monitor:
         task.add_done_callback(self._verifications.discard)
 
     async def _verified(self, watched: Watched) -> None:
-        second_look = await self._look_again(watched.plan)
+        began_at = self._clock.monotonic()
+        try:
+            look = await self._look_again(watched.plan)
+            if look.result.status is Status.DOWN:
+                await self._witnesses.confirm()
+            self._conclude(watched, look, began_at)
+        finally:
+            if watched.state.verifying:  # whatever went wrong, the next failure asks again
+                watched.state = machine.verification_void(watched.state, watched.policy)
+
+    def _conclude(self, watched: Watched, look: SecondLook, began_at: float) -> None:
         if self.watched.get(watched.plan.endpoint.id) is not watched:
             return  # changed or gone meanwhile: its runs start anew
-        if maintenance.mode_at(watched.windows, now(self._clock)) is not None:
-            watched.state = machine.verification_void(watched.state, watched.policy)
+        if self._witnesses.isolated(watched.plan.prepared.target.host) or self._witnesses.returned_since(began_at):
             return
-        watched.state, transitions = machine.verified(watched.state, second_look, watched.policy)
-        self._writer.put(None, transitions)
-        self._announce(transitions)
+        if maintenance.mode_at(watched.windows, now(self._clock)) is not None:
+            return
+        if look.result.status is not Status.UP and self._pulse.faltered_since(began_at):
+            if self._pulse.lagging_seconds() < LONGEST_DOUBT_SECONDS:
+                return
+            look = replace(look, method=Method.UNVERIFIED)
+        self.take(watched, machine.verified(watched.state, look, watched.policy))
 
     def _announce(self, transitions: Sequence[Transition]) -> None:
         for transition in transitions:
@@ -248,7 +312,7 @@ class Monitor:
                 "state changed", endpoint=change.endpoint_id, old=change.old, new=change.new, reason=change.reason
             )
             if outage is None:
-                self._counters.verifications_refuted += change.old is change.new
+                self._counters.verifications_refuted += "verification" in change.evidence
             elif outage.resolved:
                 self._counters.outages_resolved += 1
                 _log.info("outage resolved", endpoint=outage.endpoint_id, outage=outage.id)
@@ -257,6 +321,11 @@ class Monitor:
                 _log.warning(
                     "outage declared", endpoint=outage.endpoint_id, outage=outage.id, description=outage.description
                 )
+
+
+def _as_isolated(result: CheckResult) -> CheckResult:
+    message = f"we are isolated: all witnesses are silent; {result.error_message or 'it failed'}"
+    return replace(result, status=Status.UNKNOWN, failure_kind=FailureKind.ISOLATED, error_message=message)
 
 
 def _asks_the_same(one: Endpoint, other: Endpoint) -> bool:

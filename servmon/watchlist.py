@@ -13,7 +13,7 @@ import structlog
 from servmon.checks.runner import Runner
 from servmon.checks.scheduler import Scheduler
 from servmon.clock import SYSTEM_CLOCK, Clock, now
-from servmon.detection import machine, maintenance
+from servmon.detection import maintenance, restart
 from servmon.model import CheckResult, CurrentStatus, Endpoint, MaintenanceWindow
 from servmon.monitor import Monitor, Writer, as_stored
 from servmon.store import endpoints, outages, state_changes, statuses
@@ -57,6 +57,8 @@ class Watchlist:
         self._windows = await self._read_windows()
         windows = maintenance.by_endpoint(self._windows)
         last_changes = {change.endpoint_id: change for change in await state_changes.last_changes(self._db)}
+        flapping = await state_changes.flapping(self._db)
+        ended = await state_changes.outages_ended(self._db)
         open_outages = {outage.endpoint_id: outage for outage in await outages.open_outages(self._db)}
         results: dict[str, list[CheckResult]] = defaultdict(list)
         for result in await statuses.recent_results(self._db):
@@ -67,11 +69,15 @@ class Watchlist:
             self._monitor.watch(endpoint)
             watched = self._monitor.watched[endpoint.id]
             watched.windows = windows.get(endpoint.id, ())
-            watched.state, transitions = machine.rebuild(
+            watched.state, transitions = restart.rebuild(
                 results.get(endpoint.id, ()),
                 watched.policy,
-                last_change=last_changes.get(endpoint.id),
-                open_outage=open_outages.get(endpoint.id),
+                restart.Recorded(
+                    last_change=last_changes.get(endpoint.id),
+                    open_outage=open_outages.get(endpoint.id),
+                    flapping=flapping.get(endpoint.id, ()),
+                    outage_ended_at=ended.get(endpoint.id),
+                ),
                 muted=partial(_is_muted, watched.windows),
             )
             if transitions:

@@ -9,17 +9,22 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 from servmon.checks.attempts import Plan, ask
+from servmon.checks.doubts import Doubts
 from servmon.checks.lanes import Lanes
+from servmon.checks.pulse import Pulse
 from servmon.checks.runner import Runner
 from servmon.checks.scheduler import Scheduler
+from servmon.checks.witnesses import Witnesses
 from servmon.clock import utc
+from servmon.detection.verdict import SecondLook
 from servmon.metrics import Counters, Histogram
-from servmon.model import CheckResult, Endpoint, Outage, StateChange, Transition
+from servmon.model import CheckResult, Endpoint, Event, Outage, StateChange, Transition
 from servmon.monitor import Monitor, Rules
 from servmon.probes.base import Answer, Options, Target
 from servmon.probes.network import Network
 from servmon.probes.specification import Prepared
-from servmon.tasks import spawn
+from servmon.sight import Sight
+from servmon.tasks import cancel, spawn
 
 START = 1_780_000_000.0
 
@@ -90,11 +95,22 @@ class Recorder:
         self.changes: list[StateChange] = []
         self.outages: dict[str, Outage] = {}
 
+    def only_outages(self) -> Recorder:
+        """One that keeps no results, for months of them."""
+        return _OutagesOnly()
+
     def put(self, result: CheckResult | None, transitions: Sequence[Transition]) -> None:
         if result is not None:
             self.results.append(result)
         for transition in transitions:
             self.changes.append(transition.change)
+            if transition.outage:
+                self.outages[transition.outage.id] = transition.outage
+
+
+class _OutagesOnly(Recorder):
+    def put(self, _result: CheckResult | None, transitions: Sequence[Transition]) -> None:
+        for transition in transitions:
             if transition.outage:
                 self.outages[transition.outage.id] = transition.outage
 
@@ -109,9 +125,23 @@ class World:
         rules: Rules | None = None,
         cap: int = 5000,
         second_look: Callable[[Plan], Awaitable[CheckResult]] | None = None,
+        witness_answers: Callable[[str], Awaitable[bool]] | None = None,
     ) -> None:
         self.clock = VirtualClock()
         self.counters = Counters()
+        self.events: list[Event] = []
+        self.pulse = Pulse(
+            counters=self.counters,
+            clock=self.clock,
+            set_back=lambda: self.sight.clock_set_back(),  # noqa: PLW0108 - comes last
+        )
+        self.witnesses = Witnesses(
+            lambda: ["10.0.0.1"] if witness_answers else [],
+            witness_answers or _nobody_answers,
+            changed=lambda changed: self.sight.connection_changed(changed),  # noqa: PLW0108 - comes last
+            clock=self.clock,
+        )
+        self._second_look = second_look or self._ask_once_more
         self.recorder = Recorder()
         self.late: list[tuple[str, float]] = []
         self.network = Network(clock=self.clock)
@@ -119,7 +149,8 @@ class World:
         self.monitor = Monitor(
             rules=rules or Rules(),
             writer=self.recorder,
-            look_again=second_look or self._look_again,
+            look_again=self._look_again,
+            doubts=Doubts(self.pulse, self.witnesses),
             counters=self.counters,
             clock=self.clock,
             plan_of=lambda endpoint: Plan(endpoint, Prepared(probe, Target(endpoint.url, endpoint.id), Options())),
@@ -140,8 +171,19 @@ class World:
             paused=self.monitor.is_paused,
             clock=self.clock,
         )
+        self.sight = Sight(
+            self.monitor,
+            self.witnesses,
+            tell=self.events.append,
+            ask_soon=self.scheduler.ask_soon,
+            counters=self.counters,
+            clock=self.clock,
+        )
 
-    async def _look_again(self, plan: Plan) -> CheckResult:
+    async def _look_again(self, plan: Plan) -> SecondLook:
+        return SecondLook(await self._second_look(plan))
+
+    async def _ask_once_more(self, plan: Plan) -> CheckResult:
         deadline = self.clock.monotonic() + plan.endpoint.timeout + 5
         return await ask(plan, self.network, deadline=deadline, retries=0, clock=self.clock)
 
@@ -151,11 +193,17 @@ class World:
             self.scheduler.add(endpoint.id, endpoint.check_interval, soon=soon)
 
     async def run(self, seconds: float) -> None:
-        scheduler = spawn(self.scheduler.run(), name="scheduler")
+        started = [
+            spawn(self.scheduler.run(), name="scheduler"),
+            spawn(self.pulse.run(), name="pulse"),
+            spawn(self.witnesses.run(), name="witnesses"),
+            spawn(self.sight.follow_blindness(), name="blind endpoints"),
+        ]
         await asyncio.sleep(seconds)
-        scheduler.cancel()
+        await cancel(*started)
         await self.runner.stop()
         await self.monitor.stop()
+        await self.witnesses.stop()
 
     def wall(self, monotonic: float) -> datetime:
         return utc(START - 1000.0 + monotonic)
@@ -165,3 +213,7 @@ def endpoint(endpoint_id: str, **fields: Any) -> Endpoint:
     return Endpoint(
         **{"id": endpoint_id, "name": endpoint_id, "url": f"tcp://{endpoint_id}:1", "protocol": "TCP"} | fields
     )
+
+
+async def _nobody_answers(_address: str) -> bool:
+    return False

@@ -25,10 +25,14 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """An endpoint and its probe, ready to be asked; made once when the endpoint is loaded."""
+    """An endpoint and its probe, ready to be asked; made once when the endpoint is loaded.
+
+    ``address`` stands in for a look-up of its host.
+    """
 
     endpoint: Endpoint
     prepared: Prepared
+    address: str | None = None
 
     @classmethod
     def of(cls, endpoint: Endpoint) -> Plan:
@@ -75,6 +79,8 @@ async def ask(
     ``deadline`` (monotonic seconds) bounds all attempts together. Never raises: what goes wrong is the result.
     """
     context = ProbeContext(network, deadline)
+    if plan.address is not None:
+        context.pin(plan.prepared.target.host, plan.address)
     started_at = clock.wall()
     attempts = 0
     while True:

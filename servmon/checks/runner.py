@@ -8,6 +8,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
+import structlog
+
 from servmon.checks.attempts import Plan, ask, ask_by_hand, pause_before_retry
 from servmon.checks.lanes import Lane, Lanes
 from servmon.checks.scheduler import Due, Slot
@@ -17,6 +19,11 @@ from servmon.metrics import Counters
 from servmon.model import CheckResult, Endpoint, FailureKind, Status
 from servmon.probes.network import Network
 from servmon.tasks import cancel, spawn
+
+# What came to nothing because we were late is asked again soon, spread so that it is no burst.
+ASK_AGAIN_WITHIN_SECONDS = 5.0
+
+_log = structlog.get_logger(__name__)
 
 
 class Judge(Protocol):
@@ -38,8 +45,16 @@ class Judge(Protocol):
         """Seconds to the next check where that is sooner than the schedule, else ``None``."""
         ...
 
+    def is_void(self, started_at: float) -> bool:
+        """Whether a failure since ``started_at`` (monotonic seconds) may be our own."""
+        ...
+
     def receive(self, result: CheckResult) -> None:
         """Take the result of a scheduled check."""
+        ...
+
+    def judgement_failed(self, result: CheckResult, error: Exception) -> None:
+        """Take a result whose ``receive`` raised ``error``."""
         ...
 
 
@@ -112,9 +127,11 @@ class Runner:
 
     async def _run(self, due: Due, plan: Plan, lane: Lane | None) -> None:
         endpoint_id = plan.endpoint.id
-        fair_end = self._clock.monotonic() + _fair_seconds(due, plan)
+        started_at = self._clock.monotonic()
+        fair_end = started_at + _fair_seconds(due, plan)
         deadline = max(due.at + DEADLINE_SHARE * (due.next_at - due.at), fair_end)
         place = _Place(self.lanes, lane, deadline, self._clock)
+        ask_again = None
         try:
             result = await ask(
                 plan,
@@ -127,10 +144,23 @@ class Runner:
             self._count(result)
             if self._judge.plan(endpoint_id) is plan:  # else it answered a question that nobody asks any more
                 place.leave()
-                self._judge.receive(result)
+                if result.status is not Status.UP and self._judge.is_void(started_at):
+                    self._counters.results_void += 1
+                    ask_again = due.slot.fraction * ASK_AGAIN_WITHIN_SECONDS
+                else:
+                    self._deliver(result)
         finally:
             place.leave()
-            self._done(due.slot, self._judge.pace(endpoint_id))
+            self._done(due.slot, self._judge.pace(endpoint_id) if ask_again is None else ask_again)
+
+    def _deliver(self, result: CheckResult) -> None:
+        try:
+            self._judge.receive(result)
+        except Exception as error:  # noqa: BLE001 - part of one check, one of the four places that may
+            # One endpoint's judgement failing must touch no other endpoint.
+            _log.exception("result could not be judged", endpoint=result.endpoint_id)
+            self._counters.probe_errors += 1
+            self._judge.judgement_failed(result, error)
 
     def _count(self, result: CheckResult) -> None:
         counters = self._counters

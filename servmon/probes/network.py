@@ -140,6 +140,10 @@ class ProbeContext:
         self.address = known
         return known
 
+    def pin(self, host: str, address: str) -> None:
+        """Take ``address`` for ``host`` instead of asking for it."""
+        self._addresses[host] = address
+
     def slot(self, address: str) -> Slot:
         """A place among those who are busy with ``address``; waiting for it is not the target's time.
 

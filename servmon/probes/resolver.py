@@ -94,6 +94,13 @@ class Resolver:
         Raises ``ProbeFailed``: DNS where the name is at fault, LOCAL where our resolver is. Where canaries have to be
         heard, that may take a quarter longer.
         """
+        return _choose(await self._find(name, patience), name)
+
+    async def all_addresses(self, name: str, patience: float) -> list[str]:
+        """Every address of ``name``; as ``look_up`` otherwise."""
+        return list(dict.fromkeys(_addresses(await self._find(name, patience))))
+
+    async def _find(self, name: str, patience: float) -> pycares.AddrInfoResult:
         channel = await self._current()
         loop, started = asyncio.get_running_loop(), self._clock.monotonic()
         answer = channel.cares.getaddrinfo(name)
@@ -113,7 +120,7 @@ class Resolver:
         if isinstance(found, int):
             await self._fail(name, found, patience, started)
         self._note(name, channel, found)
-        return _choose(found, name)
+        return found
 
     async def close(self) -> None:
         """Close; who still waits gets ``ProbeFailed`` (LOCAL)."""
@@ -173,7 +180,11 @@ def _give_up(answer: asyncio.Future[pycares.AddrInfoResult]) -> None:
 
 def _choose(found: pycares.AddrInfoResult, name: str) -> str:
     """The first IPv4 address, else the first: c-ares puts those first that this machine has a route to."""
-    addresses: list[str] = [node.addr[0].decode() for node in found.nodes]
+    addresses = _addresses(found)
     if not addresses:
         raise ProbeFailed(FailureKind.DNS, f"no such record: {name} has no address, neither A nor AAAA")
     return next((address for address in addresses if ":" not in address), addresses[0])
+
+
+def _addresses(found: pycares.AddrInfoResult) -> list[str]:
+    return [node.addr[0].decode() for node in found.nodes]

@@ -106,7 +106,9 @@ class EndpointFields(BaseModel):
     is_active: bool = True
     retry_interval: int | None = Field(None, ge=1, le=LONGEST_INTERVAL_SECONDS)
     detection_threshold: int | None = Field(None, ge=1, le=1000)
+    detection_window: int | None = Field(None, ge=2, le=1000)
     recovery_threshold: int | None = Field(None, ge=1, le=1000)
+    degraded_outage_after: int | None = Field(None, ge=1, le=1000)
     severity: Annotated[Severity, BeforeValidator(_in_capitals)] = Severity.MAJOR
     degraded_threshold_ms: float | None = Field(None, gt=0)
     depends_on: Groups = ()
@@ -345,6 +347,8 @@ def _endpoint(
         is_active=checked.is_active,
         retry_interval=checked.retry_interval,
         detection_threshold=checked.detection_threshold,
+        detection_window=checked.detection_window,
+        degraded_outage_after=checked.degraded_outage_after,
         recovery_threshold=checked.recovery_threshold,
         severity=checked.severity,
         degraded_threshold_ms=checked.degraded_threshold_ms,

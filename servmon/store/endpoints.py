@@ -24,6 +24,8 @@ _NAMES = (
     "is_active",
     "retry_interval",
     "detection_threshold",
+    "detection_window",
+    "degraded_outage_after",
     "recovery_threshold",
     "severity",
     "degraded_threshold_ms",

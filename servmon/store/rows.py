@@ -117,6 +117,7 @@ def check_result(row: Row) -> CheckResult:
         failure_kind=FAILURE_KINDS[row["failure_kind"]],
         error_message=row["error_message"],
         source=SOURCES[row["source"]],
+        details=from_json(row["details"]),
     )
 
 
@@ -177,6 +178,8 @@ def endpoint_fields(endpoint: Endpoint) -> dict[str, Any]:
         "is_active": endpoint.is_active,
         "retry_interval": endpoint.retry_interval,
         "detection_threshold": endpoint.detection_threshold,
+        "detection_window": endpoint.detection_window,
+        "degraded_outage_after": endpoint.degraded_outage_after,
         "recovery_threshold": endpoint.recovery_threshold,
         "severity": endpoint.severity,
         "degraded_threshold_ms": endpoint.degraded_threshold_ms,
@@ -203,6 +206,8 @@ def endpoint(row: Row) -> Endpoint:
         is_active=row["is_active"],
         retry_interval=row["retry_interval"],
         detection_threshold=row["detection_threshold"],
+        detection_window=row["detection_window"],
+        degraded_outage_after=row["degraded_outage_after"],
         recovery_threshold=row["recovery_threshold"],
         severity=Severity(row["severity"]),
         degraded_threshold_ms=row["degraded_threshold_ms"],

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from datetime import datetime
+
 from servmon.model import StateChange
 from servmon.store import rows
 from servmon.store.pool import Executor
@@ -10,15 +13,55 @@ _LAST_CHANGES = """
 select c.*
 from service_endpoint e
 cross join lateral (
-    select * from state_change where endpoint_id = e.id order by at desc, seq desc limit 1
+    select * from state_change
+    where endpoint_id = e.id and not evidence ? 'flapping'
+    order by at desc, seq desc limit 1
 ) c
 where e.archived_at is null
 """
 
 
 async def last_changes(db: Executor) -> list[StateChange]:
-    """The newest change of each endpoint that is not deleted."""
+    """The newest change of each endpoint that is not deleted; notices of flapping are none."""
     return [rows.state_change(row) for row in await db.fetch(_LAST_CHANGES)]
+
+
+_FLAPPING = """
+select e.id, c.at, (c.evidence -> 'flapping')::boolean as flapping
+from service_endpoint e
+cross join lateral (
+    select at, seq, evidence from state_change
+    where endpoint_id = e.id and evidence ? 'flapping'
+    order by at desc, seq desc limit 10
+) c
+where e.archived_at is null
+order by c.at, c.seq
+"""
+
+
+async def flapping(db: Executor) -> dict[str, list[tuple[datetime, bool]]]:
+    """When each endpoint was said to flap, or to do so no more: its last ten notices, oldest first."""
+    notices: defaultdict[str, list[tuple[datetime, bool]]] = defaultdict(list)
+    for row in await db.fetch(_FLAPPING):
+        notices[row["id"]].append((row["at"], row["flapping"]))
+    return dict(notices)
+
+
+_OUTAGES_ENDED = """
+select e.id, c.at
+from service_endpoint e
+cross join lateral (
+    select at from state_change
+    where endpoint_id = e.id and at > now() - interval '1 day' and old_state = 'down' and new_state <> 'down'
+    order by at desc limit 1
+) c
+where e.archived_at is null
+"""
+
+
+async def outages_ended(db: Executor) -> dict[str, datetime]:
+    """When the last outage of each endpoint ended, for those of the last day."""
+    return {row["id"]: row["at"] for row in await db.fetch(_OUTAGES_ENDED)}
 
 
 _OF_ENDPOINT = """

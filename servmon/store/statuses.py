@@ -78,8 +78,9 @@ async def latest(db: Executor, endpoint_id: str) -> ServiceStatus | None:
     return found[0] if found else None
 
 
-# The window is long enough for the counters, which expire after three intervals; the newest result says what was
-# last seen even where the daemon stood still for hours. A day bounds the partitions that are looked at.
+# The window is long enough for the counters, which expire after three intervals, and for loss over five checks; where
+# anything but good first attempts lies in the last twenty, all of those, for flapping and intermittence. The newest
+# result says what was last seen even where the daemon stood still for hours. A day bounds the partitions looked at.
 _RECENT_RESULTS = """
 select r.*, e.id as endpoint_id
 from service_endpoint e
@@ -92,15 +93,19 @@ cross join lateral (
     limit 1
 ) newest
 cross join lateral (
-    select s.timestamp, s.endpoint_key, s.status, s.response_time, s.attempts, s.failure_kind, s.error_message, s.source
-    from service_status_row s
-    where s.endpoint_key = e.key and s.observer = o.number and s.source = 0
-    and s.timestamp > now() - interval '1 day'
-    and s.timestamp >= least(newest.timestamp, now() - greatest(3 * e.check_interval, 60) * interval '1 second')
-    order by s.timestamp desc
-    limit 20
+    select *, bool_or(status <> 'UP' or attempts > 1) over () as troubled, row_number() over () as age
+    from (
+        select s.timestamp, s.endpoint_key, s.status, s.response_time, s.attempts, s.failure_kind, s.error_message,
+            s.source, case when s.details ? 'packets_sent' then s.details end as details
+        from service_status_row s
+        where s.endpoint_key = e.key and s.observer = o.number and s.source = 0
+        and s.timestamp > now() - interval '1 day'
+        and s.timestamp >= least(newest.timestamp, now() - greatest(20 * e.check_interval, 60) * interval '1 second')
+        order by s.timestamp desc
+        limit 80
+    ) recent
 ) r
-where e.is_active and e.archived_at is null
+where (r.troubled or r.age <= 5) and e.is_active and e.archived_at is null
 order by r.timestamp
 """
 
@@ -108,8 +113,8 @@ order by r.timestamp
 async def recent_results(db: Executor) -> list[CheckResult]:
     """What the state of the active endpoints is rebuilt from, oldest first: scheduled results only.
 
-    Of each endpoint those of its last three intervals (at least a minute), at most 20; the newest one of the last
-    day in any case. Phases and details are left out.
+    Of each endpoint its last five; those of its last twenty intervals, at most 80, where any of them was not good at
+    the first attempt; the newest one of the last day in any case. Phases are left out, and details but for packets.
     """
     return [rows.check_result(row) for row in await db.fetch(_RECENT_RESULTS)]
 

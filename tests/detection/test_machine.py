@@ -7,16 +7,11 @@ from itertools import count
 
 import pytest
 
-from servmon.detection.machine import (
-    NEW,
-    EndpointState,
-    Policy,
-    closed_elsewhere,
-    rebuild,
-    step,
-    verification_void,
-    verified,
-)
+from servmon.detection.machine import closed_elsewhere, step, verification_void
+from servmon.detection.machine import verified as verified_by
+from servmon.detection.restart import Recorded, rebuild
+from servmon.detection.state import NEW, EndpointState, Policy
+from servmon.detection.verdict import SecondLook
 from servmon.model import CheckResult, CheckSource, FailureKind, State, Status, Transition
 
 T0 = datetime(2026, 11, 23, 2, 0, tzinfo=UTC)
@@ -42,6 +37,10 @@ def play(*steps: tuple[str, float], policy: Policy = POLICY, state: EndpointStat
         state, caused = step(state, result(status, seconds), policy, muted=muted)
         transitions += caused
     return state, transitions
+
+
+def verified(state: EndpointState, second_look: CheckResult, policy: Policy, **more):
+    return verified_by(state, SecondLook(second_look), policy, **more)
 
 
 def kinds(transitions: list[Transition]) -> list[tuple[str, str]]:
@@ -261,9 +260,15 @@ def test_a_restart_after_any_check_changes_no_outcome(stop_after, policy):
             changes.append(transition.change)
             outage = transition.outage or outage
     open_outage = outage if outage and not outage.resolved else None
-    rebuilt, caused = rebuild(
-        results[:stop_after], policy, last_change=changes[-1] if changes else None, open_outage=open_outage
+    notices = [change for change in changes if "flapping" in change.evidence]
+    real = [change for change in changes if change not in notices]
+    recorded = Recorded(
+        last_change=real[-1] if real else None,
+        open_outage=open_outage,
+        flapping=[(change.at, change.evidence["flapping"]) for change in notices],
+        outage_ended_at=max((change.at for change in changes if change.old is State.DOWN), default=None),
     )
+    rebuilt, caused = rebuild(results[:stop_after], policy, recorded)
     assert caused == ()
-    decisive = ("state", "failures", "good", "first_failure_at", "first_good_at", "verifying", "outage")
+    decisive = ("state", "failures", "good", "first_failure_at", "first_good_at", "verifying", "outage", "recent")
     assert {name: getattr(rebuilt, name) for name in decisive} == {name: getattr(state, name) for name in decisive}

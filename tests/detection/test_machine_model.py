@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servmon.detection.machine import NEW, Policy, rebuild, step, verified
-from servmon.model import AVAILABLE, CheckResult, Outage, Status
+from servmon.detection.machine import step, verified
+from servmon.detection.restart import Recorded, rebuild
+from servmon.detection.state import NEW, Policy
+from servmon.detection.verdict import SecondLook
+from servmon.model import AVAILABLE, CheckResult, Outage, State, Status
 
 T0 = datetime(2026, 11, 23, tzinfo=UTC)
 INTERVAL = 60
@@ -43,17 +47,21 @@ def reference(results: list[tuple[CheckResult, bool]], policy: Policy) -> list[t
     good: list[datetime] = []
     uncounted = 0
     last: datetime | None = None
+    evidence: list[CheckResult] = []
+    flapping = False
     for result, confirms in results:
         if result.status is Status.UNKNOWN:
             continue
         if last and result.timestamp - last > timedelta(seconds=3 * INTERVAL):
             bad, good, uncounted = [], [], 0
         last = result.timestamp
+        evidence.append(result)
+        flapping = flaps(evidence, flapping)
         is_open = bool(outages) and outages[-1][1] is None
         if result.status in AVAILABLE:
             bad, uncounted = [], 0
             good = [*good, result.timestamp] if is_open else []
-            if is_open and len(good) >= policy.recovery_threshold:
+            if is_open and len(good) >= policy.recovery_threshold and not flapping:
                 outages[-1] = (outages[-1][0], good[0])
                 good = []
             continue
@@ -69,21 +77,39 @@ def reference(results: list[tuple[CheckResult, bool]], policy: Policy) -> list[t
     return outages
 
 
+def flaps(evidence: list[CheckResult], before: bool) -> bool:
+    """More than 30 % of the twenty intervals past saw a change, or 25 % since it began."""
+    now = evidence[-1].timestamp
+    flips = [
+        late.timestamp
+        for early, late in pairwise(evidence)
+        if (early.status in AVAILABLE) is not (late.status in AVAILABLE)
+        and now - late.timestamp < timedelta(seconds=20 * INTERVAL)
+    ]
+    return len(flips) / 20 > 0.30 or (before and len(flips) / 20 >= 0.25)
+
+
 def machine(results: list[tuple[CheckResult, bool]], policy: Policy, restart_after: int | None = None):
-    state, stored, last_change = NEW, {}, None
+    state, stored, last_change, flapping, ended_at = NEW, {}, None, [], None
     for number, (result, confirms) in enumerate(results):
         if number == restart_after:
             open_outage = next((outage for outage in stored.values() if not outage.resolved), None)
             past = [past_result for past_result, _ in results[:number]]
-            state, caused = rebuild(past, policy, last_change=last_change, open_outage=open_outage)
+            state, caused = rebuild(past, policy, Recorded(last_change, open_outage, flapping, ended_at))
             assert caused == ()
         state, transitions = step(state, result, policy)
         if state.verifying:
             status = Status.DOWN if confirms else Status.UP
-            state, more = verified(state, CheckResult("e", 1, status, result.timestamp), policy)
+            state, more = verified(state, SecondLook(CheckResult("e", 1, status, result.timestamp)), policy)
             transitions += more
         for transition in transitions:
-            last_change = transition.change
+            change = transition.change
+            if "flapping" in change.evidence:
+                flapping.append((change.at, change.evidence["flapping"]))
+                continue
+            last_change = change
+            if change.old is State.DOWN:
+                ended_at = change.at
             if transition.outage:
                 stored[transition.outage.id] = transition.outage
         assert sum(not outage.resolved for outage in stored.values()) <= 1

@@ -6,9 +6,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from servmon.checks.doubts import Doubts
 from servmon.checks.lanes import Lanes
+from servmon.checks.pulse import Pulse
 from servmon.checks.runner import Runner
 from servmon.checks.scheduler import Scheduler
+from servmon.checks.witnesses import Witnesses
 from servmon.clock import now
 from servmon.metrics import Counters, Histogram
 from servmon.model import CheckResult, CheckSource, Status
@@ -31,6 +34,7 @@ class Daemon:
             rules=Rules(detection_threshold=1, verification_enabled=False),
             writer=self.writer,
             look_again=self.never,
+            doubts=Doubts(Pulse(counters=counters), Witnesses(list, self.never)),
             counters=counters,
         )
         self.runner = Runner(network, self.monitor, done=lambda _slot, _pace: None, lanes=Lanes(50), counters=counters)

@@ -74,21 +74,30 @@ async def test_a_manual_check_makes_the_day_it_needs(db, watched):
     assert len(await statuses.history(db, "a", limit=10, before=None)) == 1
 
 
-async def test_the_state_is_rebuilt_from_the_last_three_intervals(db, database, watched):
+async def test_a_calm_endpoint_is_rebuilt_from_its_last_five_results(db, database, watched):
     at = now()
     ages = [600, 200, 170, 110, 50, 5]
     await store(database, *(result(watched, timestamp=at - timedelta(seconds=age)) for age in ages))
     recent = await statuses.recent_results(db)
-    assert [one.timestamp for one in recent] == [at - timedelta(seconds=age) for age in (170, 110, 50, 5)]
+    assert [one.timestamp for one in recent] == [at - timedelta(seconds=age) for age in ages[1:]]
     assert {(one.endpoint_id, one.endpoint_key) for one in recent} == {("a", watched.key)}
 
 
-async def test_the_state_is_rebuilt_from_at_most_twenty_results(db, database):
-    quick = await endpoints.insert(db, endpoint("quick", check_interval=1))
+async def test_a_troubled_endpoint_is_rebuilt_from_its_last_twenty_intervals(db, database, watched):
     at = now()
-    await store(database, *(result(quick, timestamp=at - timedelta(seconds=age)) for age in range(40)))
+    ages = [1300, 1100, 900, 600, 200, 170, 110, 50]
+    await store(database, *(result(watched, timestamp=at - timedelta(seconds=age)) for age in ages))
+    await store(database, result(watched, timestamp=at - timedelta(seconds=5), attempts=2))
     recent = await statuses.recent_results(db)
-    assert [one.timestamp for one in recent] == [at - timedelta(seconds=age) for age in reversed(range(20))]
+    assert [one.timestamp for one in recent] == [at - timedelta(seconds=age) for age in [*ages[1:], 5]]
+
+
+async def test_packets_are_rebuilt_from_and_other_details_are_not(db, database, watched):
+    at = now()
+    packets = {"packets_sent": 5, "packets_received": 4}
+    await store(database, result(watched, timestamp=at - timedelta(seconds=9), details=packets))
+    await store(database, result(watched, timestamp=at - timedelta(seconds=5), details={"address": "192.0.2.1"}))
+    assert [one.details for one in await statuses.recent_results(db)] == [packets, None]
 
 
 async def test_after_a_long_stop_the_newest_result_is_still_known(db, database, watched):

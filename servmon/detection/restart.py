@@ -1,0 +1,106 @@
+"""After a restart: the state of an endpoint, rebuilt from what is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from servmon.detection.machine import marked, opened_by_degradation, step
+from servmon.detection.recent import observe
+from servmon.detection.state import NEW, EndpointState, NewId, Policy, Transitions, new_id
+from servmon.model import AVAILABLE, CheckResult, Outage, State, StateChange, Status, Transition
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What is recorded of an endpoint beside its results.
+
+    ``flapping`` are the notices of flapping with their times, oldest first; ``last_change`` is the last change that was
+    none. What came before ``outage_ended_at`` was that outage's own, and is no sign of intermittence.
+    """
+
+    last_change: StateChange | None = None
+    open_outage: Outage | None = None
+    flapping: Sequence[tuple[datetime, bool]] = ()
+    outage_ended_at: datetime | None = None
+
+
+def rebuild(
+    results: Iterable[CheckResult],
+    policy: Policy,
+    recorded: Recorded,
+    *,
+    muted: Callable[[datetime], bool] = lambda _at: False,
+    ids: NewId = new_id,
+) -> tuple[EndpointState, Transitions]:
+    """The stored results, oldest first, replayed on top of the last recorded change."""
+    state, since = _base(recorded.last_change, recorded.open_outage)
+    ended_at = recorded.outage_ended_at
+    caused: list[Transition] = []
+    for result in results:
+        flapping = _flapped(recorded.flapping, result.timestamp)
+        if since is not None and result.timestamp < since:
+            is_down = state.state is State.DOWN or (ended_at is not None and result.timestamp < ended_at)
+            state = _remember(state, result, policy, is_down=is_down, muted=muted(result.timestamp))
+            state = replace(state, recent=replace(state.recent, flapping=flapping))
+            continue
+        is_muted = muted(result.timestamp)
+        state, transitions = step(state, result, policy, muted=is_muted, told_flapping=flapping, ids=ids)
+        caused.extend(transitions)
+    return state, tuple(caused)
+
+
+def _flapped(notices: Sequence[tuple[datetime, bool]], at: datetime) -> bool:
+    """Whether it flapped at ``at``, as people were told."""
+    return next((flapping for told_at, flapping in reversed(notices) if told_at <= at), False)
+
+
+def _base(last_change: StateChange | None, open_outage: Outage | None) -> tuple[EndpointState, datetime | None]:
+    """The state to replay upon, and the time from which results count."""
+    if open_outage is not None:
+        return _in_outage(open_outage, last_change)
+    if last_change is None or last_change.new is State.DOWN:
+        return NEW, None
+    state = EndpointState(state=last_change.new, since=last_change.at, before_suspected=last_change.old)
+    if last_change.old is not last_change.new or "run" not in last_change.evidence:
+        reduced = last_change.new is State.DEGRADED and "verification" in last_change.evidence
+        return replace(state, reduced=reduced), last_change.at
+    run = last_change.evidence["run"]  # a verification was refuted
+    first = run["first_failure_at"]
+    first_failure_at = datetime.fromisoformat(first) if first else None
+    return replace(
+        state,
+        failures=run["failures"],
+        first_failure_at=first_failure_at,
+        evidence_at=last_change.at,
+        before_suspected=State.UP,
+    ), last_change.at
+
+
+def _in_outage(outage: Outage, last_change: StateChange | None) -> tuple[EndpointState, datetime]:
+    state = EndpointState(
+        state=State.DOWN,
+        since=outage.declared_at,
+        outage=outage,
+        first_failure_at=outage.start_time,
+        last_good_at=outage.last_good_at,
+    )
+    if last_change is None or not opened_by_degradation(outage) or last_change.new is State.DOWN:
+        return state, outage.start_time
+    return replace(state, state=last_change.new, since=last_change.at, first_failure_at=None), last_change.at
+
+
+def _remember(
+    state: EndpointState, result: CheckResult, policy: Policy, *, is_down: bool, muted: bool
+) -> EndpointState:
+    """A result that was judged before the last recorded change: seen, but not judged again."""
+    if result.status is Status.UNKNOWN:
+        return replace(state, last=result)
+    last_good_at = result.timestamp if result.status in AVAILABLE else state.last_good_at
+    seen = replace(state, last=result, last_good_at=last_good_at)
+    if muted:
+        return seen
+    recent = observe(state.recent, result, policy.check_interval, is_down=is_down)
+    marks = () if is_down else marked(state, result.timestamp, policy, failed=result.status not in AVAILABLE)
+    return replace(seen, recent=recent, marks=marks)
