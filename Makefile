@@ -10,7 +10,7 @@ PYTEST := $(BIN)/python -m pytest
 run: $(VENV)/ready  ## Run servmon with the example configuration on its embedded Postgres
 	$(BIN)/servmon run --config config.example.toml
 
-test: $(VENV)/ready  ## The tests everybody runs (under 3 minutes)
+test: $(VENV)/ready  ## The tests everybody runs (about 5 minutes on two cores)
 	$(PYTEST) -m "not deep"
 
 test-deep: $(VENV)/ready  ## Matrices, soaks, long simulations

@@ -143,6 +143,20 @@ def test_with_nothing_kept_a_broken_file_is_an_error(write, tmp_path):
         load_or_last_good(write(main="[service"), {"SERVMON_DATA_DIR": str(tmp_path)})
 
 
+def test_another_file_never_starts_what_was_kept_of_this_one(write, tmp_path):
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    path = write(main=f"{QUIET}# one text, two files\n")
+    keep(load(path, {}).texts, data_dir, NOW)
+    mistyped = path.with_name("servmno.toml")
+    with pytest.raises(SettingsError, match="cannot be read: No such file or directory"):
+        load_or_last_good(mistyped, {"SERVMON_DATA_DIR": str(data_dir)})
+    path.rename(mistyped)
+    keep(load(mistyped, {}).texts, data_dir, NOW + timedelta(hours=1))
+    mistyped.unlink()
+    assert load_or_last_good(mistyped, {"SERVMON_DATA_DIR": str(data_dir)}).broken
+
+
 def test_what_is_kept_is_private_bounded_and_not_repeated(write, tmp_path):
     path = write(main=QUIET)
     for number in range(KEPT + 5):
@@ -154,5 +168,5 @@ def test_what_is_kept_is_private_bounded_and_not_repeated(write, tmp_path):
     found = newest(tmp_path)
     assert found is not None
     assert found.file.read_text(encoding="utf-8").endswith(f"# edit {KEPT + 4}\n")
-    assert found.folder == tmp_path
+    assert found.origin == path
     assert (found.file.stat().st_mode & 0o777, kept[0].stat().st_mode & 0o777) == (0o600, 0o700)

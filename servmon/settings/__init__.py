@@ -21,6 +21,7 @@ from servmon.checks.settings import ServiceSection
 from servmon.detection.settings import OutageSection
 from servmon.elastic.settings import ElasticsearchSection
 from servmon.model import Endpoint, Section
+from servmon.probes.specification import FROM_FILE
 from servmon.settings.endpoint_tables import read_endpoints
 from servmon.settings.environment import KnownVariables, is_set, known_variables, slips
 from servmon.settings.files import read_files
@@ -162,7 +163,7 @@ class Loaded:
     @property
     def source(self) -> str:
         """Whose the endpoints of the files are in the database."""
-        return f"config:{self.settings.servmon.instance}"
+        return FROM_FILE + self.settings.servmon.instance
 
     @property
     def number(self) -> int:
@@ -190,7 +191,7 @@ def load(path: Path | None, environ: Mapping[str, str] | None = None, *, folder:
     endpoint_tables = tables.pop("endpoints", [])
     settings = _build(tables, environ, findings)
     usable = settings if settings is not None else Settings()
-    source = f"config:{usable.servmon.instance}"
+    source = FROM_FILE + usable.servmon.instance
     found = read_endpoints(endpoint_tables, templates, usable.service, source, findings)
     if settings is not None:
         written = "notification_channels" in settings.alert.model_fields_set
@@ -202,7 +203,7 @@ def load(path: Path | None, environ: Mapping[str, str] | None = None, *, folder:
 
 
 def load_or_last_good(path: Path | None, environ: Mapping[str, str] | None = None) -> Loaded:
-    """``load``, or where the file is broken the configuration that was applied last, which says so.
+    """``load``, or where the file is broken the last configuration of that file that was applied, which says so.
 
     Raises ``SettingsError`` where there is none either.
     """
@@ -210,10 +211,10 @@ def load_or_last_good(path: Path | None, environ: Mapping[str, str] | None = Non
     try:
         return load(path, environ)
     except SettingsError as error:
-        if path is None or (kept := newest(_data_dir_in(path, environ))) is None:
+        if path is None or (kept := newest(_data_dir_in(path, environ), path.absolute())) is None:
             raise
         try:
-            last_good = load(kept.file, environ, folder=kept.folder)
+            last_good = load(kept.file, environ, folder=kept.origin.parent)
         except SettingsError:
             raise error from None
         return replace(last_good, path=path, broken=error.lines)
@@ -223,7 +224,7 @@ def load_newest(data_dir: Path) -> Loaded | None:
     """The configuration that was applied last, if there is one that still can be."""
     kept = newest(data_dir)
     try:
-        return load(kept.file, folder=kept.folder) if kept else None
+        return load(kept.file, folder=kept.origin.parent) if kept else None
     except SettingsError:
         return None
 

@@ -17,10 +17,10 @@ _ORIGIN = "origin.json"
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A configuration that was applied once: its main file, and the folder that file lay in."""
+    """A configuration that was applied once: the copy of its main file, and where that file itself lies."""
 
     file: Path
-    folder: Path
+    origin: Path
 
 
 def keep(texts: Sequence[tuple[Path, str]], data_dir: Path, at: datetime) -> None:
@@ -34,27 +34,28 @@ def keep(texts: Sequence[tuple[Path, str]], data_dir: Path, at: datetime) -> Non
     wanted = {_name(path.absolute(), main): text for path, text in texts}
     folder = data_dir / FOLDER
     kept = _all(folder)
-    if kept and _content(kept[-1]) == wanted:
+    if kept and (_origin(kept[-1]), _content(kept[-1])) == (main, wanted):
         return
     folder.mkdir(mode=0o700, exist_ok=True)
     unfinished = folder / "unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(mode=0o700)
-    for name, text in {**wanted, _ORIGIN: json.dumps({"folder": str(main.parent)})}.items():
+    for name, text in {**wanted, _ORIGIN: json.dumps({"file": str(main)})}.items():
         _write(unfinished / name, text)
     unfinished.rename(folder / at.strftime("%Y%m%dT%H%M%S%fZ"))
     for old in kept[: max(0, len(kept) + 1 - KEPT)]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def newest(data_dir: Path) -> Kept | None:
-    """The configuration that was applied last, if any was."""
+def newest(data_dir: Path, origin: Path | None = None) -> Kept | None:
+    """The configuration that was applied last, if any was; with ``origin``, the last one that was read from there.
+
+    A mistyped path must not start what another file once said.
+    """
     for folder in reversed(_all(data_dir / FOLDER)):
-        try:
-            origin = json.loads((folder / _ORIGIN).read_text(encoding="utf-8"))["folder"]
-        except (OSError, ValueError, KeyError):
-            continue
-        return Kept(folder / _MAIN, Path(origin))
+        file = _origin(folder)
+        if file is not None and origin in (None, file):
+            return Kept(folder / _MAIN, file)
     return None
 
 
@@ -63,6 +64,13 @@ def _all(folder: Path) -> list[Path]:
         return sorted(path for path in folder.iterdir() if path.name[0].isdigit())
     except OSError:
         return []
+
+
+def _origin(folder: Path) -> Path | None:
+    try:
+        return Path(json.loads((folder / _ORIGIN).read_text(encoding="utf-8"))["file"])
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def _name(path: Path, main: Path) -> str:
