@@ -137,14 +137,16 @@ def opened_by_degradation(outage: Outage) -> bool:
 
 def _without_stale_counters(state: EndpointState, at: datetime, policy: Policy) -> EndpointState:
     """Counters expire after three intervals without evidence; an open outage stays open."""
-    if state.evidence_at is None or (state.first_failure_at is None and not state.good and not state.marks):
+    if state.evidence_at is None or (state.first_failure_at is None and not state.good):
         return state
-    if at - state.evidence_at <= timedelta(seconds=EVIDENCE_LASTS_INTERVALS * policy.check_interval):
+    if at - state.evidence_at <= _evidence_lasts(policy):
         return state
     first_failure_at = state.first_failure_at if state.outage else None
-    return replace(
-        state, failures=0, good=0, first_failure_at=first_failure_at, first_good_at=None, verifying=False, marks=()
-    )
+    return replace(state, failures=0, good=0, first_failure_at=first_failure_at, first_good_at=None, verifying=False)
+
+
+def _evidence_lasts(policy: Policy) -> timedelta:
+    return timedelta(seconds=EVIDENCE_LASTS_INTERVALS * policy.check_interval)
 
 
 def _seen(state: EndpointState, result: CheckResult) -> EndpointState:
@@ -199,7 +201,13 @@ def _recovering(
     resolved = replace(outage, resolved=True, resolved_at=first_good_at, revision=outage.revision + 1)
     change = _change(state, target, "recovered", result, ids, outage_id=resolved.id)
     after = EndpointState(
-        state=target, since=at, last=result, evidence_at=at, last_good_at=at, recent=state.recent, marks=()
+        state=target,
+        since=at,
+        last=result,
+        evidence_at=at,
+        last_good_at=at,
+        recent=state.recent,
+        degraded=int(target is State.DEGRADED),
     )
     return after, (Transition(change, resolved),)
 
@@ -250,7 +258,10 @@ def marked(state: EndpointState, at: datetime, policy: Policy, *, failed: bool) 
     """The checks that the detection window looks at, from its first failure on; none without a window."""
     if policy.detection_window is None:
         return ()
-    return _from_first_failure((*state.marks, (at, failed))[-policy.detection_window :])
+    earlier = state.marks
+    if earlier and at - earlier[-1][0] > _evidence_lasts(policy):
+        earlier = ()
+    return _from_first_failure((*earlier, (at, failed))[-policy.detection_window :])
 
 
 def _from_first_failure(marks: tuple[Mark, ...]) -> tuple[Mark, ...]:

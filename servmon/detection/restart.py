@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from servmon.detection.machine import marked, opened_by_degradation, step
 from servmon.detection.recent import observe
@@ -37,6 +37,8 @@ def rebuild(
     """The stored results, oldest first, replayed on top of the last recorded change."""
     state, since = _base(recorded.last_change, recorded.open_outage)
     ended_at = recorded.outage_ended_at
+    declared_at = state.since if state.state is State.DOWN else None
+    run_began_at = state.first_failure_at
     caused: list[Transition] = []
     for result in results:
         flapping = _flapped(recorded.flapping, result.timestamp)
@@ -44,6 +46,11 @@ def rebuild(
             is_down = state.state is State.DOWN or (ended_at is not None and result.timestamp < ended_at)
             state = _remember(state, result, policy, is_down=is_down, muted=muted(result.timestamp))
             state = replace(state, recent=replace(state.recent, flapping=flapping))
+            continue
+        if declared_at is not None and result.timestamp < declared_at and result.status in AVAILABLE:
+            # Between the failures that declared it: it broke their row, and is no recovery.
+            state = _remember(state, result, policy, is_down=True, muted=muted(result.timestamp))
+            state = replace(state, failures=0, first_failure_at=run_began_at)
             continue
         is_muted = muted(result.timestamp)
         state, transitions = step(state, result, policy, muted=is_muted, told_flapping=flapping, ids=ids)
@@ -63,6 +70,8 @@ def _base(last_change: StateChange | None, open_outage: Outage | None) -> tuple[
     if last_change is None or last_change.new is State.DOWN:
         return NEW, None
     state = EndpointState(state=last_change.new, since=last_change.at, before_suspected=last_change.old)
+    if last_change.old is State.DOWN and last_change.new is State.DEGRADED:
+        return _already_judged(state, degraded=1)
     if last_change.old is not last_change.new or "run" not in last_change.evidence:
         reduced = last_change.new is State.DEGRADED and "verification" in last_change.evidence
         return replace(state, reduced=reduced), last_change.at
@@ -79,16 +88,28 @@ def _base(last_change: StateChange | None, open_outage: Outage | None) -> tuple[
 
 
 def _in_outage(outage: Outage, last_change: StateChange | None) -> tuple[EndpointState, datetime]:
+    by_degradation = opened_by_degradation(outage)
     state = EndpointState(
         state=State.DOWN,
         since=outage.declared_at,
         outage=outage,
-        first_failure_at=outage.start_time,
+        first_failure_at=None if by_degradation else outage.start_time,
         last_good_at=outage.last_good_at,
     )
-    if last_change is None or not opened_by_degradation(outage) or last_change.new is State.DOWN:
+    if last_change is None or not by_degradation:
         return state, outage.start_time
-    return replace(state, state=last_change.new, since=last_change.at, first_failure_at=None), last_change.at
+    state = replace(state, state=last_change.new, since=last_change.at)
+    if last_change.new is State.DOWN:
+        return state, outage.start_time
+    if last_change.new is State.DEGRADED:
+        return _already_judged(state)
+    return state, last_change.at
+
+
+def _already_judged(state: EndpointState, degraded: int = 0) -> tuple[EndpointState, datetime]:
+    """The state whose last change ended a run: the check that caused it does not count once more."""
+    assert state.since is not None  # noqa: S101 - it has just changed
+    return replace(state, evidence_at=state.since, degraded=degraded), state.since + timedelta.resolution
 
 
 def _remember(

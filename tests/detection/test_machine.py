@@ -12,7 +12,7 @@ from servmon.detection.machine import verified as verified_by
 from servmon.detection.restart import Recorded, rebuild
 from servmon.detection.state import NEW, EndpointState, Policy
 from servmon.detection.verdict import SecondLook
-from servmon.model import CheckResult, CheckSource, FailureKind, State, Status, Transition
+from servmon.model import CheckResult, CheckSource, FailureKind, Severity, State, Status, Transition
 
 T0 = datetime(2026, 11, 23, 2, 0, tzinfo=UTC)
 POLICY = Policy(check_interval=60, retry_interval=15)
@@ -245,11 +245,28 @@ HISTORY = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("stop_after", range(len(HISTORY) + 1))
-@pytest.mark.parametrize("policy", [POLICY, NO_VERIFICATION], ids=["verified", "unverified"])
-def test_a_restart_after_any_check_changes_no_outcome(stop_after, policy):
+SLOW_THEN_DOWN = [
+    ("UP", 0), ("DEGRADED", 60), ("DEGRADED", 120), ("DEGRADED", 180), ("DOWN", 240), ("UP", 255), ("DEGRADED", 270),
+    ("DEGRADED", 330), ("DOWN", 390), ("DOWN", 405), ("DOWN", 420), ("DOWN", 480), ("DEGRADED", 540), ("UP", 600),
+    ("UP", 615), ("DEGRADED", 675),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("stop_after", range(len(SLOW_THEN_DOWN) + 1))
+@pytest.mark.parametrize("history", [HISTORY, SLOW_THEN_DOWN], ids=["failing", "slow then down"])
+@pytest.mark.parametrize(
+    "policy",
+    [
+        POLICY,
+        NO_VERIFICATION,
+        Policy(check_interval=60, retry_interval=15, detection_window=5),
+        Policy(check_interval=60, retry_interval=15, degraded_outage_after=2),
+    ],
+    ids=["verified", "unverified", "3 of 5", "degraded too"],
+)
+def test_a_restart_after_any_check_changes_no_outcome(stop_after, history, policy):
     """The rebuilt state may have forgotten the time of the last good check, nothing that decides."""
-    results = [result(status, seconds) for status, seconds in HISTORY]
+    results = [result(status, seconds) for status, seconds in history]
     state, changes, outage = NEW, [], None
     for one in results[:stop_after]:
         state, transitions = step(state, one, policy, ids=numbered_ids())
@@ -272,3 +289,88 @@ def test_a_restart_after_any_check_changes_no_outcome(stop_after, policy):
     assert caused == ()
     decisive = ("state", "failures", "good", "first_failure_at", "first_good_at", "verifying", "outage", "recent")
     assert {name: getattr(rebuilt, name) for name in decisive} == {name: getattr(state, name) for name in decisive}
+
+
+WINDOW = Policy(check_interval=60, retry_interval=15, verify=False, detection_window=5)
+
+
+def test_a_detection_window_declares_on_failures_that_are_not_in_a_row():
+    state, transitions = play(("UP", 0), ("DOWN", 60), ("UP", 120), ("DOWN", 180), ("UP", 240), policy=WINDOW)
+    assert state.outage is None
+    state, transitions = play(("DOWN", 300), policy=WINDOW, state=state)
+    assert transitions[-1].outage is not None
+    assert transitions[-1].outage.start_time == at(60)
+
+
+def test_a_failure_that_left_the_detection_window_counts_no_more():
+    steps = [("DOWN", 0), *(("UP", 60 * number) for number in range(1, 5)), ("DOWN", 300), ("DOWN", 315)]
+    state, _ = play(*steps, policy=WINDOW)
+    assert state.outage is None
+    state, transitions = play(("DOWN", 330), policy=WINDOW, state=state)
+    assert transitions[-1].outage is not None
+    assert transitions[-1].outage.start_time == at(300)
+
+
+SLOW_IS_AN_OUTAGE = Policy(check_interval=60, retry_interval=15, verify=False, degraded_outage_after=3)
+SLOW = (("UP", 0), ("DEGRADED", 60), ("DEGRADED", 120), ("DEGRADED", 180))
+
+
+def test_degraded_checks_open_no_outage_unless_asked_for():
+    state, _ = play(*SLOW, *(("DEGRADED", 240 + 60 * number) for number in range(100)))
+    assert state.state is State.DEGRADED
+    assert state.outage is None
+
+
+def test_as_many_degraded_checks_as_asked_for_are_an_outage_of_severity_warning():
+    state, _ = play(*SLOW[:-1], policy=SLOW_IS_AN_OUTAGE)
+    assert state.outage is None
+    state, transitions = play(SLOW[-1], policy=SLOW_IS_AN_OUTAGE, state=state)
+    assert state.state is State.DEGRADED
+    assert transitions[-1].outage is not None
+    assert transitions[-1].outage.severity is Severity.WARNING
+    assert transitions[-1].outage.start_time == at(60)
+
+
+def test_a_good_check_between_degraded_ones_starts_their_count_anew():
+    state, _ = play(*SLOW[:-1], ("UP", 180), ("DEGRADED", 240), ("DEGRADED", 300), policy=SLOW_IS_AN_OUTAGE)
+    assert state.outage is None
+
+
+def test_down_raises_the_outage_that_degradation_opened_and_only_up_ends_it():
+    state, _ = play(*SLOW, policy=SLOW_IS_AN_OUTAGE)
+    opened = state.outage
+    state, transitions = play(("DOWN", 240), ("DOWN", 255), ("DOWN", 270), policy=SLOW_IS_AN_OUTAGE, state=state)
+    raised = transitions[-1].outage
+    assert opened is not None
+    assert raised is not None
+    assert (raised.id, raised.severity, raised.start_time) == (opened.id, Severity.MAJOR, at(60))
+    state, _ = play(("DEGRADED", 330), ("DEGRADED", 390), policy=SLOW_IS_AN_OUTAGE, state=state)
+    assert state.outage == raised
+    state, transitions = play(("UP", 450), ("UP", 465), policy=SLOW_IS_AN_OUTAGE, state=state)
+    assert state.outage is None
+    assert transitions[-1].outage is not None
+    assert transitions[-1].outage.resolved_at == at(450)
+
+
+def lossy(received: tuple[int, ...]) -> tuple[EndpointState, list[Transition]]:
+    """The state after checks of five packets each, so many of which came back."""
+    state, transitions = NEW, []
+    for number, back in enumerate(received):
+        counted = {"packets_sent": 5, "packets_received": back}
+        state, caused = step(state, result("UP", 60 * number, details=counted), POLICY)
+        transitions += caused
+    return state, transitions
+
+
+def test_a_fifth_of_the_packets_of_five_checks_may_be_lost():
+    state, transitions = lossy((5, 5, 5, 5, 5, 4, 4, 4, 4, 4))
+    assert state.state is State.UP
+    assert len(transitions) == 1
+
+
+def test_more_than_a_fifth_lost_over_five_checks_is_degraded_until_it_is_over():
+    state, transitions = lossy((5, 5, 5, 5, 3, 3, 4, 4))
+    assert state.state is State.DEGRADED
+    assert transitions[-1].change.reason == "6 of 25 packets lost in the last 5 checks"
+    state, _ = lossy((5, 5, 5, 5, 3, 3, 4, 4, 5, 5))
+    assert state.state is State.UP

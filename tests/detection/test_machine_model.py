@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
@@ -28,6 +29,13 @@ policies = st.builds(
     detection_threshold=st.integers(1, 5),
     recovery_threshold=st.integers(1, 4),
     verify=st.booleans(),
+)
+# The reference knows failures in a row alone; that a restart changes nothing must hold for the other ways too.
+policies_of_all_kinds = st.builds(
+    replace,
+    policies,
+    detection_window=st.sampled_from([None, 5, 8]),
+    degraded_outage_after=st.sampled_from([None, 1, 2, 3]),
 )
 
 
@@ -147,7 +155,7 @@ def test_outages_start_before_they_end_and_do_not_overlap(history, policy):
 
 
 @pytest.mark.deepable
-@given(checks, policies, st.integers(0, 60))
+@given(checks, policies_of_all_kinds, st.integers(0, 60))
 def test_a_restart_anywhere_changes_no_outcome_where_no_verification_was_refuted(history, policy, restart_after):
     results = [(result, True) for result, _ in results_of(history)]
     assert spans(machine(results, policy, restart_after)) == spans(machine(results, policy))
