@@ -18,6 +18,9 @@ from typing import Any
 import structlog
 
 from servmon import __version__, log
+from servmon.alerts.alerting import Alerting
+from servmon.alerts.channels import open_channel
+from servmon.alerts.dispatcher import Dispatcher
 from servmon.api.app import build_app, serve
 from servmon.api.auth import ADMIN, AccessToken, load_or_create_token
 from servmon.api.health import Vitals
@@ -30,6 +33,7 @@ from servmon.checks.verification import Verifier
 from servmon.checks.witnesses import Asker, Witnesses, system_witnesses
 from servmon.clock import SYSTEM_CLOCK, now
 from servmon.detection.settings import AUTO
+from servmon.detection.state import new_id
 from servmon.errors import StartError
 from servmon.metrics import Counters, Histogram
 from servmon.monitor import Monitor, Rules
@@ -53,6 +57,7 @@ from servmon.store.migrate import migrate
 from servmon.store.pool import AWAY, Pool, open_pool, place_of
 from servmon.store.retention import keep_partitions
 from servmon.store.writer import Writer
+from servmon.surroundings import Surroundings
 from servmon.tasks import supervise
 from servmon.watchlist import Watchlist
 
@@ -203,6 +208,16 @@ class Daemon:
             lanes=Lanes(socket_cap(settings.service.max_sockets)),
             counters=self.counters,
         )
+        surroundings = Surroundings(self.monitor)
+        self.alerting = Alerting(
+            dsn,
+            Dispatcher(settings.alert, tuple(settings.channels), surroundings, new_id),
+            transitions=self.writer.unstored,
+            events=lambda: self.events.unstored,
+            endpoint=surroundings.endpoint,
+            troubles=self.troubles,
+        )
+        self._configure_alerts()
         self.reload = Reload(loaded.path, signals.reload, self.apply, self.troubles)
         self.watchlist = Watchlist(pool, monitor=self.monitor, scheduler=self.scheduler, runner=self.runner)
 
@@ -220,6 +235,7 @@ class Daemon:
             "witnesses": self.witnesses.run,
             "blind endpoints": self.sight.follow_blindness,
             "events": self.events.run,
+            "alerts": self.alerting.run,
             "window ends": self.watchlist.follow_window_ends,
             "service manager": lambda: self._manager.follow(self._is_well, self._in_a_line),
             "retention": lambda: keep_partitions(self._pool, lambda: self._loaded.settings.cleanup.retention_days),
@@ -355,6 +371,7 @@ class Daemon:
         before, self._loaded = self._loaded.settings, loaded
         self._connection.defaults = defaults_of(settings)
         self.monitor.change_rules(rules_of(settings))
+        self._configure_alerts()
         await self.watchlist.refresh()
         await self._keep()
         _log.info("configuration applied", endpoints=loaded.number)
@@ -362,6 +379,17 @@ class Daemon:
         for section in RESTART_SECTIONS:
             if getattr(before, section) != getattr(settings, section):
                 _log.warning("this change needs a restart", section=section)
+
+    def _configure_alerts(self) -> None:
+        settings = self._loaded.settings
+        default = settings.alert.fallback_channel
+        self.alerting.configure(
+            settings.alert,
+            {
+                name: (open_channel(channel), channel.fallback or (default if default != name else None))
+                for name, channel in settings.channels.items()
+            },
+        )
 
     async def _reload_now(self, force: bool) -> int:
         await self.reload.now(force=force)

@@ -13,6 +13,7 @@ pytest_plugins = [
     "tests.fix_netns",
     "tests.fix_api",
     "tests.fix_daemon",
+    "tests.fix_mail",
 ]
 
 settings.register_profile("fast", max_examples=150, deadline=None)

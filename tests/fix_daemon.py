@@ -45,9 +45,9 @@ class RunningServmon:
 
     def configure(self, configuration: str) -> None:
         """Write the configuration file anew, at one stroke."""
+        quiet = "" if "[alert]" in configuration else "[alert]\nnotification_channels = []\n"
         text = (
-            f"[servmon]\ndata_dir = {json.dumps(str(self.data_dir))}\n[api]\nport = {self.port}\n"
-            f"[alert]\nnotification_channels = []\n{configuration}"
+            f"[servmon]\ndata_dir = {json.dumps(str(self.data_dir))}\n[api]\nport = {self.port}\n{quiet}{configuration}"
         )
         written = self.file.with_suffix(".new")
         written.write_text(text, encoding="utf-8")

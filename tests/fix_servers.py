@@ -293,3 +293,34 @@ async def settled(wanted: Callable[[], bool], seconds: float = 5.0) -> None:
     async with asyncio.timeout(seconds):
         while not wanted():  # noqa: ASYNC110 - what is waited for happens in the kernel or in libraries
             await asyncio.sleep(0.01)
+
+
+class Site:
+    """A web server that can be stopped and started on the same port."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self._runner: web.AppRunner | None = None
+
+    async def start(self) -> None:
+        async def welcome(_request: web.Request) -> web.Response:
+            return web.Response(text="welcome")
+
+        application = web.Application()
+        application.router.add_get("/", welcome)
+        self._runner = web.AppRunner(application)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
+
+    async def stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+
+@pytest.fixture
+async def site():
+    site = Site()
+    await site.start()
+    yield site
+    await site.stop()

@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from servmon.alerts.channels import SETTINGS as CHANNELS
+from servmon.alerts.settings import RuleSection
 from servmon.model import Endpoint, Section
 from servmon.probes import PROBES
+from servmon.probes.base import Options
 from servmon.settings import Settings, load
 from servmon.settings.toml_positions import key_lines
 from servmon.settings.written_values import holds
@@ -27,6 +30,7 @@ SECTIONS = {
 }
 # No default that TOML could write down, or another one on every machine; or, the last, set as shipped.
 UNWRITABLE_DEFAULTS = {"data_dir", "public_url", "url", "hosts", "api_key", "token", "file", "notification_channels"}
+UNWRITABLE_DEFAULTS |= {"fallback_channel", "heartbeat_url", "rules"}
 
 
 def uncommented() -> str:
@@ -79,7 +83,26 @@ def test_every_option_of_every_protocol_is_in_it(everything, tmp_path, probe):
     protocols = {other.protocol for other in PROBES if other.options is probe.options}
     same = {endpoint.id for endpoint in load(path, {}).endpoints if endpoint.protocol in protocols}
     shown = {key for table in everything["endpoints"] if table["id"] in same for key in table}
-    assert probe.options.model_fields.keys() <= shown
+    assert probe.options.model_fields.keys() - Options.model_fields.keys() <= shown
+
+
+def test_every_option_that_all_protocols_share_is_in_one_block(everything):
+    assert {key for table in everything["endpoints"] for key in table} >= Options.model_fields.keys()
+
+
+@pytest.mark.parametrize("kind", CHANNELS)
+def test_every_option_of_every_channel_is_in_it(everything, kind):
+    model = CHANNELS[kind]
+    shown = {key for table in everything["channels"].values() if table["kind"] == kind for key in table}
+    pointers = {
+        key + end for key, field in model.model_fields.items() if holds(field, SecretStr) for end in ("_file", "_env")
+    }
+    assert shown >= model.model_fields.keys() - {"fallback"}
+    assert shown <= model.model_fields.keys() | pointers
+
+
+def test_every_key_of_a_rule_is_in_it(everything):
+    assert everything["alert"]["rules"][0].keys() == RuleSection.model_fields.keys()
 
 
 def test_with_every_comment_taken_away_it_loads(everything, tmp_path):

@@ -13,11 +13,10 @@ from itertools import pairwise
 
 import asyncpg
 import pytest
-from aiohttp import web
 
 from servmon import cli
 from tests.fix_daemon import FAST, is_alive
-from tests.fix_servers import free_port, settled
+from tests.fix_servers import settled
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -27,37 +26,6 @@ def watching(port: int, *, endpoint_id: str = "web") -> str:
         f'{FAST}[[endpoints]]\nid = "{endpoint_id}"\nname = "A web server"\n'
         f'url = "http://127.0.0.1:{port}/"\ncheck_interval = 1\n'
     )
-
-
-class Site:
-    """A web server that can be stopped and started on the same port."""
-
-    def __init__(self) -> None:
-        self.port = free_port()
-        self._runner: web.AppRunner | None = None
-
-    async def start(self) -> None:
-        async def welcome(_request: web.Request) -> web.Response:
-            return web.Response(text="welcome")
-
-        application = web.Application()
-        application.router.add_get("/", welcome)
-        self._runner = web.AppRunner(application)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
-
-    async def stop(self) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
-
-
-@pytest.fixture
-async def site():
-    site = Site()
-    await site.start()
-    yield site
-    await site.stop()
 
 
 async def test_an_outage_is_declared_and_resolves_and_everything_agrees(servmon_daemon, site):

@@ -65,7 +65,7 @@ SEED = {
 @pytest.mark.parametrize("variable", SEED)
 def test_each_of_the_seeds_variables_has_its_default_and_can_be_set(write, variable):
     section, key, default, text, value = SEED[variable]
-    path = write('[channels.noc]\nkind = "smtp"\n')
+    path = write('[channels.noc]\nkind = "exec"\ncommand = ["true"]\n')
     assert getattr(getattr(load(path, {}).settings, section), key) == default
     assert getattr(getattr(load(path, {variable: text}).settings, section), key) == value
 
@@ -102,7 +102,7 @@ def test_settings_built_by_hand_read_no_environment(monkeypatch):
 
 @pytest.mark.parametrize("text", ["a,b", " a , b ,", '["a", "b"]'])
 def test_a_list_is_written_with_commas_or_as_json(write, text):
-    path = write('[channels.a]\nkind = "x"\n[channels.b]\nkind = "y"\n')
+    path = write('[channels.a]\nkind = "exec"\ncommand = ["a"]\n[channels.b]\nkind = "exec"\ncommand = ["b"]\n')
     assert load(path, {"ALERT_NOTIFICATION_CHANNELS": text}).settings.alert.notification_channels == ("a", "b")
     path.write_text(path.read_text() + f"[alert]\nnotification_channels = {json.dumps(text)}\n")
     assert load(path, {}).settings.alert.notification_channels == ("a", "b")
@@ -277,7 +277,7 @@ def test_a_named_file_that_is_missing_or_no_file_is_an_error(tmp_path, name):
         ("[log]\nfile = ''\n", "config.toml:2: log.file: must not be empty"),
         ("[servmon]\npublic_url = 'servmon'\n", "config.toml:2: servmon.public_url: must be a URL such as"),
         ("[servmon]\ninstance = 'a b'\n", "config.toml:2: servmon.instance: must be letters, digits"),
-        ("[channels.a]\n", "config.toml:1: channels.a.kind: missing"),
+        ("[channels.a]\n", "config.toml:1: channels.a.kind: must be one of smtp, "),
         ("[elasticsearch]\nhosts = ['es:9200']\n", "config.toml:2: elasticsearch.hosts: each host is a URL"),
         ("[alert]\nnotification_channels = 5\n", "config.toml:2: alert.notification_channels: must be a list"),
         (
@@ -309,7 +309,7 @@ def test_what_a_stranger_wrote_cannot_forge_a_line_of_the_report(wrong):
 def test_a_secret_is_in_no_text_about_the_settings(write):
     path = write(
         "[api]\ntoken = 'planted1'\n[alert]\nnotification_channels = 'a'\n"
-        "[channels.a]\nkind = 'x'\npassword = 'planted2'\n"
+        "[channels.a]\nkind = 'webhook'\nurl = 'https://h.example/planted2'\nheaders = {X = 'planted5'}\n"
     )
     loaded = load(path, {"DATABASE_URL": "postgres://u:planted3@h/d", "ELASTICSEARCH_API_KEY": "planted4"})
     for text in (repr(loaded), str(loaded.settings), repr(loaded.settings.channels)):
@@ -392,7 +392,7 @@ def test_the_default_channel_that_does_not_exist_is_a_loud_warning(write):
     (warning,) = load(write(""), {}).warnings
     assert "NOBODY WILL BE TOLD" in warning
     assert "[channels.email]" in warning
-    assert load(write("[channels.email]\nkind = 'smtp'\n"), {}).warnings == ()
+    assert load(write("[channels.email]\nkind = 'exec'\ncommand = ['true']\n"), {}).warnings == ()
 
 
 # Endpoints
@@ -473,7 +473,9 @@ def test_defaults_that_do_not_fit_are_one_warning_not_one_for_each_endpoint(writ
 
 
 def test_thousands_of_like_warnings_are_counted_not_listed(write):
-    text = "[channels.email]\nkind = 'smtp'\n" + "".join(endpoint(f"e{i}", "check_interval = 5") for i in range(50))
+    text = "[channels.email]\nkind = 'exec'\ncommand = ['true']\n" + "".join(
+        endpoint(f"e{i}", "check_interval = 5") for i in range(50)
+    )
     warnings = load(write(text), {}).warnings
     assert len(warnings) == 21
     assert warnings[-1] == "… and 30 more like these"

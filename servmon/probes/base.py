@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from servmon.model import NO_PHASES, FailureKind, Phases
 
@@ -41,6 +41,12 @@ class Options(BaseModel):
     """Base of a protocol's own options; they stand flat beside an endpoint's fields and never bear a field's name."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    # For the people whom a message reaches; the probe makes nothing of them.
+    runbook_url: str | None = Field(None, max_length=2000, pattern=r"^https?://\S+$")
+    owner: str | None = Field(None, max_length=200)
+    contact: str | None = Field(None, max_length=200)
+    circuit_id: str | None = Field(None, max_length=200)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_core import ErrorDetails
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from servmon.alerts.settings import AlertSection, ChannelSection
@@ -22,14 +19,15 @@ from servmon.detection.settings import OutageSection
 from servmon.elastic.settings import ElasticsearchSection
 from servmon.model import Endpoint, Section
 from servmon.probes.specification import FROM_FILE
+from servmon.settings.channels import check_channels, read_channels
 from servmon.settings.endpoint_tables import read_endpoints
 from servmon.settings.environment import KnownVariables, is_set, known_variables, slips
 from servmon.settings.files import read_files
 from servmon.settings.findings import Findings, SettingsError
 from servmon.settings.kept import newest
+from servmon.settings.sentences import sentence, unknown_key
 from servmon.settings.templates import read_templates
-from servmon.settings.toml_positions import Keys
-from servmon.settings.written_values import adapt_section, holds
+from servmon.settings.written_values import adapt_section
 from servmon.store import endpoints
 from servmon.store.settings import CleanupSection, DatabaseSection
 from servmon.systemd import ServiceManager
@@ -195,9 +193,9 @@ def load(path: Path | None, environ: Mapping[str, str] | None = None, *, folder:
     found = read_endpoints(endpoint_tables, templates, usable.service, source, findings)
     if settings is not None:
         written = "notification_channels" in settings.alert.model_fields_set
-        _check_channels(settings, findings, written=written)
-    for name, sentence in slips(_VARIABLES, environ):
-        findings.warn_of_variable(name, sentence)
+        check_channels(settings.alert, settings.channels, findings, written=written)
+    for name, slip in slips(_VARIABLES, environ):
+        findings.warn_of_variable(name, slip)
     findings.stop_if_wrong()
     return Loaded(usable, found, findings.warnings, path, findings.variables, texts=findings.texts)
 
@@ -268,84 +266,23 @@ def _build(tables: dict[str, Any], environ: Mapping[str, str], findings: Finding
     values = {name: table for name, table in tables.items() if name in Settings.model_fields}
     sound = True
     for name in tables.keys() - values.keys():
-        findings.problem((name,), _unknown_key((name,)))
+        findings.problem((name,), unknown_key(name, [*Settings.model_fields, "endpoints"]))
         sound = False
     for name, model in SECTIONS.items():
         table = tables.get(name, {})
         if isinstance(table, dict):
             values[name] = {**table, **variables.get(name, {})}
-            sound &= adapt_section(name, model, values[name], environ, findings)
+            sound &= adapt_section((name,), model, values[name], environ, findings)
+    if isinstance(tables.get("channels"), dict):
+        values["channels"], fit = read_channels(tables["channels"], environ, findings)
+        sound &= fit
     if isinstance(values["servmon"], dict):
         values["servmon"].setdefault("data_dir", default_data_dir(environ))
     try:
         settings = Settings(**values)
     except ValidationError as error:
         for detail in error.errors(include_url=False):
-            findings.problem(detail["loc"], _sentence(detail))
+            section = str(detail["loc"][0])
+            findings.problem(detail["loc"], sentence(detail, SECTIONS.get(section), detail["loc"][1:]))
         return None
     return settings if sound else None
-
-
-def _check_channels(settings: Settings, findings: Findings, *, written: bool) -> None:
-    place: Keys = ("alert", "notification_channels")
-    for name in settings.alert.notification_channels:
-        if name in settings.channels:
-            continue
-        if written:
-            findings.problem(
-                place, f'there is no channel "{name}": add a table [channels.{name}] or leave the name out'
-            )
-        else:
-            sentence = f'NOBODY WILL BE TOLD of outages: the default channel "{name}" has no [channels.{name}]'
-            findings.warn(place, f"{sentence}; add it, or set notification_channels = [] if that is meant")
-
-
-_SENTENCES: Mapping[str, str] = {
-    "missing": "missing, and required",
-    "int_parsing": "must be a whole number",
-    "int_type": "must be a whole number",
-    "int_from_float": "must be a whole number",
-    "int_parsing_size": "must be a whole number of ordinary size",
-    "float_parsing": "must be a number",
-    "float_type": "must be a number",
-    "finite_number": "must be a finite number",
-    "bool_parsing": "must be true or false",
-    "bool_type": "must be true or false",
-    "string_type": "must be text in quotes",
-    "string_too_short": "must not be empty",
-    "string_pattern_mismatch": "must be letters, digits and . _ - (at most 64, a letter or digit first)",
-    "path_type": "must be a path in quotes",
-    "tuple_type": "must be a list",
-    "model_type": "must be a table",
-    "dict_type": "must be tables",
-    "literal_error": "must be one of {expected}",
-    "greater_than_equal": "must be at least {ge}",
-    "greater_than": "must be more than {gt}",
-    "less_than_equal": "must be at most {le}",
-    "value_error": "{error}",
-}
-
-
-def _sentence(detail: ErrorDetails) -> str:
-    """A pydantic finding in words for the person who wrote the file; shows a value only where it is a plain one."""
-    if detail["type"] == "extra_forbidden":
-        return _unknown_key(detail["loc"])
-    text = _SENTENCES.get(detail["type"], detail["msg"]).format(**detail.get("ctx", {}))
-    section, *keys = detail["loc"]
-    model = SECTIONS.get(str(section))
-    field = model.model_fields.get(str(keys[0])) if model is not None and keys else None
-    if field is None or holds(field, SecretStr) or not isinstance(detail["input"], (str, int, float)):
-        return text
-    return f"{text}, not {json.dumps(detail['input'], ensure_ascii=False)[:60]}"
-
-
-def _unknown_key(place: Keys) -> str:
-    if len(place) > 1:
-        fields = SECTIONS[str(place[0])].model_fields
-        known = [*fields, *(key + end for key in fields if holds(fields[key], SecretStr) for end in ("_file", "_env"))]
-    else:
-        known = [*Settings.model_fields, "endpoints"]
-    close = get_close_matches(str(place[-1]), known, n=1)
-    if close:
-        return f"unknown key; was {close[0]} meant?"
-    return f"unknown key; known here are {', '.join(sorted(known))}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, get_args
 
 from pydantic_settings import BaseSettings, EnvSettingsSource
 
@@ -18,12 +18,13 @@ _CLOSE = 0.85
 
 
 def known_variables(settings: type[BaseSettings]) -> dict[str, tuple[str, str]]:
-    """Every variable that is a setting, with its section and key: ``SERVICE_CHECK_INTERVAL``."""
+    """Every variable that is a setting, with its section and key: ``SERVICE_CHECK_INTERVAL``; tables have none."""
     return {
         f"{section}_{key}".upper(): (section, key)
         for section, field in settings.model_fields.items()
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
-        for key in field.annotation.model_fields
+        for key, of in field.annotation.model_fields.items()
+        if not any(isinstance(part, type) and issubclass(part, Section) for part in get_args(of.annotation))
     }
 
 

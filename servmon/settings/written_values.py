@@ -12,22 +12,24 @@ from pydantic.fields import FieldInfo
 
 from servmon.model import Section
 from servmon.settings.findings import Findings
+from servmon.settings.toml_positions import Keys
 
 
 def adapt_section(
-    name: str, model: type[Section], values: dict[str, Any], environ: Mapping[str, str], findings: Findings
+    section: Keys, model: type[Section], values: dict[str, Any], environ: Mapping[str, str], findings: Findings
 ) -> bool:
-    """Turn what a person may write into what the section holds: secrets kept elsewhere, lists as text, paths.
+    """Turn what a person may write into what the table at ``section`` holds: secrets elsewhere, lists as text, paths.
 
     What cannot be is reported and left out, so that pydantic does not report it a second time.
     """
     sound = True
     for key, field in model.model_fields.items():
-        place = (name, key)
-        folder = findings.folder if place not in findings.variables else None
+        place = (*section, key)
+        from_variable = place in findings.variables
+        folder = None if from_variable else findings.folder
         try:
             if holds(field, SecretStr):
-                _fetch_secret(key, values, folder or Path(), environ, from_variable=place in findings.variables)
+                _fetch_secret(key, values, folder or Path(), environ, from_variable=from_variable)
             if key in values:
                 values[key] = _adapt(field, values[key], folder)
         except ValueError as error:

@@ -30,6 +30,11 @@ class EventLog:
         self._waiting: deque[Event] = deque()
         self._filled = asyncio.Event()
 
+    @property
+    def unstored(self) -> tuple[Event, ...]:
+        """What waits to be stored, oldest first."""
+        return tuple(self._waiting)
+
     def put(self, event: Event) -> None:
         """Queue an event to be stored."""
         self._waiting.append(event)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -45,6 +47,10 @@ AWAY = (
 )
 
 
+# What can never be stored, however often it is tried. The last three are the driver's.
+NEVER = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, ValueError, TypeError, OverflowError)
+
+
 async def open_pool(dsn: str, *, max_size: int = 8) -> Pool:
     """A pool of at most ``max_size`` connections to ``dsn``, at least one of them open.
 
@@ -62,6 +68,18 @@ async def connect(dsn: str) -> Connection:
     Raises ``StoreUnavailableError``. Queries on it may take as long as they need.
     """
     return await _connect(dsn)
+
+
+@asynccontextmanager
+async def transaction(connection: Connection) -> AsyncIterator[None]:
+    """One transaction. The driver's own waits for a rollback even when cancelled, of a server that may be dead."""
+    await connection.execute("begin")
+    try:
+        yield
+    except (asyncpg.PostgresError, *NEVER):
+        await connection.execute("rollback")
+        raise
+    await connection.execute("commit")
 
 
 async def rights(dsn: str) -> tuple[int, bool]:

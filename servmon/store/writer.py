@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import asyncpg
@@ -21,7 +21,7 @@ from servmon.errors import StoreUnavailableError
 from servmon.metrics import Counters
 from servmon.model import CheckResult, Outage, Transition
 from servmon.store import rows
-from servmon.store.pool import connect
+from servmon.store.pool import NEVER, connect, transaction
 
 _log = structlog.get_logger(__name__)
 
@@ -47,9 +47,6 @@ _AWAY = (
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
 )
-# One row of the batch can never be stored; the others can. The last three are the driver's.
-_NEVER = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, ValueError, TypeError, OverflowError)
-
 _COLUMNS = ", ".join(rows.STATUS_COLUMNS)
 
 _STAGE = f"""
@@ -162,6 +159,11 @@ class Writer:
         """How many results and separate transitions are not stored yet."""
         return len(self._queue) + len(self._rescued) + sum(map(len, self._parts))
 
+    def unstored(self) -> list[Transition]:
+        """The transitions that wait to be stored, oldest first."""
+        entries = chain(chain.from_iterable(self._parts), self._rescued, self._queue)
+        return [transition for _, transitions in entries for transition in transitions]
+
     def put(self, result: CheckResult | None, transitions: Sequence[Transition]) -> None:
         """Queue a result and its transitions to be stored together; a transition is stored at once."""
         if result is None and not transitions:
@@ -260,7 +262,7 @@ class Writer:
     async def _store_part(self, connection: Any, part: list[Entry]) -> None:
         try:
             await self._write(connection, part)
-        except _NEVER as error:
+        except NEVER as error:  # one row of the part can never be stored; the others can
             self._parts.popleft()
             halves = _halves(part)
             if not halves:
@@ -279,7 +281,7 @@ class Writer:
         copy = _copy
         for _ in range(3):  # at most one time each: some rows are there already, a day has no partition
             try:
-                async with _transaction(connection):
+                async with transaction(connection):
                     await copy(connection, records)
                     if transitions:
                         await _store_transitions(connection, transitions)
@@ -318,18 +320,6 @@ class Writer:
             except (*_AWAY, TimeoutError):
                 self._connection.terminate()
         self._connection = None
-
-
-@asynccontextmanager
-async def _transaction(connection: Any) -> AsyncIterator[None]:
-    """One transaction. The driver's own waits for a rollback even when cancelled, of a server that may be dead."""
-    await connection.execute("begin")
-    try:
-        yield
-    except (asyncpg.PostgresError, *_NEVER):
-        await connection.execute("rollback")
-        raise
-    await connection.execute("commit")
 
 
 async def _copy(connection: Any, records: Sequence[rows.StatusRecord]) -> None:

@@ -1,0 +1,162 @@
+"""The words of this room: news that people may be owed, alerts, and messages. Frozen values, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from servmon.model import EMPTY, Endpoint, Event, Outage, Severity, State, StateChange
+
+# Worst first, as the enum lists them.
+RANK: Mapping[Severity, int] = {severity: rank for rank, severity in enumerate(Severity)}
+
+
+class NewsKind(StrEnum):
+    """What happened, as far as anybody may want to hear of it."""
+
+    DOWN = "down"
+    RECOVERED = "recovered"
+    FLAPPING = "flapping"
+    STEADY = "steady"
+    EVENT = "event"
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """A recorded state change with its outage, or an event: what people may be owed.
+
+    ``id`` is the change's or the event's. ``outage`` is as it stood when this was read.
+    """
+
+    id: str
+    kind: NewsKind
+    at: datetime
+    severity: Severity
+    reason: str
+    endpoint: Endpoint | None = None
+    outage: Outage | None = None
+    event: Event | None = None
+    caused_by: str | None = None
+
+    @property
+    def endpoint_id(self) -> str | None:
+        """Whose news this is; ``None`` for an event."""
+        return self.endpoint.id if self.endpoint else None
+
+    @property
+    def outage_id(self) -> str | None:
+        """The outage this is about, if it is about one."""
+        return self.outage.id if self.outage else None
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One outage of an alert; ``resolved_at`` is its end as far as the alert knows."""
+
+    outage_id: str
+    endpoint_id: str
+    name: str
+    start_time: datetime
+    description: str = ""
+    resolved_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """A rule that fired and was told: of one outage, of several together, or of an event (no members).
+
+    ``members`` is the dispatcher's own, by outage: at a site of thousands a copy for each recovery would be dear.
+    """
+
+    id: str
+    rule: str
+    title: str
+    severity: Severity
+    opened_at: datetime
+    told_at: datetime
+    channels: tuple[str, ...]
+    members: dict[str, Member] = field(default_factory=dict)
+    reminders: int = 0
+    closed_at: datetime | None = None
+
+    @property
+    def still_down(self) -> tuple[Member, ...]:
+        """The members that are not over."""
+        return tuple(member for member in self.members.values() if member.resolved_at is None)
+
+
+class MessageKind(StrEnum):
+    """What a message says of its alert."""
+
+    DOWN = "down"
+    RAISED = "raised"
+    REMINDER = "reminder"
+    RECOVERED = "recovered"
+    PARTLY = "partly recovered"
+    BRIEF = "was down"
+    FLAPPING = "flapping"
+    STEADY = "steady"
+    EVENT = "event"
+    SUMMARY = "summary"
+    TEST = "test"
+
+
+ENDS = frozenset({MessageKind.RECOVERED, MessageKind.BRIEF, MessageKind.STEADY})
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What became of a piece of news: the stage that decided, and why."""
+
+    news_id: str
+    kind: NewsKind
+    stage: str
+    reason: str
+    at: datetime
+    outage_id: str | None = None
+    endpoint_id: str | None = None
+    alert_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """One message through one channel, owed until it is sent.
+
+    ``content`` holds what machines read of it; ``id`` is the key by which a receiver knows a repetition.
+    """
+
+    id: str
+    alert_id: str
+    channel: str
+    kind: MessageKind
+    severity: Severity
+    subject: str
+    body: str
+    created_at: datetime
+    content: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+    attempts: int = 0
+    last_error: str | None = None
+
+
+def news_of(change: StateChange, outage: Outage | None, endpoint: Endpoint) -> News | None:
+    """What a recorded change may be to people; ``None`` where it is a step on the way to something else."""
+    if "flapping" in change.evidence:
+        kind = NewsKind.FLAPPING if change.evidence["flapping"] else NewsKind.STEADY
+        return News(change.id, kind, change.at, endpoint.severity, change.reason, endpoint, outage)
+    if outage is None:
+        return None
+    if change.new is State.DOWN or (change.new is State.DEGRADED and not outage.resolved):
+        kind = NewsKind.DOWN
+    elif outage.resolved:
+        kind = NewsKind.RECOVERED
+    else:
+        return None
+    return News(change.id, kind, change.at, outage.severity, change.reason, endpoint, outage)
+
+
+def news_of_event(event: Event) -> News:
+    """An event is always news."""
+    return News(event.id, NewsKind.EVENT, event.at, event.severity, event.message, event=event)

@@ -1,0 +1,32 @@
+"""What every way out is: a class that sends one message, and says which failures are worth another try."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from servmon.alerts.alert import Notification
+from servmon.alerts.settings import ChannelSection
+
+# A receiver that takes longer has failed; the message is tried again.
+DEADLINE_SECONDS = 30.0
+
+
+class ChannelError(Exception):
+    """A message did not get through. ``permanent``: no later try can succeed; ``retry_after`` is in seconds."""
+
+    def __init__(self, message: str, *, permanent: bool = False, retry_after: float | None = None) -> None:
+        self.permanent = permanent
+        self.retry_after = retry_after
+        super().__init__(message)
+
+
+class Channel(ABC):
+    """One configured way out. Kinds are told apart by the class of their settings."""
+
+    kind: ClassVar[str]
+    settings_class: ClassVar[type[ChannelSection]]
+
+    @abstractmethod
+    async def send(self, notification: Notification) -> None:
+        """Bring one message to its receiver, who may have it already. Raises ``ChannelError``."""

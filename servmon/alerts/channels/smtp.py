@@ -1,0 +1,128 @@
+"""``kind = "smtp"``: mail, as text and as HTML."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable
+from email.message import EmailMessage
+from email.utils import format_datetime
+from typing import Annotated, Literal
+
+import aiosmtplib
+from pydantic import AfterValidator, Field, SecretStr, model_validator
+
+from servmon.alerts.alert import ENDS, Notification
+from servmon.alerts.channels.base import DEADLINE_SECONDS, Channel, ChannelError
+from servmon.alerts.settings import ChannelSection
+
+_PORTS = {"starttls": 587, "tls": 465, "none": 25}
+# RFC 5321: replies of 4yz may pass, those of 5yz do not.
+_PERMANENT = 500
+
+
+def _checked_address(value: str) -> str:
+    local, at, domain = value.rpartition("@")
+    if not (local and at and domain) or not value.isprintable() or any(char in value for char in " ,;<>"):
+        raise ValueError(f"must be a mail address such as noc@isp.example, not {value!r}")
+    return value
+
+
+Address = Annotated[str, AfterValidator(_checked_address)]
+
+
+class SmtpSection(ChannelSection):
+    """A mail server and who gets the mail. Without ``port`` the usual one of ``tls`` is used."""
+
+    kind: Literal["smtp"] = "smtp"
+    host: str = Field(min_length=1)
+    port: int | None = Field(None, ge=1, le=65_535)
+    sender: Address
+    recipients: tuple[Address, ...] = Field(min_length=1)
+    tls: Literal["starttls", "tls", "none"] = "starttls"
+    tls_verify: bool = True
+    username: str | None = None
+    password: SecretStr | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> SmtpSection:
+        if (self.username is None) is not (self.password is None):
+            raise ValueError("username and password go together")
+        if self.password is not None and self.tls == "none":
+            raise ValueError('a password is not sent in the clear: set tls to "starttls" or "tls"')
+        return self
+
+
+class Smtp(Channel):
+    """Sends each message as one mail to all recipients; mails on one alert stand in one thread."""
+
+    kind = "smtp"
+    settings_class = SmtpSection
+
+    def __init__(self, settings: SmtpSection) -> None:
+        self._settings = settings
+
+    async def send(self, notification: Notification) -> None:
+        """Hand the mail to the server. Raises ``ChannelError``."""
+        settings = self._settings
+        secret = settings.password
+        try:
+            refused, _ = await aiosmtplib.send(
+                mail_of(notification, settings),
+                hostname=settings.host,
+                port=settings.port or _PORTS[settings.tls],
+                use_tls=settings.tls == "tls",
+                start_tls=settings.tls == "starttls",
+                validate_certs=settings.tls_verify,
+                username=settings.username,
+                password=secret.get_secret_value() if secret else None,
+                timeout=DEADLINE_SECONDS,
+            )
+        except aiosmtplib.SMTPRecipientsRefused as error:
+            raise _refused(error.recipients) from None
+        except aiosmtplib.SMTPAuthenticationError as error:
+            # May pass: somebody is changing the password.
+            raise ChannelError(f"{settings.host} refused the login with {error.code}") from None
+        except aiosmtplib.SMTPResponseException as error:
+            raise ChannelError(
+                f"{settings.host} answered {error.code} {error.message}", permanent=error.code >= _PERMANENT
+            ) from None
+        except (aiosmtplib.SMTPException, OSError, ValueError) as error:
+            raise ChannelError(f"{settings.host}: {error}") from None
+        if refused:
+            # The others have it; to send again would send it to them twice.
+            raise ChannelError(f"refused for {', '.join(refused)}; the other recipients have it", permanent=True)
+
+
+def _refused(recipients: Iterable[aiosmtplib.SMTPRecipientRefused]) -> ChannelError:
+    refused = list(recipients)
+    who = ", ".join(f"{one.recipient} ({one.code} {one.message})" for one in refused)
+    return ChannelError(f"every recipient is refused: {who}", permanent=all(one.code >= _PERMANENT for one in refused))
+
+
+def mail_of(notification: Notification, settings: SmtpSection) -> EmailMessage:
+    """The message as a mail (RFC 5322); no answering machine should answer it (RFC 3834)."""
+    domain = settings.sender.rpartition("@")[2]
+    mail = EmailMessage()
+    mail["From"] = settings.sender
+    mail["To"] = ", ".join(settings.recipients)
+    mail["Subject"] = notification.subject
+    mail["Date"] = format_datetime(notification.created_at)
+    mail["Message-ID"] = f"<{notification.id}@{domain}>"
+    mail["References"] = f"<alert-{notification.alert_id}@{domain}>"
+    mail["Auto-Submitted"] = "auto-generated"
+    mail["X-Servmon-Alert"] = notification.alert_id
+    if notification.severity == "CRITICAL" and notification.kind not in ENDS:
+        mail["Importance"] = "high"
+    mail.set_content(notification.body)
+    mail.add_alternative(_html(notification), subtype="html")
+    return mail
+
+
+def _html(notification: Notification) -> str:
+    colour = "#1a7f37" if notification.kind in ENDS else "#b42318"
+    return (
+        '<!doctype html><html><body style="font-family:sans-serif">'
+        f'<h2 style="color:{colour};font-size:18px">{html.escape(notification.subject)}</h2>'
+        f'<pre style="font-family:inherit;white-space:pre-wrap">{html.escape(notification.body)}</pre>'
+        "</body></html>"
+    )

@@ -1,0 +1,361 @@
+"""What is told, when, and together with what: holds news back for a moment, groups it, and repeats what stays true.
+
+Pure: news and a time go in, messages and decisions come out; no I/O, no clock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from servmon.alerts import messages
+from servmon.alerts.alert import RANK, Alert, Decision, Member, MessageKind, News, NewsKind, Notification
+from servmon.alerts.routing import Facts, Route, Silence, channels_of, rule_of, stopped_by
+from servmon.alerts.settings import SERVICE_DOWN, AlertSection
+from servmon.alerts.waiting import Group, Waiting
+from servmon.model import Severity
+
+STORM = "storm"
+STORM_WINDOW = timedelta(minutes=1)
+LONGEST_REMINDER = timedelta(days=1)
+HELD_LOOK = timedelta(seconds=5)
+# Passing reasons: what they keep back is looked at again. The others are final.
+PASSING = frozenset({"maintenance", "dependency", "silence", "flapping"})
+
+
+@dataclass(slots=True)
+class Told:
+    """What one round decided: to be stored in one transaction, then sent."""
+
+    decisions: list[Decision] = field(default_factory=list)
+    alerts: dict[str, Alert] = field(default_factory=dict)
+    notifications: list[Notification] = field(default_factory=list)
+    # Recoveries by the alert they belong to, within the round.
+    ended: dict[str, list[News]] = field(default_factory=dict)
+    defects: list[Exception] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.decisions or self.alerts or self.notifications)
+
+
+class Dispatcher:
+    """Holds the open alerts and the news that waits. ``channel_names`` are those that exist."""
+
+    def __init__(
+        self, settings: AlertSection, channel_names: tuple[str, ...], facts: Facts, ids: Callable[[], str]
+    ) -> None:
+        self.settings = settings
+        self.channel_names = channel_names
+        self.silences: Sequence[Silence] = ()
+        self.acknowledged: frozenset[str] = frozenset()
+        self._facts = facts
+        self._ids = ids
+        self._alerts: dict[str, Alert] = {}
+        self._alert_of: dict[str, str] = {}
+        self._flapping: set[str] = set()
+        self._waiting = Waiting()
+        self._look_at_held_at: datetime | None = None
+        self._partly_due: dict[str, datetime] = {}
+        self._told_several_at: dict[str, datetime] = {}
+        self._told_at: deque[datetime] = deque()
+
+    def restore(self, alerts: Iterable[Alert], flapping: Iterable[str]) -> None:
+        """Take up what was open when servmon stopped: alerts, and the ids of endpoints that were told to flap."""
+        self._flapping = set(flapping)
+        for alert in alerts:
+            self._keep(alert)
+            if any(member.resolved_at for member in alert.members.values()):
+                self._partly_due[alert.id] = alert.told_at + self._interval
+
+    @property
+    def open_alerts(self) -> Mapping[str, Alert]:
+        """The alerts that are not over, by id."""
+        return self._alerts
+
+    def is_waiting(self, news_id: str) -> bool:
+        """Whether this news was taken and is not decided yet."""
+        return news_id in self._waiting
+
+    def step(self, arrived: Iterable[News], now: datetime) -> Told:
+        """One round: take what arrived, in its order, and tell what is due."""
+        told = Told()
+        route = self._route(now)
+        self._look_at_held_again(route)
+        for news in arrived:
+            try:
+                self._take(news, route, told)
+            except Exception as error:  # noqa: BLE001 - one of the four places that may: no news stops the others
+                told.defects.append(error)
+                self._decide(news, "defect", f"could not be judged: {type(error).__name__}", now, told)
+        self._settle_ended(now, told)
+        self._flush(route, told)
+        self._tell_partly(now, told)
+        self._remind(now, told)
+        return told
+
+    # Taking news.
+
+    def _take(self, news: News, route: Route, told: Told) -> None:
+        if news.id in self._waiting:
+            self._waiting.refresh(news)
+        elif news.kind is NewsKind.RECOVERED:
+            self._recover(news, route, told)
+        elif news.kind is NewsKind.DOWN:
+            self._take_down(news, route, told)
+        elif news.kind is NewsKind.EVENT:
+            self._tell_alone(news, MessageKind.EVENT, route, told)
+        else:
+            self._take_flapping(news, route, told)
+
+    def _take_down(self, news: News, route: Route, told: Told) -> None:
+        alert = self._alerts.get(self._alert_of.get(news.outage_id or "", ""))
+        if alert is not None and RANK[news.severity] >= RANK[alert.severity]:
+            self._decide(news, "already told", f"in the alert {alert.title!r}", route.now, told, alert.id)
+        elif alert is not None:
+            raised = replace(alert, severity=news.severity, told_at=route.now)
+            self._say(raised, MessageKind.RAISED, route.now, told, [news])
+            self._decide(news, "sent", f"raised to {news.severity}", route.now, told, alert.id)
+        elif (stopped := stopped_by(news, route)) is None:
+            self._join_group(news, route)
+        elif stopped[0] in PASSING:
+            self._waiting.hold(news)
+            self._decide(news, *stopped, route.now, told)
+        else:
+            self._decide(news, *stopped, route.now, told)
+
+    def _join_group(self, news: News, route: Route) -> None:
+        key = _group_of(news)
+        due_at = route.now
+        if (told_at := self._told_several_at.get(key)) is not None:
+            due_at = max(due_at, told_at + self._interval)
+        if news.endpoint is not None and self._facts.neighbour_suspected(news.endpoint):
+            due_at = max(due_at, route.now + self._wait)
+        self._waiting.join(key, news, due_at)
+
+    def _recover(self, news: News, route: Route, told: Told) -> None:
+        outage_id = news.outage_id or ""
+        down = self._waiting.of_outage(outage_id)
+        alert = self._alerts.get(self._alert_of.get(outage_id, ""))
+        if down is not None:
+            self._meet(down, news, route, told)
+        elif alert is None:
+            self._decide(news, "never told", "nobody was told of the outage", route.now, told)
+        else:
+            member = alert.members[outage_id]
+            over_at = news.outage.resolved_at if news.outage else None
+            alert.members[outage_id] = replace(member, resolved_at=over_at or news.at)
+            told.ended.setdefault(alert.id, []).append(news)
+            self._decide(news, "sent", news.reason, route.now, told, alert.id)
+
+    def _meet(self, down: News, up: News, route: Route, told: Told) -> None:
+        """The end of an outage arrives while its beginning still waits."""
+        held = self._waiting.is_held(down)
+        self._waiting.drop(down)
+        if not held:
+            self._tell_brief(down, up, route, told)
+            return
+        self._decide(down, "never told", f"over at {_end(up)}, and kept back until then", route.now, told)
+        self._decide(up, "never told", "nobody was told of the outage", route.now, told)
+
+    def _settle_ended(self, now: datetime, told: Told) -> None:
+        """Tell of alerts that are over; what is over only in part is told together, a little later."""
+        for alert_id, news in told.ended.items():
+            alert = self._alerts[alert_id]
+            down = len(alert.still_down)
+            if not down:
+                self._say(replace(alert, closed_at=now, told_at=now), MessageKind.RECOVERED, now, told, news)
+                continue
+            told.alerts[alert_id] = alert
+            first = down + len(news) == len(alert.members)
+            due_at = now + self._wait if first else max(now, alert.told_at + self._interval)
+            self._partly_due.setdefault(alert_id, due_at)
+
+    def _tell_brief(self, down: News, up: News, route: Route, told: Told) -> None:
+        alert = replace(self._alert([down], route), closed_at=route.now)
+        over_at = up.outage.resolved_at if up.outage else None
+        for outage_id, member in alert.members.items():
+            alert.members[outage_id] = replace(member, resolved_at=over_at or up.at)
+        self._say(alert, MessageKind.BRIEF, route.now, told, [down, up])
+        for news in (down, up):
+            self._decide(news, "sent", "down and up in one message", route.now, told, alert.id)
+
+    def _take_flapping(self, news: News, route: Route, told: Told) -> None:
+        endpoint_id = news.endpoint_id or ""
+        if news.kind is NewsKind.FLAPPING:
+            if self._tell_alone(news, MessageKind.FLAPPING, route, told):
+                self._flapping.add(endpoint_id)
+        elif endpoint_id in self._flapping:
+            self._flapping.discard(endpoint_id)
+            self._tell_alone(news, MessageKind.STEADY, route, told)
+        else:
+            self._decide(news, "never told", "nobody was told that it flaps", route.now, told)
+
+    def _tell_alone(self, news: News, kind: MessageKind, route: Route, told: Told) -> bool:
+        """Tell what is said once and is over with that; whether it was told."""
+        if (stopped := stopped_by(news, route)) is not None:
+            self._decide(news, *stopped, route.now, told)
+            return False
+        alert = replace(self._alert([news], route), closed_at=route.now)
+        self._say(alert, kind, route.now, told, [news])
+        self._decide(news, "sent", f"to {', '.join(alert.channels)}", route.now, told, alert.id)
+        return True
+
+    # Telling what is due.
+
+    def _look_at_held_again(self, route: Route) -> None:
+        if self._look_at_held_at is not None and route.now < self._look_at_held_at:
+            return
+        self._look_at_held_at = route.now + HELD_LOOK
+        for news in self._waiting.held:
+            if stopped_by(news, route) is None:
+                self._join_group(news, route)
+
+    def _flush(self, route: Route, told: Told) -> None:
+        for key, group in list(self._waiting.groups.items()):
+            if group.due_at > route.now and not self._is_settled(key, group, route.now):
+                continue
+            news = self._waiting.take(key)
+            if key != STORM and self._is_storm(route.now):
+                for one in news:
+                    self._waiting.join(STORM, one, self._storm_due(route.now))
+            else:
+                self._tell_group(key, news, route, told)
+
+    def _is_settled(self, key: str, group: Group, now: datetime) -> bool:
+        """Whether waiting longer would gather nothing more: no neighbour is suspected any longer."""
+        if key == STORM or (key in self._told_several_at and self._told_several_at[key] + self._interval > now):
+            return False
+        endpoints = (news.endpoint for news in group.news.values())
+        return not any(endpoint and self._facts.neighbour_suspected(endpoint) for endpoint in endpoints)
+
+    def _tell_group(self, key: str, news: list[News], route: Route, told: Told) -> None:
+        # One message has one set of readers: those of another rule get one of their own.
+        by_channels: dict[tuple[str, ...], list[News]] = {}
+        for one in news:
+            by_channels.setdefault(channels_of(one, route), []).append(one)
+        for part in by_channels.values():
+            alert = self._alert(part, route)
+            self._say(alert, MessageKind.DOWN, route.now, told, part)
+            for one in part:
+                self._decide(one, "sent", f"to {', '.join(alert.channels)}", route.now, told, alert.id)
+        self._told_at.append(route.now)
+        if len(news) > 1 or key == STORM:
+            self._told_several_at[key] = route.now
+
+    def _is_storm(self, now: datetime) -> bool:
+        while self._told_at and self._told_at[0] <= now - STORM_WINDOW:
+            self._told_at.popleft()
+        return STORM in self._waiting.groups or len(self._told_at) >= self.settings.storm_limit
+
+    def _storm_due(self, now: datetime) -> datetime:
+        last = self._told_several_at.get(STORM)
+        return now + self._wait if last is None else max(now + self._wait, last + self._interval)
+
+    def _tell_partly(self, now: datetime, told: Told) -> None:
+        for alert_id, due_at in list(self._partly_due.items()):
+            alert = self._alerts.get(alert_id)
+            if alert is None:
+                del self._partly_due[alert_id]
+            elif due_at <= now:
+                del self._partly_due[alert_id]
+                self._say(replace(alert, told_at=now), MessageKind.PARTLY, now, told, [])
+
+    def _remind(self, now: datetime, told: Told) -> None:
+        if not self.settings.reminder_after:
+            return
+        for alert in list(self._alerts.values()):
+            if now < alert.told_at + self._reminder_wait(alert) or self._is_muted(alert):
+                continue
+            reminded = replace(alert, told_at=now, reminders=alert.reminders + 1)
+            self._say(reminded, MessageKind.REMINDER, now, told, [])
+
+    def _reminder_wait(self, alert: Alert) -> timedelta:
+        doubled: int = self.settings.reminder_after << min(alert.reminders, 10)
+        return min(timedelta(seconds=doubled), LONGEST_REMINDER)
+
+    def _is_muted(self, alert: Alert) -> bool:
+        """Whether nobody needs to be reminded: all that is still down is planned, or somebody sees to it."""
+        return all(
+            self._facts.in_maintenance(member.endpoint_id) or member.outage_id in self.acknowledged
+            for member in alert.still_down
+        )
+
+    # What is kept.
+
+    def _say(self, alert: Alert, kind: MessageKind, now: datetime, told: Told, news: Sequence[News]) -> None:
+        self._keep(alert)
+        told.alerts[alert.id] = alert
+        for channel in alert.channels:
+            if channel in self.channel_names:
+                told.notifications.append(messages.compose(self._ids(), channel, alert, kind, now, news))
+
+    def _keep(self, alert: Alert) -> None:
+        if alert.closed_at is not None:
+            self._alerts.pop(alert.id, None)
+            self._partly_due.pop(alert.id, None)
+            for outage_id in alert.members:
+                self._alert_of.pop(outage_id, None)
+            return
+        self._alerts[alert.id] = alert
+        for outage_id in alert.members:
+            self._alert_of[outage_id] = alert.id
+
+    def _alert(self, news: Sequence[News], route: Route) -> Alert:
+        members = {
+            one.outage.id: Member(
+                one.outage.id, one.endpoint.id, one.endpoint.name, one.outage.start_time, one.outage.description
+            )
+            for one in news
+            if one.outage and one.endpoint and one.kind is NewsKind.DOWN
+        }
+        severity = min((one.severity for one in news), key=RANK.__getitem__, default=Severity.MAJOR)
+        rule = rule_of(news[0].endpoint, news[0], self.settings) if news[0].endpoint else None
+        return Alert(
+            id=self._ids(),
+            rule=rule.name if rule else SERVICE_DOWN if members else news[0].kind.value,
+            title=messages.title(news, self._facts),
+            severity=severity,
+            opened_at=route.now,
+            told_at=route.now,
+            channels=channels_of(news[0], route),
+            members=members,
+        )
+
+    def _decide(
+        self, news: News, stage: str, reason: str, now: datetime, told: Told, alert_id: str | None = None
+    ) -> None:
+        told.decisions.append(
+            Decision(news.id, news.kind, stage, reason, now, news.outage_id, news.endpoint_id, alert_id)
+        )
+
+    def _route(self, now: datetime) -> Route:
+        return Route(
+            settings=self.settings,
+            channel_names=self.channel_names,
+            silences=self.silences,
+            flapping=frozenset(self._flapping),
+            acknowledged=self.acknowledged,
+            facts=self._facts,
+            now=now,
+        )
+
+    @property
+    def _wait(self) -> timedelta:
+        return timedelta(seconds=self.settings.group_wait)
+
+    @property
+    def _interval(self) -> timedelta:
+        return timedelta(seconds=self.settings.group_interval)
+
+
+def _group_of(news: News) -> str:
+    """What is told together: what stands at one site; an endpoint without a site stands alone."""
+    if news.endpoint is None:
+        return news.id
+    return f"site {news.endpoint.site}" if news.endpoint.site else f"endpoint {news.endpoint.id}"
+
+
+def _end(news: News) -> str:
+    return f"{(news.outage and news.outage.resolved_at) or news.at:%H:%M:%S} UTC"

@@ -1,0 +1,216 @@
+"""The words of a message: for a tired person first, for machines beside it. Pure.
+
+Names, banners and error texts come from strangers: every line is made harmless here, before any channel sees it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import Any
+
+from servmon.alerts.alert import Alert, Member, MessageKind, News, Notification
+from servmon.alerts.routing import Facts
+from servmon.clock import rfc3339
+from servmon.model import Endpoint
+
+SUBJECT_LIMIT = 200
+LINE_LIMIT = 600
+# A message names so many; the rest is counted. Nothing is lost: the API has all of them.
+NAMED = 50
+# What machines get has a limit too; beyond it the count tells.
+LISTED = 1000
+# Half of a site, and at least so many, is the site itself.
+SITE_DOWN = 5
+ABOUT = (("owner", "Owner"), ("contact", "Contact"), ("circuit_id", "Circuit"), ("runbook_url", "Runbook"))
+
+_HEADS: Mapping[MessageKind, str] = {
+    MessageKind.DOWN: "DOWN",
+    MessageKind.RAISED: "RAISED",
+    MessageKind.REMINDER: "STILL DOWN",
+    MessageKind.RECOVERED: "UP",
+    MessageKind.PARTLY: "PARTLY UP",
+    MessageKind.BRIEF: "WAS DOWN",
+    MessageKind.FLAPPING: "FLAPPING",
+    MessageKind.STEADY: "STEADY",
+    MessageKind.EVENT: "servmon",
+}
+
+
+def one_line(text: str, limit: int = LINE_LIMIT) -> str:
+    """``text`` without line ends and control characters, cut with a mark where it is too long."""
+    clean = "".join(char if char.isprintable() else " " for char in text)
+    return clean if len(clean) <= limit else f"{clean[: limit - 1]}…"
+
+
+def title(news: Sequence[News], facts: Facts) -> str:
+    """What an alert is about, in a few words: an endpoint's name, a site, or how many of how many sites."""
+    endpoints = [one.endpoint for one in news if one.endpoint]
+    if not endpoints:
+        return one_line(news[0].reason, SUBJECT_LIMIT)
+    if len(endpoints) == 1:
+        return one_line(endpoints[0].name, SUBJECT_LIMIT)
+    sites = {endpoint.site for endpoint in endpoints}
+    if len(sites) > 1:
+        return f"{len(endpoints)} endpoints at {len(sites)} sites"
+    site = endpoints[0].site or ""
+    size = facts.site_size(site)
+    down = len(endpoints)
+    whole = f"site {site}: " if down >= SITE_DOWN and 2 * down >= size else ""
+    return one_line(f"{whole}{down} of {max(size, down)} endpoints" + ("" if whole else f" at {site}"), SUBJECT_LIMIT)
+
+
+def compose(
+    notification_id: str,
+    channel: str,
+    alert: Alert,
+    kind: MessageKind,
+    now: datetime,
+    news: Sequence[News],
+) -> Notification:
+    """The message of this kind on ``alert``; ``news`` is what it was caused by, if anything was."""
+    subject = one_line(f"{_HEADS[kind]}: {alert.title} ({_remark(alert, kind, now)})", SUBJECT_LIMIT)
+    return Notification(
+        id=notification_id,
+        alert_id=alert.id,
+        channel=channel,
+        kind=kind,
+        severity=alert.severity,
+        subject=subject,
+        body="\n".join(_lines(alert, kind, now, news)) + "\n",
+        created_at=now,
+        content=_content(alert, kind, news),
+    )
+
+
+def _remark(alert: Alert, kind: MessageKind, now: datetime) -> str:
+    if kind in (MessageKind.RECOVERED, MessageKind.BRIEF):
+        return f"down for {lasted(_longest(alert, now))}"
+    if kind is MessageKind.REMINDER:
+        return f"{alert.severity}, for {lasted(_longest(alert, now))}"
+    if kind is MessageKind.PARTLY:
+        return f"{len(alert.still_down)} of {len(alert.members)} still down"
+    return alert.severity.value
+
+
+def lasted(span: timedelta) -> str:
+    """A time span as people say it: ``40 s``, ``12 min``, ``3 h 5 min``, ``2 d 4 h``."""
+    seconds = max(int(span.total_seconds()), 0)
+    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86_400
+    if days:
+        return f"{days} d {hours % 24} h"
+    if hours:
+        return f"{hours} h {minutes % 60} min"
+    return f"{minutes} min" if minutes else f"{seconds} s"
+
+
+def _longest(alert: Alert, now: datetime) -> timedelta:
+    spans = ((member.resolved_at or now) - member.start_time for member in alert.members.values())
+    return max(spans, default=now - alert.opened_at)
+
+
+def _lines(alert: Alert, kind: MessageKind, now: datetime, news: Sequence[News]) -> Iterator[str]:
+    members = tuple(alert.members.values())
+    if len(members) == 1:
+        yield from _about_one(members[0], kind, now, news)
+    elif members:
+        yield from _about_several(alert, kind, now)
+    else:
+        yield from (one_line(one.reason) for one in news)
+        yield from _event_lines(news)
+    yield ""
+    yield f"Severity: {alert.severity}"
+    if len(members) <= 1:
+        yield from _endpoint_lines(news)
+
+
+def _about_one(member: Member, kind: MessageKind, now: datetime, news: Sequence[News]) -> Iterator[str]:
+    name = one_line(member.name)
+    if member.resolved_at is not None:
+        span = lasted(member.resolved_at - member.start_time)
+        yield f"{name} was down for {span}, from {_at(member.start_time)} to {_at(member.resolved_at)}."
+        notes = {one.outage.resolution_notes for one in news if one.outage and one.outage.resolution_notes}
+        yield from (one_line(note) for note in sorted(notes))
+    else:
+        for_how_long = f", for {lasted(now - member.start_time)}" if kind is MessageKind.REMINDER else ""
+        yield f"{name} is down since {_at(member.start_time)}{for_how_long}."
+    if member.description:
+        yield one_line(member.description)
+
+
+def _about_several(alert: Alert, kind: MessageKind, now: datetime) -> Iterator[str]:
+    down = alert.still_down
+    over = [member for member in alert.members.values() if member.resolved_at is not None]
+    if down:
+        yield f"{len(down)} down" + (f", {len(over)} up again" if over else "") + ":"
+        yield from _named(down, now)
+    if over and kind is not MessageKind.REMINDER:
+        yield f"{len(over)} up again:"
+        yield from _named(over, now)
+
+
+def _named(members: Sequence[Member], now: datetime) -> Iterator[str]:
+    for member in members[:NAMED]:
+        span = lasted((member.resolved_at or now) - member.start_time)
+        yield f"- {one_line(member.name, 120)}: since {_at(member.start_time)}, {span}"
+    if len(members) > NAMED:
+        yield f"- … and {len(members) - NAMED} more"
+
+
+def _event_lines(news: Sequence[News]) -> Iterator[str]:
+    for one in news:
+        for key, value in one.event.details.items() if one.event else ():
+            shown = ", ".join(map(str, value[:NAMED])) if isinstance(value, list | tuple) else value
+            yield one_line(f"{key}: {shown}")
+
+
+def _endpoint_lines(news: Sequence[News]) -> Iterator[str]:
+    endpoint = next((one.endpoint for one in news if one.endpoint), None)
+    if endpoint is None:
+        return
+    yield one_line(f"Endpoint: {endpoint.id}, {endpoint.protocol} {endpoint.url}")
+    if endpoint.site:
+        yield one_line(f"Site: {endpoint.site}")
+    if endpoint.tags:
+        yield one_line(f"Tags: {', '.join(endpoint.tags)}")
+    for option, label in ABOUT:
+        if endpoint.options.get(option):
+            yield one_line(f"{label}: {endpoint.options[option]}")
+
+
+def _at(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _content(alert: Alert, kind: MessageKind, news: Sequence[News]) -> dict[str, Any]:
+    """The same for machines. Keys are only ever added."""
+    return {
+        "kind": kind.value,
+        "alert_id": alert.id,
+        "rule": alert.rule,
+        "title": alert.title,
+        "severity": alert.severity.value,
+        "opened_at": rfc3339(alert.opened_at),
+        "closed_at": rfc3339(alert.closed_at) if alert.closed_at else None,
+        "outages": [_member(member) for member in islice(alert.members.values(), LISTED)],
+        "outage_count": len(alert.members),
+        "endpoints": [_endpoint(one.endpoint) for one in news if one.endpoint][:NAMED],
+    }
+
+
+def _member(member: Member) -> dict[str, Any]:
+    return {
+        "outage_id": member.outage_id,
+        "endpoint_id": member.endpoint_id,
+        "name": member.name,
+        "start_time": rfc3339(member.start_time),
+        "resolved_at": rfc3339(member.resolved_at) if member.resolved_at else None,
+        "description": member.description,
+    }
+
+
+def _endpoint(endpoint: Endpoint) -> dict[str, Any]:
+    shown = {"id": endpoint.id, "name": endpoint.name, "protocol": endpoint.protocol, "site": endpoint.site}
+    about = {option: endpoint.options[option] for option, _ in ABOUT if endpoint.options.get(option)}
+    return {**shown, "tags": list(endpoint.tags), **about}

@@ -1,0 +1,148 @@
+"""Alerts, decisions and messages as the database holds them, and the reverse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from servmon.alerts.alert import Alert, Member, MessageKind, News, Notification, news_of, news_of_event
+from servmon.alerts.dispatcher import Told
+from servmon.alerts.routing import Silence
+from servmon.model import Severity
+from servmon.store.alerts import Owed, Record
+
+Row = Mapping[str, Any]
+
+
+def news_in(owed: Owed) -> tuple[list[News], list[str]]:
+    """The news among what is owed, in its order, and the ids of what is none."""
+    found: list[News] = []
+    nothing: list[str] = []
+    for change in owed.changes:
+        outage = owed.outages.get(change.outage_id or change.evidence.get("outage_id") or "")
+        endpoint = owed.endpoints.get(change.endpoint_id)
+        news = news_of(change, outage, endpoint) if endpoint else None
+        if news is None:
+            nothing.append(change.id)
+        else:
+            found.append(news)
+    return [*found, *map(news_of_event, owed.events)], nothing
+
+
+def record_of(told: Told, processed: Sequence[str], at: datetime) -> Record:
+    """A round as columns."""
+    return Record(
+        decisions=[
+            {
+                "news_id": decision.news_id,
+                "outage_id": decision.outage_id,
+                "endpoint_id": decision.endpoint_id,
+                "kind": decision.kind,
+                "stage": decision.stage,
+                "reason": decision.reason,
+                "alert_id": decision.alert_id,
+                "at": decision.at,
+            }
+            # Of one news held back and then told within a round, the last decision stands.
+            for decision in {decision.news_id: decision for decision in told.decisions}.values()
+        ],
+        alerts=[
+            {
+                "id": alert.id,
+                "rule": alert.rule,
+                "title": alert.title,
+                "severity": alert.severity,
+                "opened_at": alert.opened_at,
+                "reminders": alert.reminders,
+                "told_at": alert.told_at,
+                "channels": list(alert.channels),
+                "closed_at": alert.closed_at,
+            }
+            for alert in told.alerts.values()
+        ],
+        members=[
+            {
+                "alert_id": alert.id,
+                "outage_id": member.outage_id,
+                "endpoint_id": member.endpoint_id,
+                "name": member.name,
+                "start_time": member.start_time,
+                "resolved_at": member.resolved_at,
+            }
+            for alert in told.alerts.values()
+            for member in alert.members.values()
+        ],
+        notifications=[
+            {
+                "id": one.id,
+                "alert_id": one.alert_id,
+                "channel": one.channel,
+                "kind": one.kind,
+                "severity": one.severity,
+                "subject": one.subject,
+                "body": one.body,
+                "content": one.content,
+                "created_at": one.created_at,
+            }
+            for one in told.notifications
+        ],
+        processed=processed,
+        at=at,
+    )
+
+
+def alert_in(row: Row) -> Alert:
+    """An open alert with its members."""
+    members = (
+        Member(
+            outage_id=member["outage_id"],
+            endpoint_id=member["endpoint_id"],
+            name=member["name"],
+            start_time=datetime.fromisoformat(member["start_time"]),
+            description=member["description"],
+            resolved_at=datetime.fromisoformat(member["resolved_at"]) if member["resolved_at"] else None,
+        )
+        for member in row["members"]
+    )
+    return Alert(
+        id=str(row["id"]),
+        rule=row["rule"],
+        title=row["title"],
+        severity=Severity(row["severity"]),
+        opened_at=row["opened_at"],
+        told_at=row["told_at"],
+        channels=tuple(row["channels"]),
+        members={member.outage_id: member for member in members},
+        reminders=row["reminders"],
+        closed_at=row["closed_at"],
+    )
+
+
+def notification_in(row: Row) -> Notification:
+    """A message that is owed."""
+    return Notification(
+        id=str(row["id"]),
+        alert_id=str(row["alert_id"]),
+        channel=row["channel"],
+        kind=MessageKind(row["kind"]),
+        severity=Severity(row["severity"]),
+        subject=row["subject"],
+        body=row["body"],
+        created_at=row["created_at"],
+        content=row["content"],
+        attempts=row["attempts"],
+        last_error=row["last_error"],
+    )
+
+
+def silence_in(row: Row) -> Silence:
+    """A silence that is not over."""
+    return Silence(
+        id=str(row["id"]),
+        matchers=row["matchers"],
+        reason=row["reason"],
+        starts_at=row["starts_at"],
+        ends_at=row["ends_at"],
+        created_by=row["created_by"],
+    )

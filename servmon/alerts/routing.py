@@ -1,0 +1,150 @@
+"""The ordered stages that every piece of news passes. Each may keep it back, and says why; pure, no I/O, no clock.
+
+A new reason not to tell is one more stage here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from servmon.alerts.alert import News, NewsKind
+from servmon.alerts.settings import AlertSection, RuleSection
+from servmon.model import Endpoint, EventKind
+
+# These concern all of servmon, so everybody hears of them.
+CONNECTION_EVENTS = frozenset({EventKind.ISOLATED, EventKind.CONNECTED})
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """An ad hoc mute with an end: what all of its matchers select is not told."""
+
+    id: str
+    matchers: Mapping[str, Sequence[str]]
+    reason: str
+    starts_at: datetime
+    ends_at: datetime
+    created_by: str = ""
+
+    def mutes(self, endpoint: Endpoint, at: datetime) -> bool:
+        """Whether it covers ``endpoint`` at that time."""
+        return self.starts_at <= at < self.ends_at and selects(self.matchers, endpoint)
+
+
+def selects(matchers: Mapping[str, Sequence[str]], endpoint: Endpoint) -> bool:
+    """Whether every matcher that is given (``ids``, ``tags``, ``sites``) names ``endpoint``."""
+    ids, tags, sites = (matchers.get(key, ()) for key in ("ids", "tags", "sites"))
+    return (
+        (not ids or endpoint.id in ids)
+        and (not tags or not set(tags).isdisjoint(endpoint.tags))
+        and (not sites or endpoint.site in sites)
+    )
+
+
+class Facts(Protocol):
+    """What the stages may ask of the present."""
+
+    def in_maintenance(self, endpoint_id: str) -> bool:
+        """Whether a window is over the endpoint now."""
+        ...
+
+    def neighbour_suspected(self, endpoint: Endpoint) -> bool:
+        """Whether another endpoint of the same site is suspected just now."""
+        ...
+
+    def site_size(self, site: str) -> int:
+        """How many endpoints are watched at a site."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What the stages know: settings, silences in force, who flaps, and the present."""
+
+    settings: AlertSection
+    channel_names: tuple[str, ...]
+    silences: Sequence[Silence]
+    flapping: frozenset[str]
+    acknowledged: frozenset[str]
+    facts: Facts
+    now: datetime
+
+
+Stage = Callable[[News, Route], str | None]
+
+
+def rule_of(endpoint: Endpoint, news: News, settings: AlertSection) -> RuleSection | None:
+    """The first enabled rule that selects this news."""
+    for rule in settings.rules:
+        matchers: dict[str, Any] = {"ids": rule.ids, "tags": rule.tags, "sites": rule.sites}
+        fits = not rule.severities or news.severity in rule.severities
+        if rule.enabled and fits and selects(matchers, endpoint):
+            return rule
+    return None
+
+
+def channels_of(news: News, route: Route) -> tuple[str, ...]:
+    """Who is told: the rule's channels, else the default ones; an event that concerns all of servmon goes to all."""
+    if news.event is not None and news.event.kind in CONNECTION_EVENTS:
+        return route.channel_names
+    rule = rule_of(news.endpoint, news, route.settings) if news.endpoint else None
+    chosen = rule.channels if rule and rule.channels is not None else route.settings.notification_channels
+    return tuple(name for name in chosen if name in route.channel_names)
+
+
+def _rule(news: News, route: Route) -> str | None:
+    if news.endpoint is None or not route.settings.rules or rule_of(news.endpoint, news, route.settings):
+        return None
+    return "no rule selects it"
+
+
+def _maintenance(news: News, route: Route) -> str | None:
+    if news.kind is NewsKind.DOWN and news.endpoint and route.facts.in_maintenance(news.endpoint.id):
+        return "a maintenance window is over it"
+    return None
+
+
+def _dependency(news: News, _route: Route) -> str | None:
+    if news.kind is NewsKind.DOWN and news.caused_by:
+        return f"caused by the outage {news.caused_by}, whose message names it"
+    return None
+
+
+def _silence(news: News, route: Route) -> str | None:
+    if news.endpoint is None or news.kind is NewsKind.RECOVERED:
+        return None
+    for silence in route.silences:
+        if silence.mutes(news.endpoint, route.now):
+            return f"silenced until {silence.ends_at:%Y-%m-%d %H:%M} UTC: {silence.reason}"
+    return None
+
+
+def _flapping(news: News, route: Route) -> str | None:
+    if news.kind in (NewsKind.DOWN, NewsKind.RECOVERED) and news.endpoint_id in route.flapping:
+        return "it is flapping, which was told"
+    return None
+
+
+def _whom(news: News, route: Route) -> str | None:
+    return None if channels_of(news, route) else "no channel is configured for it"
+
+
+STAGES: tuple[tuple[str, Stage], ...] = (
+    ("rule", _rule),
+    ("maintenance", _maintenance),
+    ("dependency", _dependency),
+    ("silence", _silence),
+    ("flapping", _flapping),
+    ("whom", _whom),
+)
+
+
+def stopped_by(news: News, route: Route) -> tuple[str, str] | None:
+    """The first stage that keeps ``news`` back, with its reason; ``None`` where it is told."""
+    for name, stage in STAGES:
+        if (reason := stage(news, route)) is not None:
+            return name, reason
+    return None

@@ -1,0 +1,56 @@
+"""The outbox: messages that are owed, and what became of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from servmon.store import rows
+from servmon.store.pool import Executor
+
+_OWED = """
+select * from notification where sent_at is null and given_up_at is null order by seq
+"""
+
+
+async def owed(db: Executor) -> list[rows.Row]:
+    """Every message that is neither sent nor given up, oldest first."""
+    return list(await db.fetch(_OWED))
+
+
+_MARK = """
+update notification n
+set attempts = m.attempts, last_error = m.last_error, sent_at = m.sent_at, given_up_at = m.given_up_at
+from jsonb_to_recordset($1::text::jsonb) as m(
+    id uuid, attempts int, last_error text, sent_at timestamptz, given_up_at timestamptz)
+where n.id = m.id
+"""
+
+
+async def mark(db: Executor, marks: Sequence[Mapping[str, Any]]) -> None:
+    """Note what became of messages: ``id, attempts, last_error, sent_at, given_up_at`` of each."""
+    await db.execute(_MARK, rows.to_json(list(marks)))
+
+
+_OF_OUTAGE = """
+select n.* from notification n
+join alert_outage m on m.alert_id = n.alert_id
+where m.outage_id = $1::text::uuid
+order by n.seq
+"""
+
+
+async def of_outage(db: Executor, outage_id: str) -> list[rows.Row]:
+    """The messages on an outage, oldest first."""
+    return list(await db.fetch(_OF_OUTAGE, outage_id))
+
+
+_TOLD_AROUND = """
+select content ->> 'instead_of' as id from notification where content ? 'instead_of' and created_at > $1
+"""
+
+
+async def told_around(db: Executor, since: datetime) -> list[str]:
+    """The ids of messages that have a copy for a fallback, made since then."""
+    return [row["id"] for row in await db.fetch(_TOLD_AROUND, since)]
