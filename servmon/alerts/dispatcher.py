@@ -289,7 +289,17 @@ class Dispatcher:
         told.alerts[alert.id] = alert
         for channel in alert.channels:
             if channel in self.channel_names:
-                told.notifications.append(messages.compose(self._ids(), channel, alert, kind, now, news))
+                told.notifications.append(self._message(channel, alert, kind, now, told, news))
+
+    def _message(
+        self, channel: str, alert: Alert, kind: MessageKind, now: datetime, told: Told, news: Sequence[News]
+    ) -> Notification:
+        notification_id = self._ids()
+        try:
+            return messages.compose(notification_id, channel, alert, kind, now, news)
+        except Exception as error:  # noqa: BLE001 - told in plain words is better than not told
+            told.defects.append(error)
+            return messages.plain(notification_id, channel, alert, kind, now)
 
     def _keep(self, alert: Alert) -> None:
         if alert.closed_at is not None:
@@ -335,7 +345,7 @@ class Dispatcher:
             settings=self.settings,
             channel_names=self.channel_names,
             silences=self.silences,
-            flapping=frozenset(self._flapping),
+            flapping=self._flapping,
             acknowledged=self.acknowledged,
             facts=self._facts,
             now=now,

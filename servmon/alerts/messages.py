@@ -53,8 +53,10 @@ def title(news: Sequence[News], facts: Facts) -> str:
         return one_line(endpoints[0].name, SUBJECT_LIMIT)
     sites = {endpoint.site for endpoint in endpoints}
     if len(sites) > 1:
-        return f"{len(endpoints)} endpoints at {len(sites)} sites"
-    site = endpoints[0].site or ""
+        return f"{len(endpoints)} endpoints at {len(sites - {None})} sites"
+    site = endpoints[0].site
+    if site is None:
+        return f"{len(endpoints)} endpoints"
     size = facts.site_size(site)
     down = len(endpoints)
     whole = f"site {site}: " if down >= SITE_DOWN and 2 * down >= size else ""
@@ -82,6 +84,13 @@ def compose(
         created_at=now,
         content=_content(alert, kind, news),
     )
+
+
+def plain(notification_id: str, channel: str, alert: Alert, kind: MessageKind, now: datetime) -> Notification:
+    """The message without anything that could go wrong in making it."""
+    subject = one_line(f"{_HEADS[kind]}: {alert.title}", SUBJECT_LIMIT)
+    body = f"{subject}\nThe details could not be put into words; they stand in the log.\n"
+    return Notification(notification_id, alert.id, channel, kind, alert.severity, subject, body, now)
 
 
 def _remark(alert: Alert, kind: MessageKind, now: datetime) -> str:

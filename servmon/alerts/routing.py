@@ -6,6 +6,7 @@ A new reason not to tell is one more stage here.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -67,8 +68,8 @@ class Route:
     settings: AlertSection
     channel_names: tuple[str, ...]
     silences: Sequence[Silence]
-    flapping: frozenset[str]
-    acknowledged: frozenset[str]
+    flapping: AbstractSet[str]
+    acknowledged: AbstractSet[str]
     facts: Facts
     now: datetime
 
