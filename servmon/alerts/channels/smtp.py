@@ -6,6 +6,7 @@ import html
 from collections.abc import Iterable
 from email.message import EmailMessage
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Annotated, Literal
 
 import aiosmtplib
@@ -40,6 +41,7 @@ class SmtpSection(ChannelSection):
     recipients: tuple[Address, ...] = Field(min_length=1)
     tls: Literal["starttls", "tls", "none"] = "starttls"
     tls_verify: bool = True
+    ca_file: Path | None = None
     username: str | None = None
     password: SecretStr | None = None
 
@@ -73,6 +75,7 @@ class Smtp(Channel):
                 use_tls=settings.tls == "tls",
                 start_tls=settings.tls == "starttls",
                 validate_certs=settings.tls_verify,
+                cert_bundle=str(settings.ca_file) if settings.ca_file else None,
                 username=settings.username,
                 password=secret.get_secret_value() if secret else None,
                 timeout=DEADLINE_SECONDS,

@@ -1,0 +1,277 @@
+"""Each way out against a real receiver."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import stat
+import sys
+from datetime import UTC, datetime
+
+import pytest
+
+from servmon.alerts.alert import MessageKind, Notification
+from servmon.alerts.channels import SETTINGS, open_channel
+from servmon.alerts.channels.base import ChannelError
+from servmon.alerts.channels.webhook import Webhook, WebhookSection
+from servmon.model import Severity
+from servmon.settings import SettingsError, load
+from tests.fix_mail import knows
+from tests.fix_servers import Page, free_port, is_silent, server_tls
+
+AT = datetime(2026, 11, 24, 3, 0, tzinfo=UTC)
+
+
+def message(kind: MessageKind = MessageKind.DOWN, **fields) -> Notification:
+    given = {
+        "id": "0b5e9b0e-0000-4000-8000-000000000001",
+        "alert_id": "0b5e9b0e-0000-4000-8000-000000000002",
+        "channel": "noc",
+        "kind": kind,
+        "severity": Severity.CRITICAL,
+        "subject": "DOWN: <Kern & Söhne> (CRITICAL)",
+        "body": "Kern & Söhne is down since 03:00.\n<script>alert(1)</script>\n",
+        "created_at": AT,
+        "content": {"kind": kind.value, "title": "Kern"},
+    }
+    return Notification(**{**given, **fields})
+
+
+def smtp(port: int, **fields):
+    return open_channel(
+        SETTINGS["smtp"](
+            **{
+                "host": "127.0.0.1", "port": port, "tls": "none", "sender": "servmon@isp.example",
+                "recipients": ("a@isp.example", "b@isp.example"), **fields,
+            }
+        )
+    )  # fmt: skip
+
+
+def webhook(url: str, **fields):
+    return open_channel(SETTINGS["webhook"](**{"url": url, "allow_networks": ("127.0.0.0/8",), **fields}))
+
+
+# Mail
+
+
+async def test_a_mail_reaches_all_recipients_as_text_and_as_harmless_html(mail_server):
+    server = await mail_server()
+    await smtp(server.port).send(message())
+    (mail,) = server.mails
+    assert server.recipients == [["a@isp.example", "b@isp.example"]]
+    assert mail["Subject"] == "DOWN: <Kern & Söhne> (CRITICAL)"
+    assert mail["Message-ID"] == "<0b5e9b0e-0000-4000-8000-000000000001@isp.example>"
+    assert (mail["Auto-Submitted"], mail["Importance"]) == ("auto-generated", "high")
+    assert "<script>" in mail.get_body(("plain",)).get_content()
+    page = mail.get_body(("html",)).get_content()
+    assert "<script>" not in page
+    assert "Kern &amp; Söhne" in page
+
+
+async def test_the_end_of_an_outage_is_not_marked_as_urgent(mail_server):
+    server = await mail_server()
+    await smtp(server.port).send(message(MessageKind.RECOVERED))
+    assert server.mails[0]["Importance"] is None
+
+
+async def test_a_login_goes_over_starttls_to_a_server_whose_certificate_is_checked(mail_server, ca, tmp_path):
+    server = await mail_server(
+        tls_context=server_tls(ca, "127.0.0.1"), auth_required=True, auth_require_tls=True,
+        authenticator=knows("servmon", "s3cret"),
+    )  # fmt: skip
+    login = {"tls": "starttls", "username": "servmon", "password": "s3cret"}
+    with pytest.raises(ChannelError, match="certificate"):
+        await smtp(server.port, **login).send(message())
+    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+    login["ca_file"] = tmp_path / "ca.pem"
+    await smtp(server.port, **login).send(message())
+    assert len(server.mails) == 1
+    with pytest.raises(ChannelError, match="refused the login with 535") as caught:
+        await smtp(server.port, **{**login, "password": "wrong-one"}).send(message())
+    assert not caught.value.permanent
+    assert "wrong-one" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("reply", "permanent"), [("451 greylisted", False), ("554 no spam here", True)])
+async def test_what_the_mail_server_says_decides_whether_it_is_tried_again(mail_server, reply, permanent):
+    server = await mail_server()
+    server.reply = reply
+    with pytest.raises(ChannelError, match=reply) as caught:
+        await smtp(server.port).send(message())
+    assert caught.value.permanent is permanent
+
+
+async def test_unknown_recipients_are_named_and_the_others_get_the_mail(mail_server):
+    server = await mail_server()
+    server.refused = {"a@isp.example"}
+    with pytest.raises(ChannelError, match=r"refused for a@isp\.example; the other recipients have it"):
+        await smtp(server.port).send(message())
+    assert server.recipients == [["b@isp.example"]]
+    server.refused |= {"b@isp.example"}
+    with pytest.raises(ChannelError, match="every recipient is refused") as caught:
+        await smtp(server.port).send(message())
+    assert caught.value.permanent
+
+
+async def test_a_mail_server_that_is_not_there_is_one_sentence():
+    with pytest.raises(ChannelError, match=r"127\.0\.0\.1: ") as caught:
+        await smtp(free_port()).send(message())
+    assert not caught.value.permanent
+
+
+# Webhook
+
+
+async def test_a_webhook_gets_signed_json(web_server):
+    server = await web_server()
+    await webhook(server.url + "/", secret="k3y", headers={"X-Team": "noc"}).send(message())
+    (request,) = server.requests
+    assert (request.method, request.headers["X-Team"]) == ("POST", "noc")
+    assert request.headers["Idempotency-Key"] == message().id
+    signed = request.headers["Servmon-Timestamp"].encode() + b"." + request.body
+    assert request.headers["Servmon-Signature"] == f"sha256={hmac.new(b'k3y', signed, hashlib.sha256).hexdigest()}"
+    found = json.loads(request.body)
+    assert (found["id"], found["subject"], found["title"]) == (message().id, message().subject, "Kern")
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "permanent", "retry_after"),
+    [
+        (500, {}, False, None),
+        (503, {"Retry-After": "120"}, False, 120),
+        (429, {"Retry-After": "99999"}, False, 3600),
+        (429, {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, False, None),
+        (404, {}, True, None),
+        (302, {"Location": "http://169.254.169.254/"}, True, None),
+    ],
+)
+async def test_what_the_receiver_answers_decides(web_server, status, headers, permanent, retry_after):
+    server = await web_server()
+    server.pages["/"] = Page(status, "", headers)
+    with pytest.raises(ChannelError, match=f"127.0.0.1 answered {status}") as caught:
+        await webhook(server.url + "/").send(message())
+    assert (caught.value.permanent, caught.value.retry_after) == (permanent, retry_after)
+    assert len(server.requests) == 1  # a redirect is not followed
+
+
+async def test_an_address_that_is_not_public_is_refused_unless_it_is_named(web_server):
+    server = await web_server()
+    for url in (server.url, f"http://localhost:{server.port}"):
+        with pytest.raises(ChannelError, match="allow_networks"):
+            await webhook(url + "/", allow_networks=()).send(message())
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("address", "allowed"),
+    [
+        ("93.184.215.14", True),
+        ("2606:2800:21f:cb07:6820:80da:af6b:8b2c", True),
+        *((address, False) for address in (
+            "10.0.0.1", "100.64.0.1", "127.0.0.1", "169.254.169.254", "224.0.0.1", "::1", "fe80::1%eth0", "fd00::1",
+            "::ffff:10.0.0.1", "64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::1", "0.0.0.0",
+        )),
+    ],
+)  # fmt: skip
+def test_which_addresses_a_message_may_go_to(address, allowed):
+    assert Webhook(WebhookSection(url="https://h.example/")).may_reach(address) is allowed
+
+
+async def test_a_receiver_that_cuts_in_the_middle_is_a_passing_failure(tcp_server):
+    async def cuts(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Le")
+
+    server = await tcp_server(cuts)
+    with pytest.raises(ChannelError) as caught:
+        await webhook(f"http://127.0.0.1:{server.port}/planted-secret").send(message())
+    assert not caught.value.permanent
+    assert "planted-secret" not in str(caught.value)
+
+
+# Programs
+
+
+def program(tmp_path, body: str):
+    file = tmp_path / "page"
+    file.write_text(f"#!{sys.executable}\n{body}", encoding="utf-8")
+    file.chmod(file.stat().st_mode | stat.S_IXUSR)
+    return open_channel(SETTINGS["exec"](command=(str(file), "-x", "; touch evil")))
+
+
+async def test_a_program_reads_the_message_and_no_shell_its_arguments(tmp_path):
+    out = tmp_path / "out.json"
+    channel = program(
+        tmp_path, f"import json, sys\njson.dump([sys.argv[1:], json.load(sys.stdin)], open({str(out)!r}, 'w'))\n"
+    )
+    await channel.send(message())
+    arguments, found = json.loads(out.read_text(encoding="utf-8"))
+    assert arguments == ["-x", "; touch evil"]
+    assert found["subject"] == message().subject
+
+
+@pytest.mark.parametrize(("status", "permanent"), [(1, False), (75, False), (64, True)])
+async def test_its_exit_status_decides_whether_it_is_run_again(tmp_path, status, permanent):
+    channel = program(tmp_path, f"import sys\nsys.stderr.write('no modem')\nsys.exit({status})\n")
+    with pytest.raises(ChannelError, match=f"ended with {status}: no modem") as caught:
+        await channel.send(message())
+    assert caught.value.permanent is permanent
+
+
+async def test_a_program_that_is_not_there_is_one_sentence():
+    with pytest.raises(ChannelError, match="/not/there cannot be started"):
+        await open_channel(SETTINGS["exec"](command=("/not/there",))).send(message())
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('kind = "pigeon"', "channels.noc.kind: must be one of smtp, webhook, exec, not pigeon"),
+        ('kind = "smtp"\nhost = "h"\nsender = "x"\nrecipients = []', "channels.noc.sender: must be a mail address"),
+        ('kind = "smtp"\nhost = "h"\nsender = "a@b.c"\nrecipients = ["d@e.f"]\nusername = "u"', "go together"),
+        (
+            'kind = "smtp"\nhost = "h"\nsender = "a@b.c"\nrecipients = ["d@e.f"]\nusername="u"\npassword="p"\ntls="none"',
+            "a password is not sent in the clear",
+        ),
+        ('kind = "webhook"\nurl = "file:///etc/passwd"', "channels.noc.url: must be an http or https URL"),
+        ('kind = "webhook"\nurl = "https://u:planted@h.x/"', "channels.noc.url: must not hold a user or password"),
+        ('kind = "webhook"\nurl = "https://h.example/"\nsecrte = "x"', "unknown key; was secret meant?"),
+        ('kind = "webhook"\nurl = "https://h.example/"\nallow_networks = ["10.0.0.1/8"]', "must be a network such as"),
+        ('kind = "exec"\ncommand = []', "channels.noc.command"),
+        ('kind = "exec"\ncommand = ["x"]\nfallback = "sms"', 'there is no channel "sms"'),
+    ],
+)  # fmt: skip
+def test_a_wrong_channel_is_one_sentence_with_its_place(tmp_path, text, sentence):
+    file = tmp_path / "c.toml"
+    file.write_text(f"[alert]\nnotification_channels = []\n[channels.noc]\n{text}\n", encoding="utf-8")
+    with pytest.raises(SettingsError) as caught:
+        load(file, {})
+    assert any(sentence in line and line.startswith(f"{file}:") for line in caught.value.lines), caught.value.lines
+    assert "planted" not in str(caught.value)
+
+
+def test_a_secret_of_a_channel_may_stand_in_a_file_or_a_variable(tmp_path):
+    file = tmp_path / "c.toml"
+    (tmp_path / "hook").write_text("https://hooks.example/abc\n", encoding="utf-8")
+    file.write_text(
+        "[alert]\nnotification_channels = []\n"
+        '[channels.noc]\nkind = "webhook"\nurl_file = "hook"\nsecret_env = "KEY"\n',
+        encoding="utf-8",
+    )
+    channel = load(file, {"KEY": "k"}).settings.channels["noc"]
+    assert channel.url.get_secret_value() == "https://hooks.example/abc"
+    assert channel.secret.get_secret_value() == "k"
+    assert "abc" not in repr(channel)
+
+
+async def test_a_silent_mail_server_is_given_up(tcp_server, monkeypatch):
+    server = await tcp_server(is_silent)
+    monkeypatch.setattr("servmon.alerts.channels.smtp.DEADLINE_SECONDS", 0.2)
+    with pytest.raises(ChannelError):
+        await smtp(server.port).send(message())
