@@ -21,6 +21,7 @@ from servmon import __version__, log
 from servmon.alerts.alerting import Alerting
 from servmon.alerts.channels import open_channel
 from servmon.alerts.dispatcher import Dispatcher
+from servmon.alerts.heartbeat import beat
 from servmon.api.app import build_app, serve
 from servmon.api.auth import ADMIN, AccessToken, load_or_create_token
 from servmon.api.health import Vitals
@@ -40,6 +41,7 @@ from servmon.monitor import Monitor, Rules
 from servmon.probes.network import Network
 from servmon.probes.specification import EndpointDefaults
 from servmon.reload import TROUBLE, Reload
+from servmon.services.alerts import AlertService
 from servmon.services.availability import AvailabilityService
 from servmon.services.connection import DEFAULT_OBSERVER, Connection
 from servmon.services.live import live_summary
@@ -236,6 +238,7 @@ class Daemon:
             "blind endpoints": self.sight.follow_blindness,
             "events": self.events.run,
             "alerts": self.alerting.run,
+            "heartbeat": lambda: beat(lambda: self._loaded.settings.alert, self._unwell),
             "window ends": self.watchlist.follow_window_ends,
             "service manager": lambda: self._manager.follow(self._is_well, self._in_a_line),
             "retention": lambda: keep_partitions(self._pool, lambda: self._loaded.settings.cleanup.retention_days),
@@ -256,6 +259,7 @@ class Daemon:
             AvailabilityService(self._connection, self.watchlist),
             OutageManagementService(self._connection, self.watchlist),
             tokens=[AccessToken.of(ADMIN, self.token.token)],
+            alert_service=AlertService(self._connection),
             live=self.watchlist,
             reload=self._reload_now,
             vitals=Vitals(
@@ -297,6 +301,14 @@ class Daemon:
     def _is_well(self) -> bool:
         """Whether checks start when they are due and their results are taken; else a new start may help."""
         return self.scheduler.overdue_seconds < STUCK_SECONDS and self.writer.accepts
+
+    def _unwell(self) -> str | None:
+        """What keeps servmon from its work just now, for whoever watches it from outside."""
+        if not self._is_well():
+            return "checks do not start when they are due, or their results are not taken"
+        if "alerts" in self.troubles:
+            return f"alerts: {self.troubles['alerts']}"
+        return "isolated: all witnesses are silent" if self.witnesses.any_isolated else None
 
     def _in_a_line(self) -> str:
         counted = live_summary(self.watchlist)

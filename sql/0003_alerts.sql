@@ -79,3 +79,11 @@ create table silence (
 );
 
 create index silence_end on silence (ends_at);
+
+-- Somebody sees to an outage: nobody is reminded of it. It ends with the outage, or when that becomes worse.
+create table acknowledgement (
+    outage_id uuid primary key references service_outage (id) on delete cascade,
+    acknowledged_by text not null,
+    acknowledged_at timestamptz not null,
+    note text not null default ''
+);

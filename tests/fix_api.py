@@ -28,6 +28,7 @@ from servmon.model import (
     Status,
     Transition,
 )
+from servmon.services.alerts import AlertService
 from servmon.services.availability import AvailabilityService
 from servmon.services.connection import Connection, connect
 from servmon.services.outages import OutageManagementService
@@ -146,6 +147,7 @@ def history(database: str, connection: Connection) -> History:
 @asynccontextmanager
 async def serving(availability: Any, outages: Any, **parts: Any) -> AsyncIterator[Client]:
     """A client of an API over these services."""
+    parts.setdefault("alert_service", None)
     tokens = [AccessToken.of("night-shift", "another"), AccessToken.of("admin", TOKEN)]
     server = await serve(build_app(availability, outages, tokens=tokens, **parts), "127.0.0.1", 0)
     async with ClientSession(f"http://127.0.0.1:{server.port}") as session:
@@ -155,7 +157,8 @@ async def serving(availability: Any, outages: Any, **parts: Any) -> AsyncIterato
 
 @pytest.fixture
 async def api(connection: Connection) -> AsyncIterator[Client]:
-    async with serving(AvailabilityService(connection), OutageManagementService(connection)) as client:
+    services = AvailabilityService(connection), OutageManagementService(connection)
+    async with serving(*services, alert_service=AlertService(connection)) as client:
         yield client
 
 

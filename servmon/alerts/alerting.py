@@ -23,7 +23,7 @@ from servmon.alerts.record import alert_in, news_in, notification_in, record_of,
 from servmon.alerts.settings import AlertSection
 from servmon.clock import SYSTEM_CLOCK, Clock, now
 from servmon.model import Endpoint, Event, Transition
-from servmon.store import alerts, notifications, state_changes
+from servmon.store import alerts, notifications, silences, state_changes
 from servmon.store.pool import AWAY, Connection, connect
 
 _log = structlog.get_logger(__name__)
@@ -160,7 +160,8 @@ class Alerting:
         if present >= self._read_all_at:
             # What waits may read otherwise by now, and a change may have become visible after a later one.
             self._cursor = 0
-            self._dispatcher.silences = [silence_in(row) for row in await alerts.silences(db, present)]
+            self._dispatcher.silences = [silence_in(row) for row in await silences.not_ended(db, present)]
+            self._dispatcher.acknowledged = frozenset(await silences.acknowledged(db))
         news: list[News] = []
         settles: list[str] = []
         cursor, more = self._cursor, True
@@ -191,6 +192,8 @@ class Alerting:
         while self._rounds:
             told, settles = self._rounds[0]
             await alerts.record(db, record_of(told, settles, now(self._clock)))
+            if told.worse:
+                await silences.unacknowledge(db, told.worse)
             del self._rounds[0]
         if self._marks:
             marks, self._marks = self._marks, {}

@@ -35,6 +35,8 @@ class Told:
     # Recoveries by the alert they belong to, within the round.
     ended: dict[str, list[News]] = field(default_factory=dict)
     defects: list[Exception] = field(default_factory=list)
+    # The ids of outages that were raised: whoever sees to one has to look again.
+    worse: list[str] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(self.decisions or self.alerts or self.notifications)
@@ -114,6 +116,7 @@ class Dispatcher:
         if alert is not None and RANK[news.severity] >= RANK[alert.severity]:
             self._decide(news, "already told", f"in the alert {alert.title!r}", route.now, told, alert.id)
         elif alert is not None:
+            told.worse.append(news.outage_id or "")
             raised = replace(alert, severity=news.severity, told_at=route.now)
             self._say(raised, MessageKind.RAISED, route.now, told, [news])
             self._decide(news, "sent", f"raised to {news.severity}", route.now, told, alert.id)

@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
+from uuid import uuid4
 
 from servmon.alerts.alert import Alert, Member, MessageKind, News, Notification
 from servmon.alerts.routing import Facts
 from servmon.clock import rfc3339
-from servmon.model import Endpoint
+from servmon.model import Endpoint, Severity
 
 SUBJECT_LIMIT = 200
 LINE_LIMIT = 600
@@ -91,6 +92,21 @@ def plain(notification_id: str, channel: str, alert: Alert, kind: MessageKind, n
     subject = one_line(f"{_HEADS[kind]}: {alert.title}", SUBJECT_LIMIT)
     body = f"{subject}\nThe details could not be put into words; they stand in the log.\n"
     return Notification(notification_id, alert.id, channel, kind, alert.severity, subject, body, now)
+
+
+def trial(channel: str, now: datetime) -> Notification:
+    """A message to see whether a channel works."""
+    return Notification(
+        id=str(uuid4()),
+        alert_id=str(uuid4()),
+        channel=channel,
+        kind=MessageKind.TEST,
+        severity=Severity.WARNING,
+        subject="servmon: a test, nothing is down",
+        body=f"This is a test of the channel {one_line(channel)}. If you read it, the channel works.\n",
+        created_at=now,
+        content={"kind": MessageKind.TEST.value},
+    )
 
 
 def _remark(alert: Alert, kind: MessageKind, now: datetime) -> str:

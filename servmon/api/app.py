@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from aiohttp import web
 
 import servmon
-from servmon.api import configuration, endpoints, health, maintenance, metrics, outages
+from servmon.api import alerts, configuration, endpoints, health, maintenance, metrics, outages
 from servmon.api.auth import AccessToken, authorisation
 from servmon.api.problems import answer_errors
 from servmon.api.requests import BODY_LIMIT_BYTES
-from servmon.api.routing import AVAILABILITY, OUTAGES, Route
+from servmon.api.routing import ALERTS, AVAILABILITY, OUTAGES, Route
 from servmon.api.shapes import json_answer
 from servmon.errors import StartError
+from servmon.services.alerts import AlertService
 from servmon.services.availability import AvailabilityService
 from servmon.services.live import LiveView
 from servmon.services.outages import OutageManagementService
@@ -32,6 +33,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/", list_routes),
     *endpoints.ROUTES,
     *outages.ROUTES,
+    *alerts.ROUTES,
     *maintenance.ROUTES,
     *configuration.ROUTES,
     *health.ROUTES,
@@ -44,15 +46,17 @@ def build_app(
     outage_management: OutageManagementService,
     *,
     tokens: Iterable[AccessToken],
+    alert_service: AlertService,
     live: LiveView | None = None,
     vitals: health.Vitals | None = None,
     reload: configuration.Reload | None = None,
 ) -> web.Application:
-    """The API over the two services. Nobody but the holders of ``tokens`` gets in, but for the open routes."""
+    """The API over the services. Nobody but the holders of ``tokens`` gets in, but for the open routes."""
     free = [route.handler for route in ROUTES if route.open_to_all]
     app = web.Application(middlewares=[answer_errors, authorisation(tokens, free)], client_max_size=BODY_LIMIT_BYTES)
     app[AVAILABILITY] = availability
     app[OUTAGES] = outage_management
+    app[ALERTS] = alert_service
     app[health.LIVE] = live
     app[configuration.RELOAD] = reload
     app[health.VITALS] = vitals or health.Vitals()

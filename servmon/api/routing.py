@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from servmon.services.alerts import AlertService
 from servmon.services.availability import AvailabilityService
 from servmon.services.outages import OutageManagementService
 
 AVAILABILITY = web.AppKey("availability", AvailabilityService)
 OUTAGES = web.AppKey("outages", OutageManagementService)
+ALERTS = web.AppKey("alerts", AlertService)
 API_PREFIX = "/api/v1"
 
 

@@ -13,6 +13,7 @@ from typer.core import TyperCommand
 from typer.exceptions import TyperException
 
 from servmon import __version__
+from servmon.cli import alerts as alert_commands
 from servmon.cli import config as config_commands
 from servmon.cli.base import EXIT_CONFIGURATION, ConfigOption, fail, load
 from servmon.errors import InvalidInputError, ServmonError, StartError
@@ -23,6 +24,8 @@ EXIT_USAGE_OF_CHECK = 3
 app = typer.Typer(name="servmon", help="Service availability monitor.", no_args_is_help=True, add_completion=True)
 service_app = typer.Typer(help="The systemd service.", no_args_is_help=True)
 db_app = typer.Typer(help="The database.", no_args_is_help=True)
+app.add_typer(alert_commands.alerts_app, name="alerts")
+app.add_typer(alert_commands.channels_app, name="channels")
 app.add_typer(config_commands.app, name="config")
 app.add_typer(db_app, name="db")
 app.add_typer(service_app, name="service")

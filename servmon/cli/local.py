@@ -6,6 +6,7 @@ import json
 import urllib.error
 import urllib.request
 from typing import Any
+from urllib.parse import quote
 
 from servmon.cli.base import fail
 from servmon.settings import Settings
@@ -23,13 +24,20 @@ class LocalApi:
         self._base = f"http://[{host}]:{settings.api.port}" if ":" in host else f"http://{host}:{settings.api.port}"
         self._settings = settings
 
+    def get(self, path: str) -> Any:
+        """The JSON that answers a GET."""
+        return self._ask("GET", path, None)
+
     def post(self, path: str, body: dict[str, Any]) -> Any:
         """The JSON that answers a POST of ``body``."""
+        return self._ask("POST", path, json.dumps(body).encode())
+
+    def _ask(self, method: str, path: str, body: bytes | None) -> Any:
         request = urllib.request.Request(  # noqa: S310 - http is all it can be
-            self._base + path,
-            data=json.dumps(body).encode(),
+            self._base + quote(path),
+            data=body,
             headers={"Authorization": f"Bearer {self._token()}", "Content-Type": "application/json"},
-            method="POST",
+            method=method,
         )
         try:
             with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:  # noqa: S310 - as above

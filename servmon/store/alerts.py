@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from servmon.errors import NotFoundError
 from servmon.model import Endpoint, Event, EventKind, Outage, Severity, StateChange
 from servmon.store import rows
 from servmon.store.pool import Connection, Executor, transaction
@@ -187,23 +188,51 @@ async def open_alerts(db: Executor) -> list[rows.Row]:
     return list(await db.fetch(_OPEN_ALERTS))
 
 
-_SILENCES = """
-select * from silence where ends_at > $1 order by ends_at
+_PAGE = """
+select a.*, count(m.outage_id)::int as outages from alert a
+left join alert_outage m on m.alert_id = a.id
+where ($1::boolean is null or (a.closed_at is null) = $1)
+and ($2::timestamptz is null or (a.opened_at, a.id) < ($2, $3::text::uuid))
+group by a.id
+order by a.opened_at desc, a.id desc
+limit $4
 """
 
 
-async def silences(db: Executor, at: datetime) -> list[rows.Row]:
-    """The silences that are not over at that time."""
-    return list(await db.fetch(_SILENCES, at))
+async def get_page(
+    db: Executor, *, active: bool | None, before: tuple[datetime, str] | None, limit: int
+) -> list[rows.Row]:
+    """At most ``limit`` alerts, newest first, all older than the one opened at the time and with the id ``before``."""
+    opened_at, alert_id = before or (None, None)
+    return list(await db.fetch(_PAGE, active, opened_at, alert_id, limit))
+
+
+_GET = """
+select a.*, count(m.outage_id)::int as outages from alert a
+left join alert_outage m on m.alert_id = a.id
+where a.id = $1::text::uuid
+group by a.id
+"""
+
+_MEMBERS = """
+select * from alert_outage where alert_id = $1::text::uuid order by start_time, outage_id
+"""
+
+_DECISIONS = """
+select d.* from alert_decision d where d.alert_id = $1::text::uuid order by d.at
+"""
+
+
+async def get(db: Executor, alert_id: str) -> tuple[rows.Row, list[rows.Row], list[rows.Row]]:
+    """An alert, its outages, and what was decided of the news in it. Raises ``NotFoundError``."""
+    row = await db.fetchrow(_GET, alert_id)
+    if row is None:
+        raise NotFoundError(f"there is no alert with the id {alert_id}")
+    return row, list(await db.fetch(_MEMBERS, alert_id)), list(await db.fetch(_DECISIONS, alert_id))
 
 
 _EXPLAIN = """
-select d.*, a.title, e.name
-from alert_decision d
-left join alert a on a.id = d.alert_id
-left join service_endpoint e on e.id = d.endpoint_id
-where d.outage_id = $1::text::uuid
-order by d.at
+select * from alert_decision where outage_id = $1::text::uuid order by at
 """
 
 

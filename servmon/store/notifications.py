@@ -46,6 +46,16 @@ async def of_outage(db: Executor, outage_id: str) -> list[rows.Row]:
     return list(await db.fetch(_OF_OUTAGE, outage_id))
 
 
+_OF_ALERT = """
+select * from notification where alert_id = $1::text::uuid order by seq
+"""
+
+
+async def of_alert(db: Executor, alert_id: str) -> list[rows.Row]:
+    """The messages of an alert, oldest first."""
+    return list(await db.fetch(_OF_ALERT, alert_id))
+
+
 _TOLD_AROUND = """
 select content ->> 'instead_of' as id from notification where content ? 'instead_of' and created_at > $1
 """

@@ -236,7 +236,7 @@ async def test_a_program_that_is_not_there_is_one_sentence():
         ('kind = "smtp"\nhost = "h"\nsender = "x"\nrecipients = []', "channels.noc.sender: must be a mail address"),
         ('kind = "smtp"\nhost = "h"\nsender = "a@b.c"\nrecipients = ["d@e.f"]\nusername = "u"', "go together"),
         (
-            'kind = "smtp"\nhost = "h"\nsender = "a@b.c"\nrecipients = ["d@e.f"]\nusername="u"\npassword="p"\ntls="none"',
+            'kind = "smtp"\nhost="h"\nsender="a@b.c"\nrecipients=["d@e.f"]\nusername="u"\npassword="p"\ntls="none"',
             "a password is not sent in the clear",
         ),
         ('kind = "webhook"\nurl = "file:///etc/passwd"', "channels.noc.url: must be an http or https URL"),

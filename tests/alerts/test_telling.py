@@ -9,7 +9,8 @@ from datetime import datetime
 import pytest
 
 from tests.fix_daemon import FAST
-from tests.fix_servers import settled
+from tests.fix_servers import Page, settled
+from tests.test_cli import servmon
 
 pytestmark = pytest.mark.timeout(90)
 PATIENCE_SECONDS = 20.0
@@ -52,6 +53,57 @@ async def test_a_lone_outage_makes_exactly_two_mails_in_one_thread(servmon_daemo
     assert "A web server is down since" in text
     assert "refused the connection" in text
     assert "Owner: core team" in text
+
+
+async def test_the_command_line_tells_who_was_told_and_tries_a_channel(servmon_daemon, mail_server, site):
+    mail = await mail_server()
+    daemon = servmon_daemon(watching(site.port, "", mail_to(mail.port)))
+    await daemon.start()
+    await daemon.get_until("/services/web/status", lambda status: status["status"] == "UP")
+    await site.stop()
+    await until(mail, 1)
+    (outage,) = (await daemon.get("/outages/active"))["items"]
+    await daemon.get_until(f"/outages/{outage['id']}/alerts", lambda found: found["notifications"][0]["sent_at"])
+    code, out, _ = await servmon("alerts", "explain", outage["id"], "--config", str(daemon.file))
+    assert code == 0
+    assert "down: sent: to email" in out
+    assert "email: DOWN: A web server (MAJOR): sent " in out
+    code, out, _ = await servmon("channels", "test", "email", "--config", str(daemon.file))
+    assert (code, out) == (0, "email: sent; look whether it arrived\n")
+    assert mail.subjects[-1] == "servmon: a test, nothing is down"
+    await mail.stop()
+    code, _, err = await servmon("channels", "test", "email", "--config", str(daemon.file))
+    assert code == 1
+    assert err.startswith("email: 127.0.0.1: ")
+    code, _, err = await servmon("channels", "test", "sms", "--config", str(daemon.file))
+    assert (code, err) == (2, "there is no channel 'sms'; there are email\n")
+    await daemon.stop()
+
+
+async def test_new_settings_of_alerts_count_without_a_restart(servmon_daemon, mail_server, site):
+    first, second = await mail_server(), await mail_server()
+    daemon = servmon_daemon(watching(site.port, "", mail_to(first.port)))
+    await daemon.start()
+    await daemon.get_until("/services/web/status", lambda status: status["status"] == "UP")
+    daemon.configure(watching(site.port, "", mail_to(second.port)))
+    daemon.signal(signal.SIGHUP)
+    await daemon.logged("configuration applied")
+    await site.stop()
+    await until(second, 1)
+    await daemon.stop()
+    assert first.mails == []
+
+
+async def test_somebody_else_notices_when_servmon_is_well_and_when_it_is_gone(servmon_daemon, web_server, site):
+    watch = await web_server()
+    watch.pages["/ping"] = Page()
+    alert = f'notification_channels = []\nheartbeat_url = "{watch.url}/ping"\nheartbeat_interval = 1'
+    daemon = servmon_daemon(watching(site.port, alert))
+    await daemon.start()
+    await settled(lambda: len(watch.requests) >= 3, PATIENCE_SECONDS)
+    await daemon.stop()
+    assert {(request.method, request.path) for request in watch.requests} == {("POST", "/ping")}
+    assert f"{watch.port}/ping" not in daemon.log()
 
 
 async def test_a_kill_in_the_middle_of_an_outage_tells_nothing_twice(servmon_daemon, mail_server, site):

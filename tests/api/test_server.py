@@ -90,16 +90,16 @@ async def test_postgres_away_is_503_and_says_when_to_come_again():
 
 async def test_a_port_that_is_taken_stops_the_start_with_a_sentence(door):
     with pytest.raises(StartError, match=rf"cannot listen on 127\.0\.0\.1 port {door.port}: .*api\.port"):
-        await serve(build_app(None, None, tokens=[]), "127.0.0.1", door.port)
+        await serve(build_app(None, None, tokens=[], alert_service=None), "127.0.0.1", door.port)
 
 
 async def test_a_name_that_is_no_host_stops_the_start_with_a_sentence():
     with pytest.raises(StartError, match=r"cannot listen on no-such-host\.invalid"):
-        await serve(build_app(None, None, tokens=[]), "no-such-host.invalid", 0)
+        await serve(build_app(None, None, tokens=[], alert_service=None), "no-such-host.invalid", 0)
 
 
 async def test_stopping_waits_for_no_idle_connection():
-    server = await serve(build_app(None, None, tokens=[]), "127.0.0.1", 0)
+    server = await serve(build_app(None, None, tokens=[], alert_service=None), "127.0.0.1", 0)
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
     await reader.readuntil(b"\r\n\r\n")
@@ -117,7 +117,7 @@ async def test_stopping_cuts_off_a_request_that_never_ends():
             started.set()
             await asyncio.Event().wait()
 
-    app = build_app(Stuck(OSError()), None, tokens=[AccessToken.of("admin", TOKEN)])
+    app = build_app(Stuck(OSError()), None, tokens=[AccessToken.of("admin", TOKEN)], alert_service=None)
     server = await serve(app, "127.0.0.1", 0)
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(f"GET /services/ HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode())
