@@ -58,6 +58,7 @@ from servmon.store.feed import ChangeFeed
 from servmon.store.migrate import migrate
 from servmon.store.pool import AWAY, Pool, open_pool, place_of
 from servmon.store.retention import keep_partitions
+from servmon.store.spool import Spool
 from servmon.store.writer import Writer
 from servmon.surroundings import Surroundings
 from servmon.tasks import supervise
@@ -89,6 +90,7 @@ async def run(loaded: Loaded, edits: ConfigWatch | None = None) -> None:
         network = await ladder.enter_async_context(Network(canary_names=loaded.settings.service.canary_names))
         daemon = Daemon(loaded, signals, dsn=dsn, pool=pool, network=network)
         ladder.push_async_callback(daemon.finish)
+        await daemon.writer.replay()
         await daemon.provision()
         await daemon.watchlist.load(daemon.writer)
         address = await ladder.enter_async_context(daemon.serve())
@@ -174,7 +176,8 @@ class Daemon:
         token = settings.api.token
         self.token = load_or_create_token(settings.servmon.data_dir, token.get_secret_value() if token else None)
         self._connection = Connection(pool, defaults=defaults_of(settings), observer=DEFAULT_OBSERVER)
-        self.writer = Writer(dsn, self.counters, observer=DEFAULT_OBSERVER)
+        self._spool = Spool(settings.servmon.data_dir, settings.database.spool_max_mb * 1024 * 1024)
+        self.writer = Writer(dsn, self.counters, observer=DEFAULT_OBSERVER, spool=self._spool)
         self.events = EventLog(pool)
         self.pulse = Pulse(counters=self.counters, set_back=lambda: self.sight.clock_set_back())  # noqa: PLW0108
         self.witnesses = Witnesses(
@@ -363,6 +366,7 @@ class Daemon:
         await self.monitor.stop()
         await self.witnesses.stop()
         await self.writer.drain()
+        await self._spool.close()
         with contextlib.suppress(*AWAY):
             await self.events.drain()
 

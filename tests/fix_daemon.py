@@ -8,9 +8,10 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,29 @@ class RunningServmon:
 
     def postgres_pid(self) -> int:
         return int((self.data_dir / "postgres" / "postmaster.pid").read_text(encoding="utf-8").split()[0])
+
+    @contextlib.contextmanager
+    def hanging_postgres(self) -> Iterator[None]:
+        """Postgres, with every process that serves a connection, neither answers nor ends."""
+        postmaster = self.postgres_pid()
+        os.kill(postmaster, signal.SIGSTOP)  # first, so that no child is missed
+        stopped = [postmaster]
+        try:
+            for child in Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text(encoding="ascii").split():
+                stopped.append(int(child))
+                os.kill(int(child), signal.SIGSTOP)
+            yield
+        finally:
+            for pid in reversed(stopped):
+                os.kill(pid, signal.SIGCONT)
+
+    def spooled(self) -> int:
+        """How many results wait on disk."""
+        file = self.data_dir / "spool.sqlite"
+        if not file.exists():
+            return 0
+        with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as spool:
+            return spool.execute("select count(*) from entry").fetchone()[0]
 
     async def _answers(self) -> bool:
         assert self.process is not None

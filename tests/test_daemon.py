@@ -244,3 +244,29 @@ async def test_the_service_manager_hears_of_start_reload_and_stop_and_the_watchd
         await hear("READY=1")
         await daemon.stop()
         await hear("STOPPING=1")
+
+
+async def test_a_crash_while_postgres_hangs_leaves_no_gap_in_the_history(servmon_daemon, site):
+    daemon = servmon_daemon(watching(site.port))
+    await daemon.start()
+    await daemon.get_until("/services/web/status", lambda status: status["status"] == "UP")
+    with daemon.hanging_postgres():
+        await daemon.logged("results wait for Postgres")
+        before = daemon.spooled()
+
+        async def has_five_more() -> bool:
+            return daemon.spooled() >= before + 5
+
+        await daemon.until(has_five_more, "results on disk")
+        await daemon.stop(signal.SIGKILL)
+    owed = daemon.spooled()
+    await daemon.start()
+    await daemon.logged("results of an earlier run are stored")
+    history = (await daemon.get("/services/web/history?limit=1000"))["items"]
+    moments = sorted(datetime.fromisoformat(row["timestamp"]) for row in history)
+    assert len(moments) == len(set(moments)) >= owed
+    # One check a second, from the first on; between crash and start there is none.
+    gaps = sorted(later - earlier for earlier, later in pairwise(moments))
+    assert all(gap < timedelta(seconds=1.5) for gap in gaps[:-1])
+    assert daemon.spooled() == 0
+    await daemon.stop()

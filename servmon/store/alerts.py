@@ -128,6 +128,7 @@ from (
     select m.outage_id, jsonb_agg(distinct n.channel) as channels
     from alert_outage m join notification n on n.alert_id = m.alert_id
     where m.alert_id = any($1::text[]::uuid[])
+        or m.alert_id in (select alert_id from alert_decision where news_id = any($2::text[]::uuid[]))
     group by m.outage_id
 ) c
 where c.outage_id = o.id and o.notification_channels <> c.channels
@@ -165,8 +166,10 @@ async def record(connection: Connection, told: Record) -> None:
         for statement, fields in parts:
             if fields:
                 await connection.execute(statement, rows.to_json(list(fields)))
-        if told.notifications:
-            await connection.execute(_NAME_CHANNELS, list({str(one["alert_id"]) for one in told.notifications}))
+        if told.notifications or told.processed:
+            # Also of news decided on while Postgres was away: only now its outage is there.
+            ids = {str(one["alert_id"]) for one in told.notifications}
+            await connection.execute(_NAME_CHANNELS, list(ids), list(told.processed))
         if told.processed:
             await connection.execute(_PROCESSED, list(told.processed), told.at)
 

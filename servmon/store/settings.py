@@ -8,9 +8,13 @@ from servmon.model import Section
 
 
 class DatabaseSection(Section):
-    """``[database]``: without ``url`` servmon runs a private PostgreSQL in its data folder."""
+    """``[database]``: without ``url`` servmon runs a private PostgreSQL in its data folder.
+
+    ``spool_max_mb`` bounds the file that bridges its absence, in MiB.
+    """
 
     url: SecretStr | None = None
+    spool_max_mb: int = Field(1024, ge=1)
 
 
 class CleanupSection(Section):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -22,10 +23,10 @@ from servmon.metrics import Counters
 from servmon.model import CheckResult, Outage, Transition
 from servmon.store import rows
 from servmon.store.pool import NEVER, connect, transaction
+from servmon.store.spool import Entry, Spool
+from servmon.tasks import cancel, spawn
 
 _log = structlog.get_logger(__name__)
-
-Entry = tuple[CheckResult | None, Sequence[Transition]]
 
 FLUSH_SECONDS = 0.25
 FULL_BATCH = 500
@@ -35,7 +36,9 @@ QUEUE_LIMIT = 200_000
 FIRST_RETRY_SECONDS = 0.1
 LONGEST_RETRY_SECONDS = 5.0
 # A server that does not answer for so long is given up with its connection, and asked again on another one.
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 5.0
+# What waited on disk comes in large batches, for which a busy server may need longer.
+REPLAY_PATIENCE_SECONDS = 30.0
 # At the stop the process has to end soon; while Postgres takes batches it gets all the time it needs.
 DRAIN_PATIENCE_SECONDS = 3.0
 
@@ -125,14 +128,18 @@ SUPERSEDED = "Closed because a newer outage of the endpoint was declared"
 class Writer:
     """Takes results and transitions at any time and stores them soon, each with its transitions in one transaction.
 
-    ``observer`` is this daemon's number in the rows. While Postgres is away everything waits; beyond 200,000
-    waiting results the oldest are dropped and counted, transitions never.
+    ``observer`` is this daemon's number in the rows. While Postgres is away everything goes to ``spool`` and from
+    there to Postgres, oldest first, once it is back. Without a spool, or where its disk fails, all waits in memory:
+    beyond 200,000 waiting results the oldest are dropped and counted, transitions never.
     """
 
-    def __init__(self, dsn: str, counters: Counters, observer: int) -> None:
+    def __init__(self, dsn: str, counters: Counters, observer: int, spool: Spool | None = None) -> None:
         self._dsn = dsn
         self._counters = counters
         self._observer = observer
+        self._spool = spool
+        # The transitions in the spool, for those who need to know what Postgres does not.
+        self._spooled: list[Transition] = []
         self._queue: deque[Entry] = deque()
         self._rescued: list[Entry] = []
         # What is being stored, in parts: more than one where a row that can never be stored is looked for.
@@ -143,6 +150,7 @@ class Writer:
         self._connection: Any = None
         self._runs = False
         self._away = False
+        self._spool_fails = False
 
     @property
     def is_away(self) -> bool:
@@ -157,12 +165,13 @@ class Writer:
     @property
     def queued(self) -> int:
         """How many results and separate transitions are not stored yet."""
-        return len(self._queue) + len(self._rescued) + sum(map(len, self._parts))
+        spooled = self._spool.count if self._spool else 0
+        return len(self._queue) + len(self._rescued) + sum(map(len, self._parts)) + spooled
 
     def unstored(self) -> list[Transition]:
         """The transitions that wait to be stored, oldest first."""
         entries = chain(chain.from_iterable(self._parts), self._rescued, self._queue)
-        return [transition for _, transitions in entries for transition in transitions]
+        return [*self._spooled, *(transition for _, transitions in entries for transition in transitions)]
 
     def put(self, result: CheckResult | None, transitions: Sequence[Transition]) -> None:
         """Queue a result and its transitions to be stored together; a transition is stored at once."""
@@ -186,19 +195,36 @@ class Writer:
                 await self._wait_for_a_batch()
                 if await self._store_batch(PATIENCE_SECONDS):
                     wait = FIRST_RETRY_SECONDS
+                elif self._spool is not None:
+                    await self._bridge()
                 else:
                     await asyncio.sleep(wait)
                     wait = min(2 * wait, LONGEST_RETRY_SECONDS)
         finally:
             self._runs = False
 
+    async def replay(self) -> None:
+        """Store what an earlier run left in the spool; returns once Postgres has all of it."""
+        if self._spool is None:
+            return
+        await self._spool.open()
+        if self._spool.count:
+            _log.info("results of an earlier run are stored", results=self._spool.count)
+            await self._replay()
+
     async def drain(self) -> None:
-        """Store all that is queued, and return; what Postgres does not take for some seconds is given up, loudly."""
+        """Bring all that is queued to Postgres, or else to the spool, and return.
+
+        Without a spool, what Postgres does not take for some seconds is given up, loudly.
+        """
         give_up_at = SYSTEM_CLOCK.monotonic() + DRAIN_PATIENCE_SECONDS
         try:
-            while self.queued:
-                if await self._store_batch(DRAIN_PATIENCE_SECONDS):
+            while self._in_memory:
+                behind = self._spool is not None and self._spool.count > 0
+                if not behind and await self._store_batch(DRAIN_PATIENCE_SECONDS):
                     give_up_at = SYSTEM_CLOCK.monotonic() + DRAIN_PATIENCE_SECONDS
+                elif await self._keep():
+                    _log.warning("results wait on disk for the next start", results=self.queued)
                 elif SYSTEM_CLOCK.monotonic() >= give_up_at:
                     _log.error("results not stored: Postgres is away", results=self.queued)
                     return
@@ -207,6 +233,65 @@ class Writer:
         finally:
             if not self._runs:
                 await self._close()
+
+    @property
+    def _in_memory(self) -> bool:
+        return bool(self._queue or self._rescued or self._parts)
+
+    async def _bridge(self) -> None:
+        """While Postgres is away: what arrives goes to disk within 250 ms, and from there to Postgres when it can."""
+        replay = spawn(self._replay(), name="replay of the spool")
+        try:
+            while not replay.done():
+                if not await self._keep():
+                    await asyncio.sleep(FLUSH_SECONDS)
+                await self._wait_for_more(replay)
+            with suppress(
+                StoreUnavailableError
+            ):  # of the spool itself: what is in memory goes to Postgres all the same
+                await replay
+        finally:
+            await cancel(replay)
+
+    async def _wait_for_more(self, replay: asyncio.Task[None]) -> None:
+        more = spawn(self._filled.wait(), name="more results")
+        await asyncio.wait({more, replay}, return_when=asyncio.FIRST_COMPLETED)
+        await cancel(more)
+        if not replay.done() and not self._hurry.is_set():
+            await asyncio.wait({replay}, timeout=FLUSH_SECONDS)
+
+    async def _keep(self) -> bool:
+        """Whether everything in memory is on disk now; where the disk fails it stays in memory."""
+        if self._spool is None:
+            return False
+        async with self._turn:
+            self._take_batch(limit=QUEUE_LIMIT)
+            entries = [entry for part in self._parts for entry in part]
+            try:
+                dropped = await self._spool.put(entries) if entries else 0
+            except StoreUnavailableError as error:
+                if not self._spool_fails:
+                    _log.error("the spool takes nothing, results wait in memory", problem=str(error))
+                self._spool_fails = True
+                return False
+            self._spool_fails = False
+            self._parts.clear()
+            self._spooled.extend(transition for _, transitions in entries for transition in transitions)
+            self._count_dropped(dropped)
+            return True
+
+    async def _replay(self) -> None:
+        """Store the spool's entries, oldest first, until it is empty."""
+        assert self._spool is not None  # noqa: S101 - only called where there is one
+        wait = FIRST_RETRY_SECONDS
+        while (spooled := await self._spool.oldest(LARGEST_BATCH)).entries:
+            parts = deque([spooled.entries])
+            while not await self._store_parts(parts, REPLAY_PATIENCE_SECONDS):
+                await asyncio.sleep(wait)
+                wait = min(2 * wait, LONGEST_RETRY_SECONDS)
+            wait = FIRST_RETRY_SECONDS
+            await self._spool.drop(spooled.last)
+        self._spooled.clear()
 
     async def _wait_for_a_batch(self) -> None:
         if self._parts or self._rescued:
@@ -223,30 +308,33 @@ class Writer:
         """Whether Postgres took the next batch; if it did not, the batch stays where it is."""
         async with self._turn:
             if not self._parts:
-                self._take_batch()
-            try:
-                async with asyncio.timeout(patience):
-                    while self._parts:
-                        await self._store_part(await self._connected(), self._parts[0])
-            except _AWAY as error:
-                self._counters.store_errors += 1
-                self._hang_up()
-                if not self._away:
-                    _log.warning("results wait for Postgres", error=str(error) or type(error).__name__)
-                self._away = True
-                return False
-            except asyncio.CancelledError:
-                self._hang_up()  # in the middle of a statement: of no use any more
-                raise
-            if self._away:
-                _log.info("Postgres takes results again", results=self.queued)
-            self._away = False
-            return True
+                self._take_batch(limit=LARGEST_BATCH)
+            return await self._store_parts(self._parts, patience)
 
-    def _take_batch(self) -> None:
+    async def _store_parts(self, parts: deque[list[Entry]], patience: float) -> bool:
+        try:
+            async with asyncio.timeout(patience):
+                while parts:
+                    await self._store_part(await self._connected(), parts)
+        except _AWAY as error:
+            self._counters.store_errors += 1
+            self._hang_up()
+            if not self._away:
+                _log.warning("results wait for Postgres", error=str(error) or type(error).__name__)
+            self._away = True
+            return False
+        except asyncio.CancelledError:
+            self._hang_up()  # in the middle of a statement: of no use any more
+            raise
+        if self._away:
+            _log.info("Postgres takes results again", results=self.queued)
+        self._away = False
+        return True
+
+    def _take_batch(self, limit: int) -> None:
         batch, self._rescued = self._rescued, []
         queue = self._queue
-        while queue and len(batch) < LARGEST_BATCH:
+        while queue and len(batch) < limit:
             batch.append(queue.popleft())
         if batch:
             self._parts.append(batch)
@@ -259,18 +347,19 @@ class Writer:
             self._connection = await connect(self._dsn)
         return self._connection
 
-    async def _store_part(self, connection: Any, part: list[Entry]) -> None:
+    async def _store_part(self, connection: Any, parts: deque[list[Entry]]) -> None:
+        part = parts[0]
         try:
             await self._write(connection, part)
         except NEVER as error:  # one row of the part can never be stored; the others can
-            self._parts.popleft()
+            parts.popleft()
             halves = _halves(part)
             if not halves:
                 self._counters.store_errors += 1
                 _log.error("could not be stored, dropped", entry=repr(part), error=str(error))
-            self._parts.extendleft(reversed(halves))
+            parts.extendleft(reversed(halves))
         else:
-            self._parts.popleft()
+            parts.popleft()
             self._counters.batches_stored += 1
             self._counters.rows_stored += sum(result is not None for result, _ in part)
 
@@ -302,11 +391,12 @@ class Writer:
         result, transitions = self._queue.popleft()
         if transitions:
             self._rescued.append((None, transitions))
-        if result is None:
-            return
-        if not self._counters.results_dropped:
-            _log.error("too many results wait for Postgres, the oldest are dropped", limit=QUEUE_LIMIT)
-        self._counters.results_dropped += 1
+        self._count_dropped(result is not None)
+
+    def _count_dropped(self, number: int) -> None:
+        if number and not self._counters.results_dropped:
+            _log.error("too many results wait for Postgres, the oldest are dropped")
+        self._counters.results_dropped += number
 
     def _hang_up(self) -> None:
         if self._connection is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from datetime import datetime
 
@@ -129,13 +128,11 @@ async def test_an_outage_while_postgres_is_away_is_told_and_stored_afterwards(se
     daemon = servmon_daemon(watching(site.port, "", mail_to(mail.port)))
     await daemon.start()
     await daemon.get_until("/services/web/status", lambda status: status["status"] == "UP")
-    pid = daemon.postgres_pid()
-    os.kill(pid, signal.SIGSTOP)
-    try:
+    with daemon.hanging_postgres():
+        await daemon.logged("results wait for Postgres")
         await site.stop()
         await until(mail, 1)
-    finally:
-        os.kill(pid, signal.SIGCONT)
+        assert daemon.spooled() > 0
     (outage,) = (await daemon.get_until("/outages/", lambda page: page["items"]))["items"]
     assert datetime.fromisoformat(outage["start_time"])
     found = await daemon.get_until(

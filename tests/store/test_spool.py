@@ -1,0 +1,268 @@
+"""What Postgres does not take waits on disk: in order, over any end of the process, and is stored once."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from servmon.clock import now
+from servmon.errors import StoreUnavailableError
+from servmon.metrics import Counters
+from servmon.model import CheckResult, CheckSource, FailureKind, Phases, State, Status
+from servmon.store import endpoints, outages
+from servmon.store import spool as spooling
+from servmon.store import writer as writing
+from servmon.store.spool import FILE, Spool, decode, encode
+from servmon.store.writer import Writer
+from servmon.tasks import cancel, spawn
+from tests.store.seeds import change, declared, endpoint, outage, resolved, result
+
+NOWHERE = "postgresql://nobody@127.0.0.1:1/nowhere"
+MIB = 1024 * 1024
+
+
+@pytest.fixture
+async def watched(db):
+    return await endpoints.insert(db, endpoint("a"))
+
+
+@pytest.fixture
+async def spool(tmp_path):
+    opened = Spool(tmp_path, 100 * MIB)
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+def writer_to(dsn: str, spool: Spool) -> Writer:
+    return Writer(dsn, Counters(), observer=1, spool=spool)
+
+
+def results(of, number: int) -> list[CheckResult]:
+    at = now()
+    return [result(of, timestamp=at + timedelta(microseconds=count)) for count in range(number)]
+
+
+async def until(holds) -> None:
+    while not holds():  # noqa: ASYNC110 - another thread and a server ring no bell here
+        await asyncio.sleep(0.01)
+
+
+async def replay(database: str, spool: Spool) -> None:
+    writer = writer_to(database, spool)
+    try:
+        await writer.replay()
+    finally:
+        await writer.drain()
+
+
+async def stored(db) -> int:
+    return await db.fetchval("select count(*) from service_status_row")
+
+
+texts = st.text(max_size=20)
+milliseconds = st.none() | st.floats(0, 1e6)
+some_results = st.builds(
+    CheckResult,
+    endpoint_id=texts,
+    endpoint_key=st.integers(1, 2**31 - 1),
+    status=st.sampled_from(Status),
+    timestamp=st.just(now()),
+    response_time=milliseconds,
+    attempts=st.integers(1, 20),
+    failure_kind=st.none() | st.sampled_from(FailureKind),
+    error_message=st.none() | texts,
+    source=st.sampled_from(CheckSource),
+    phases=st.builds(Phases, dns_ms=milliseconds, transfer_ms=milliseconds),
+    details=st.none() | st.dictionaries(texts, st.integers() | texts | st.lists(texts, max_size=3), max_size=3),
+)
+
+
+@given(some_results)
+def test_a_result_comes_back_as_it_was(one):
+    assert decode(encode((one, ()))) == (one, ())
+
+
+def test_a_transition_comes_back_as_it_was():
+    opened = outage("a", evidence={"verification": {"method": "second look", "explanations": ["host answers ping"]}})
+    entry = (result(endpoint("a"), Status.DOWN), (declared(opened), resolved(opened)))
+    assert decode(encode(entry)) == entry
+
+
+async def test_entries_wait_in_their_order_over_a_restart(tmp_path):
+    spool = Spool(tmp_path, 100 * MIB)
+    every = [(one, ()) for one in results(endpoint("a"), 25)]
+    await spool.put(every[:10])
+    await spool.put(every[10:])
+    await spool.close()
+    again = Spool(tmp_path, 100 * MIB)
+    await again.open()
+    assert again.count == 25
+    first = await again.oldest(10)
+    assert first.entries == every[:10]
+    await again.drop(first.last)
+    assert (again.count, (await again.oldest(100)).entries) == (15, every[10:])
+    await again.close()
+
+
+async def test_a_full_spool_drops_the_oldest_single_results_and_no_transition(tmp_path):
+    small = Spool(tmp_path, MIB)
+    dropped = await small.put([change("a", State.UP, State.SUSPECTED, now())])
+    for _ in range(6):
+        dropped += await small.put([(one, ()) for one in results(endpoint("a"), 5000)])
+    assert dropped >= 5000
+    assert small.count == 30_001 - dropped
+    oldest = (await small.oldest(1)).entries[0]
+    assert (oldest[0], len(oldest[1])) == (None, 1)
+    assert (tmp_path / FILE).stat().st_size < 8 * MIB
+    await small.close()
+
+
+async def test_it_is_only_for_its_owner(spool, tmp_path):
+    await spool.put([(result(endpoint("a")), ())])
+    assert (tmp_path / FILE).stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_broken_file_is_put_aside_and_a_new_one_begun(tmp_path):
+    (tmp_path / FILE).write_bytes(b"this is no database" * 1000)
+    opened = Spool(tmp_path, MIB)
+    await opened.open()
+    assert opened.count == 0
+    await opened.put([(result(endpoint("a")), ())])
+    assert opened.count == 1
+    assert (tmp_path / "spool.broken").exists()
+    await opened.close()
+
+
+async def test_a_disk_that_fails_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    opened = Spool(tmp_path / "file", MIB)
+    with pytest.raises(StoreUnavailableError, match="cannot be used"):
+        await opened.put([(result(endpoint("a")), ())])
+    await opened.close()
+
+
+# The writer over it
+
+
+async def test_while_postgres_is_away_results_are_on_disk_within_a_moment(spool, watched, db, monkeypatch):
+    writer = writer_to(NOWHERE, spool)
+    task = spawn(writer.run(), name="writer")
+    for one in results(watched, 700):
+        writer.put(one, ())
+    await until(lambda: spool.count == 700)
+    writer.put(*change("a", State.UP, State.SUSPECTED, now()))
+    await until(lambda: spool.count == 701)
+    assert len(writer.unstored()) == 1
+    assert writer.queued == 701
+    await cancel(task)
+    assert await stored(db) == 0
+
+
+async def test_once_postgres_is_back_everything_is_stored_once_and_the_spool_is_empty(
+    spool, watched, db, database, monkeypatch
+):
+    real = writing.connect
+    reachable = asyncio.Event()
+
+    async def connect(dsn):
+        if not reachable.is_set():
+            raise ConnectionRefusedError("nobody listens")
+        return await real(dsn)
+
+    monkeypatch.setattr(writing, "connect", connect)
+    writer = writer_to(database, spool)
+    task = spawn(writer.run(), name="writer")
+    every = results(watched, 12_000)
+    for one in every[:9000]:
+        writer.put(one, ())
+    opened = outage("a")
+    writer.put(None, [declared(opened)])
+    await until(lambda: spool.count == 9001)
+    reachable.set()
+    for one in every[9000:]:
+        writer.put(one, ())
+    writer.put(None, [resolved(opened)])
+    await until(lambda: writer.queued == 0)
+    await cancel(task)
+    await writer.drain()
+    assert await stored(db) == 12_000
+    assert (await outages.get(db, opened.id)).resolved
+    changes = await db.fetch("select new_state from state_change order by seq")
+    assert [row["new_state"] for row in changes] == ["down", "up"]
+    assert (writer.unstored(), writer.is_away) == ([], False)
+
+
+async def test_a_stop_while_postgres_is_away_loses_nothing(tmp_path, watched, db, database):
+    first = Spool(tmp_path, MIB)
+    writer = writer_to(NOWHERE, first)
+    opened = outage("a")
+    for one in results(watched, 300):
+        writer.put(one, ())
+    writer.put(None, [declared(opened)])
+    await writer.drain()
+    await first.close()
+    second = Spool(tmp_path, MIB)
+    await replay(database, second)
+    await second.close()
+    assert await stored(db) == 300
+    assert await outages.open_outages(db) == [opened]
+
+
+async def test_a_crash_between_storing_and_forgetting_stores_nothing_twice(spool, watched, db, database, monkeypatch):
+    await spool.put([(one, ()) for one in results(watched, 50)])
+    await spool.put([(None, [declared(outage("a"))])])
+
+    async def crashes(_self, _last):
+        raise OSError("as good as a crash")
+
+    drop = Spool.drop
+    monkeypatch.setattr(Spool, "drop", crashes)
+    with pytest.raises(OSError, match="as good as a crash"):
+        await replay(database, spool)
+    monkeypatch.setattr(Spool, "drop", drop)
+    assert await stored(db) == 50
+    await replay(database, spool)
+    assert (await stored(db), spool.count) == (50, 0)
+    assert await db.fetchval("select count(*) from service_outage") == 1
+    assert await db.fetchval("select count(*) from state_change") == 1
+
+
+async def test_what_can_never_be_stored_does_not_block_the_spool(spool, watched, db, database):
+    every = results(watched, 9)
+    poison = result(endpoint("a", key=2**40))
+    await spool.put([*((one, ()) for one in every[:4]), (poison, ()), *((one, ()) for one in every[4:])])
+    await replay(database, spool)
+    assert (await stored(db), spool.count) == (9, 0)
+
+
+async def test_with_the_spools_disk_full_too_results_wait_in_memory(spool, watched, db, database, monkeypatch):
+    def full(*_arguments):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(spooling.Spool, "_append", full)
+    monkeypatch.setattr(writing, "FLUSH_SECONDS", 0.01)
+    reachable = asyncio.Event()
+    real = writing.connect
+
+    async def connect(dsn):
+        if not reachable.is_set():
+            raise ConnectionRefusedError("nobody listens")
+        return await real(dsn)
+
+    monkeypatch.setattr(writing, "connect", connect)
+    writer = writer_to(database, spool)
+    task = spawn(writer.run(), name="writer")
+    for one in results(watched, 40):
+        writer.put(one, ())
+    await until(lambda: writer._spool_fails)
+    reachable.set()
+    await until(lambda: writer.queued == 0)
+    await cancel(task)
+    await writer.drain()
+    assert await stored(db) == 40
