@@ -192,6 +192,37 @@ async def test_a_receiver_that_cuts_in_the_middle_is_a_passing_failure(tcp_serve
     assert "planted-secret" not in str(caught.value)
 
 
+# PagerDuty and Alertmanager
+
+
+async def test_pagerduty_gets_one_incident_an_alert(web_server):
+    server = await web_server()
+    channel = open_channel(
+        SETTINGS["pagerduty"](url=server.url + "/", routing_key="r0uting", allow_networks=("127.0.0.0/8",))
+    )
+    await channel.send(message())
+    await channel.send(message(MessageKind.RECOVERED))
+    trigger, resolve = (json.loads(request.body) for request in server.requests)
+    assert (trigger["routing_key"], trigger["event_action"], trigger["dedup_key"]) == (
+        "r0uting", "trigger", message().alert_id
+    )  # fmt: skip
+    assert (trigger["payload"]["severity"], trigger["payload"]["summary"]) == ("critical", message().subject)
+    assert resolve == {"routing_key": "r0uting", "event_action": "resolve", "dedup_key": message().alert_id}
+
+
+async def test_alertmanager_gets_an_alert_that_stands_until_it_is_over(web_server):
+    server = await web_server()
+    channel = open_channel(SETTINGS["alertmanager"](url=server.url + "/", allow_networks=("127.0.0.0/8",)))
+    await channel.send(message())
+    await channel.send(message(MessageKind.RECOVERED))
+    ((down,), (up,)) = (json.loads(request.body) for request in server.requests)
+    assert down["labels"] == up["labels"]
+    assert down["labels"]["alert_id"] == message().alert_id
+    assert down["endsAt"] == "2026-11-25T04:00:00.000000Z"
+    assert up["endsAt"] == "2026-11-24T03:00:00.000000Z"
+    assert down["annotations"]["severity"] == "critical"
+
+
 # Programs
 
 
@@ -232,7 +263,7 @@ async def test_a_program_that_is_not_there_is_one_sentence():
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ('kind = "pigeon"', "channels.noc.kind: must be one of smtp, webhook, exec, not pigeon"),
+        ('kind = "pigeon"', "channels.noc.kind: must be one of smtp, webhook, pagerduty, alertm"),
         ('kind = "smtp"\nhost = "h"\nsender = "x"\nrecipients = []', "channels.noc.sender: must be a mail address"),
         ('kind = "smtp"\nhost = "h"\nsender = "a@b.c"\nrecipients = ["d@e.f"]\nusername = "u"', "go together"),
         (

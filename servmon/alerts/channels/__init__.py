@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from servmon.alerts.channels.alertmanager import Alertmanager
 from servmon.alerts.channels.base import Channel
 from servmon.alerts.channels.exec import Exec
+from servmon.alerts.channels.pagerduty import PagerDuty
 from servmon.alerts.channels.smtp import Smtp
 from servmon.alerts.channels.webhook import Webhook
 from servmon.alerts.settings import ChannelSection
 
-_KINDS: tuple[Any, ...] = (Smtp, Webhook, Exec)
+_KINDS: tuple[Any, ...] = (Smtp, Webhook, PagerDuty, Alertmanager, Exec)
 SETTINGS: Mapping[str, type[ChannelSection]] = {kind.kind: kind.settings_class for kind in _KINDS}
 
 

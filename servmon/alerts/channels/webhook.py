@@ -4,136 +4,49 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 import json
-import socket
 from collections.abc import Mapping
-from contextlib import suppress
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import aiohttp
-from pydantic import AfterValidator, SecretStr
-from yarl import URL
+from pydantic import SecretStr
 
 from servmon.alerts.alert import Notification
-from servmon.alerts.channels.base import DEADLINE_SECONDS, Channel, ChannelError
-from servmon.alerts.settings import ChannelSection
+from servmon.alerts.channels.posting import PostingChannel, PostingSection
 from servmon.clock import SYSTEM_CLOCK, rfc3339
 
-# What may pass: the receiver is busy, or in trouble itself.
-_PASSING = frozenset({408, 425, 429})
-_SERVER_ERROR = 500
-_LONGEST_RETRY_AFTER = 3600.0
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
-
-def _checked_url(value: str) -> str:
-    try:
-        url = URL(value)
-    except ValueError:
-        url = URL()
-    if url.scheme not in ("http", "https") or not url.host:
-        raise ValueError("must be an http or https URL such as https://hooks.isp.example/servmon")
-    if url.user or url.password:
-        raise ValueError("must not hold a user or password; put what the receiver asks for into headers")
-    return value
-
-
-def _checked_network(value: str) -> str:
-    try:
-        ipaddress.ip_network(value)
-    except ValueError:
-        raise ValueError(f"must be a network such as 10.0.0.0/8, not {value!r}") from None
-    return value
-
-
-class WebhookSection(ChannelSection):
-    """A receiver of JSON. Addresses that are not public are refused unless ``allow_networks`` names their network."""
+class WebhookSection(PostingSection):
+    """A receiver of our JSON; with ``secret`` each request is signed."""
 
     kind: Literal["webhook"] = "webhook"
-    url: Annotated[SecretStr, AfterValidator(lambda url: SecretStr(_checked_url(url.get_secret_value())))]
     secret: SecretStr | None = None
     headers: Mapping[str, SecretStr] = {}
-    allow_networks: tuple[Annotated[str, AfterValidator(_checked_network)], ...] = ()
 
 
-class Webhook(Channel):
+class Webhook(PostingChannel):
     """Posts each message; a receiver knows a repetition by the header ``Idempotency-Key``."""
 
     kind = "webhook"
     settings_class = WebhookSection
 
     def __init__(self, settings: WebhookSection) -> None:
+        super().__init__(settings)
         self._settings = settings
-        self._allowed = [ipaddress.ip_network(network) for network in settings.allow_networks]
 
     async def send(self, notification: Notification) -> None:
         """Post the message. Raises ``ChannelError``."""
         body = json.dumps(payload_of(notification), ensure_ascii=False).encode()
-        await self._post(self._settings.url.get_secret_value(), body, self._headers(notification, body))
-
-    async def _post(self, url: str, body: bytes, headers: Mapping[str, str]) -> None:
-        connector = aiohttp.TCPConnector(socket_factory=self._socket, limit=1)
-        timeout = aiohttp.ClientTimeout(total=DEADLINE_SECONDS)
-        host = URL(url).host
-        try:
-            async with (
-                aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
-                session.post(url, data=body, headers=headers, allow_redirects=False) as answer,
-            ):
-                _judge(answer, host)
-        except TimeoutError:
-            raise ChannelError(f"{host} did not answer within {DEADLINE_SECONDS:.0f} s") from None
-        except (aiohttp.ClientError, OSError) as error:
-            # The error may quote the URL, and the URL may be a secret.
-            reason = getattr(error, "strerror", None) or type(error).__name__
-            raise ChannelError(f"{host}: {reason}") from None
+        await self.post_body(body, self._headers(notification, body))
 
     def _headers(self, notification: Notification, body: bytes) -> dict[str, str]:
         headers = {name: secret.get_secret_value() for name, secret in self._settings.headers.items()}
-        headers |= {"Content-Type": "application/json", "User-Agent": "servmon", "Idempotency-Key": notification.id}
+        headers["Idempotency-Key"] = notification.id
         if self._settings.secret is not None:
             sent_at = str(int(SYSTEM_CLOCK.wall()))
             key = self._settings.secret.get_secret_value().encode()
             digest = hmac.new(key, sent_at.encode() + b"." + body, hashlib.sha256).hexdigest()
             headers |= {"Servmon-Timestamp": sent_at, "Servmon-Signature": f"sha256={digest}"}
         return headers
-
-    def _socket(self, found: Any) -> socket.socket:
-        """A socket to an address that may be reached; the address connected to is what counts, not the name."""
-        family, kind, protocol, _, address = found
-        if not self.may_reach(address[0]):
-            raise OSError(None, f"{address[0]} is not a public address; name its network in allow_networks if meant")
-        made = socket.socket(family, kind, protocol)
-        made.setblocking(False)
-        return made
-
-    def may_reach(self, address: str) -> bool:
-        """Whether a message may go to ``address``: public, or named in the settings."""
-        found = ipaddress.ip_address(address.partition("%")[0])
-        inner = _embedded(found)
-        if any(one in network for network in self._allowed for one in (found, inner) if one.version == network.version):
-            return True
-        return inner.is_global and not inner.is_multicast
-
-
-def _embedded(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """The IPv4 address that an IPv6 address carries on (mapped, 6to4, NAT64), else the address itself."""
-    if not isinstance(address, ipaddress.IPv6Address):
-        return address
-    if address in _NAT64:
-        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    return address.ipv4_mapped or address.sixtofour or address
-
-
-def _judge(answer: aiohttp.ClientResponse, host: str | None) -> None:
-    if answer.ok and answer.status < 300:
-        return
-    passing = answer.status in _PASSING or answer.status >= _SERVER_ERROR
-    retry_after = None
-    with suppress(ValueError):
-        retry_after = min(float(answer.headers.get("Retry-After", "")), _LONGEST_RETRY_AFTER)
-    raise ChannelError(f"{host} answered {answer.status}", permanent=not passing, retry_after=retry_after)
 
 
 def payload_of(notification: Notification) -> dict[str, Any]:

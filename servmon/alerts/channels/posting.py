@@ -1,0 +1,120 @@
+"""What every way out over HTTP shares: one POST to an address that may be reached, and what its answer means."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Annotated, Any
+
+import aiohttp
+from pydantic import AfterValidator, SecretStr
+from yarl import URL
+
+from servmon.alerts.channels.base import DEADLINE_SECONDS, Channel, ChannelError
+from servmon.alerts.settings import ChannelSection
+
+# What may pass: the receiver is busy, or in trouble itself.
+_PASSING = frozenset({408, 425, 429})
+_SERVER_ERROR = 500
+_LONGEST_RETRY_AFTER = 3600.0
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+def _checked_url(value: str) -> str:
+    try:
+        url = URL(value)
+    except ValueError:
+        url = URL()
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ValueError("must be an http or https URL such as https://hooks.isp.example/servmon")
+    if url.user or url.password:
+        raise ValueError("must not hold a user or password; put what the receiver asks for into headers")
+    return value
+
+
+def _checked_network(value: str) -> str:
+    try:
+        ipaddress.ip_network(value)
+    except ValueError:
+        raise ValueError(f"must be a network such as 10.0.0.0/8, not {value!r}") from None
+    return value
+
+
+Url = Annotated[SecretStr, AfterValidator(lambda url: SecretStr(_checked_url(url.get_secret_value())))]
+
+
+class PostingSection(ChannelSection):
+    """A receiver of JSON. Addresses that are not public are refused unless ``allow_networks`` names their network."""
+
+    url: Url
+    allow_networks: tuple[Annotated[str, AfterValidator(_checked_network)], ...] = ()
+
+
+class PostingChannel(Channel):
+    """Posts JSON to one URL; follows no redirect."""
+
+    def __init__(self, settings: PostingSection) -> None:
+        self._url = settings.url.get_secret_value()
+        self._allowed = [ipaddress.ip_network(network) for network in settings.allow_networks]
+
+    async def post(self, value: Any, headers: Mapping[str, str] | None = None) -> None:
+        """Post ``value`` as JSON. Raises ``ChannelError``."""
+        await self.post_body(json.dumps(value, ensure_ascii=False).encode(), headers or {})
+
+    async def post_body(self, body: bytes, headers: Mapping[str, str]) -> None:
+        """Post JSON that is written already. Raises ``ChannelError``."""
+        connector = aiohttp.TCPConnector(socket_factory=self._socket, limit=1)
+        timeout = aiohttp.ClientTimeout(total=DEADLINE_SECONDS)
+        host = URL(self._url).host
+        headers = {**headers, "Content-Type": "application/json", "User-Agent": "servmon"}
+        try:
+            async with (
+                aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
+                session.post(self._url, data=body, headers=headers, allow_redirects=False) as answer,
+            ):
+                _judge(answer, host)
+        except TimeoutError:
+            raise ChannelError(f"{host} did not answer within {DEADLINE_SECONDS:.0f} s") from None
+        except (aiohttp.ClientError, OSError) as error:
+            # The error may quote the URL, and the URL may be a secret.
+            reason = getattr(error, "strerror", None) or type(error).__name__
+            raise ChannelError(f"{host}: {reason}") from None
+
+    def _socket(self, found: Any) -> socket.socket:
+        """A socket to an address that may be reached; the address connected to is what counts, not the name."""
+        family, kind, protocol, _, address = found
+        if not self.may_reach(address[0]):
+            raise OSError(None, f"{address[0]} is not a public address; name its network in allow_networks if meant")
+        made = socket.socket(family, kind, protocol)
+        made.setblocking(False)
+        return made
+
+    def may_reach(self, address: str) -> bool:
+        """Whether a message may go to ``address``: public, or named in the settings."""
+        found = ipaddress.ip_address(address.partition("%")[0])
+        inner = _embedded(found)
+        if any(one in network for network in self._allowed for one in (found, inner) if one.version == network.version):
+            return True
+        return inner.is_global and not inner.is_multicast
+
+
+def _embedded(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The IPv4 address that an IPv6 address carries on (mapped, 6to4, NAT64), else the address itself."""
+    if not isinstance(address, ipaddress.IPv6Address):
+        return address
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour or address
+
+
+def _judge(answer: aiohttp.ClientResponse, host: str | None) -> None:
+    if answer.ok and answer.status < 300:
+        return
+    passing = answer.status in _PASSING or answer.status >= _SERVER_ERROR
+    retry_after = None
+    with suppress(ValueError):
+        retry_after = min(float(answer.headers.get("Retry-After", "")), _LONGEST_RETRY_AFTER)
+    raise ChannelError(f"{host} answered {answer.status}", permanent=not passing, retry_after=retry_after)
