@@ -100,11 +100,12 @@ class MessageKind(StrEnum):
     FLAPPING = "flapping"
     STEADY = "steady"
     EVENT = "event"
+    EVENT_OVER = "event over"
     SUMMARY = "summary"
     TEST = "test"
 
 
-ENDS = frozenset({MessageKind.RECOVERED, MessageKind.BRIEF, MessageKind.STEADY})
+ENDS = frozenset({MessageKind.RECOVERED, MessageKind.BRIEF, MessageKind.STEADY, MessageKind.EVENT_OVER})
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +140,23 @@ class Notification:
     content: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
     attempts: int = 0
     last_error: str | None = None
+
+
+@dataclass(slots=True)
+class Told:
+    """What one round decided: to be stored in one transaction, then sent."""
+
+    decisions: list[Decision] = field(default_factory=list)
+    alerts: dict[str, Alert] = field(default_factory=dict)
+    notifications: list[Notification] = field(default_factory=list)
+    # Recoveries by the alert they belong to, within the round.
+    ended: dict[str, list[News]] = field(default_factory=dict)
+    defects: list[Exception] = field(default_factory=list)
+    # The ids of outages that were raised: whoever sees to one has to look again.
+    worse: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.decisions or self.alerts or self.notifications)
 
 
 def news_of(change: StateChange, outage: Outage | None, endpoint: Endpoint) -> News | None:

@@ -15,16 +15,16 @@ from typing import TypeVar
 
 import structlog
 
-from servmon.alerts.alert import News, Notification, news_of, news_of_event
+from servmon.alerts.alert import News, Notification, Told, news_of, news_of_event
 from servmon.alerts.channels.base import Channel
-from servmon.alerts.dispatcher import Dispatcher, Told
+from servmon.alerts.dispatcher import Dispatcher
 from servmon.alerts.outbox import GIVE_UP_AFTER, Mark, Outbox
 from servmon.alerts.record import alert_in, news_in, notification_in, record_of, silence_in
 from servmon.alerts.settings import AlertSection
 from servmon.clock import SYSTEM_CLOCK, Clock, now
 from servmon.model import Endpoint, Event, Transition
-from servmon.store import alerts, notifications, silences, state_changes
-from servmon.store.pool import AWAY, Connection, connect
+from servmon.store import alerts, notifications, silences
+from servmon.store.pool import AWAY, NEVER, Connection, connect
 
 _log = structlog.get_logger(__name__)
 
@@ -63,7 +63,7 @@ class Alerting:
         self.outbox = Outbox(
             marked=self._mark,
             added=self._add,
-            over=lambda alert_id: alert_id not in dispatcher.open_alerts,
+            over=lambda alert_id: alert_id not in dispatcher.alerts,
             troubles=troubles,
             dry_run=lambda: dispatcher.settings.dry_run,
             clock=clock,
@@ -104,12 +104,11 @@ class Alerting:
                 await self._marked.wait()
 
     async def _restore(self, db: Connection) -> None:
-        """Take up alerts, flapping endpoints and owed messages as they were when servmon stopped."""
+        """Take up alerts and owed messages as they were when servmon stopped."""
         opened = [alert_in(row) for row in await alerts.open_alerts(db)]
-        flapping = await state_changes.flapping(db)
         owed = [notification_in(row) for row in await notifications.owed(db)]
         around = await notifications.told_around(db, now(self._clock) - GIVE_UP_AFTER)
-        self._dispatcher.restore(opened, (name for name, notices in flapping.items() if notices[-1][1]))
+        self._dispatcher.restore(opened)
         self.outbox.restore(owed, around)
         self._restored = True
 
@@ -191,7 +190,12 @@ class Alerting:
         """Store every round that is not stored yet, each in one transaction, and what became of messages."""
         while self._rounds:
             told, settles = self._rounds[0]
-            await alerts.record(db, record_of(told, settles, now(self._clock)))
+            record = record_of(told, settles, now(self._clock))
+            try:
+                await alerts.record(db, record)
+            except NEVER as error:  # people were told; one round that cannot be stored holds up no other
+                _log.error("decisions could not be stored", problem=str(error))
+                await alerts.record(db, record.only_settled())
             if told.worse:
                 await silences.unacknowledge(db, told.worse)
             del self._rounds[0]
@@ -200,6 +204,8 @@ class Alerting:
             self._marked.clear()
             try:
                 await notifications.mark(db, [asdict(mark) for mark in marks.values()])
+            except NEVER as error:
+                _log.error("what became of messages could not be stored", problem=str(error))
             except BaseException:
                 self._marks = marks | self._marks
                 raise

@@ -6,40 +6,26 @@ Pure: news and a time go in, messages and decisions come out; no I/O, no clock.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from servmon.alerts import messages
-from servmon.alerts.alert import RANK, Alert, Decision, Member, MessageKind, News, NewsKind, Notification
-from servmon.alerts.routing import Facts, Route, Silence, channels_of, rule_of, stopped_by
+from servmon.alerts.alert import RANK, Alert, Decision, Member, MessageKind, News, NewsKind, Notification, Told
+from servmon.alerts.open_alerts import OpenAlerts
+from servmon.alerts.routing import Facts, Route, Silence, channels_of, flapping_rule, rule_of, stopped_by
 from servmon.alerts.settings import SERVICE_DOWN, AlertSection
 from servmon.alerts.waiting import Group, Waiting
-from servmon.model import Severity
+from servmon.model import EventKind, Severity
 
 STORM = "storm"
+# Events that have an end; the others are said once.
+LASTING = frozenset({EventKind.ISOLATED.value})
 STORM_WINDOW = timedelta(minutes=1)
 LONGEST_REMINDER = timedelta(days=1)
 HELD_LOOK = timedelta(seconds=5)
 # Passing reasons: what they keep back is looked at again. The others are final.
 PASSING = frozenset({"maintenance", "dependency", "silence", "flapping"})
-
-
-@dataclass(slots=True)
-class Told:
-    """What one round decided: to be stored in one transaction, then sent."""
-
-    decisions: list[Decision] = field(default_factory=list)
-    alerts: dict[str, Alert] = field(default_factory=dict)
-    notifications: list[Notification] = field(default_factory=list)
-    # Recoveries by the alert they belong to, within the round.
-    ended: dict[str, list[News]] = field(default_factory=dict)
-    defects: list[Exception] = field(default_factory=list)
-    # The ids of outages that were raised: whoever sees to one has to look again.
-    worse: list[str] = field(default_factory=list)
-
-    def __bool__(self) -> bool:
-        return bool(self.decisions or self.alerts or self.notifications)
 
 
 class Dispatcher:
@@ -54,27 +40,19 @@ class Dispatcher:
         self.acknowledged: frozenset[str] = frozenset()
         self._facts = facts
         self._ids = ids
-        self._alerts: dict[str, Alert] = {}
-        self._alert_of: dict[str, str] = {}
-        self._flapping: set[str] = set()
+        self.alerts = OpenAlerts()
         self._waiting = Waiting()
         self._look_at_held_at: datetime | None = None
         self._partly_due: dict[str, datetime] = {}
         self._told_several_at: dict[str, datetime] = {}
         self._told_at: deque[datetime] = deque()
 
-    def restore(self, alerts: Iterable[Alert], flapping: Iterable[str]) -> None:
-        """Take up what was open when servmon stopped: alerts, and the ids of endpoints that were told to flap."""
-        self._flapping = set(flapping)
+    def restore(self, alerts: Iterable[Alert]) -> None:
+        """Take up the alerts that were open when servmon stopped."""
         for alert in alerts:
-            self._keep(alert)
+            self.alerts.keep(alert)
             if any(member.resolved_at for member in alert.members.values()):
                 self._partly_due[alert.id] = alert.told_at + self._interval
-
-    @property
-    def open_alerts(self) -> Mapping[str, Alert]:
-        """The alerts that are not over, by id."""
-        return self._alerts
 
     def is_waiting(self, news_id: str) -> bool:
         """Whether this news was taken and is not decided yet."""
@@ -106,13 +84,11 @@ class Dispatcher:
             self._recover(news, route, told)
         elif news.kind is NewsKind.DOWN:
             self._take_down(news, route, told)
-        elif news.kind is NewsKind.EVENT:
-            self._tell_alone(news, MessageKind.EVENT, route, told)
         else:
-            self._take_flapping(news, route, told)
+            self._take_condition(news, route, told)
 
     def _take_down(self, news: News, route: Route, told: Told) -> None:
-        alert = self._alerts.get(self._alert_of.get(news.outage_id or "", ""))
+        alert = self.alerts.of_outage(news.outage_id)
         if alert is not None and RANK[news.severity] >= RANK[alert.severity]:
             self._decide(news, "already told", f"in the alert {alert.title!r}", route.now, told, alert.id)
         elif alert is not None:
@@ -140,7 +116,7 @@ class Dispatcher:
     def _recover(self, news: News, route: Route, told: Told) -> None:
         outage_id = news.outage_id or ""
         down = self._waiting.of_outage(outage_id)
-        alert = self._alerts.get(self._alert_of.get(outage_id, ""))
+        alert = self.alerts.of_outage(outage_id)
         if down is not None:
             self._meet(down, news, route, told)
         elif alert is None:
@@ -165,7 +141,9 @@ class Dispatcher:
     def _settle_ended(self, now: datetime, told: Told) -> None:
         """Tell of alerts that are over; what is over only in part is told together, a little later."""
         for alert_id, news in told.ended.items():
-            alert = self._alerts[alert_id]
+            alert = self.alerts.get(alert_id)
+            if alert is None:
+                continue
             down = len(alert.still_down)
             if not down:
                 self._say(replace(alert, closed_at=now, told_at=now), MessageKind.RECOVERED, now, told, news)
@@ -184,26 +162,30 @@ class Dispatcher:
         for news in (down, up):
             self._decide(news, "sent", "down and up in one message", route.now, told, alert.id)
 
-    def _take_flapping(self, news: News, route: Route, told: Told) -> None:
-        endpoint_id = news.endpoint_id or ""
-        if news.kind is NewsKind.FLAPPING:
-            if self._tell_alone(news, MessageKind.FLAPPING, route, told):
-                self._flapping.add(endpoint_id)
-        elif endpoint_id in self._flapping:
-            self._flapping.discard(endpoint_id)
-            self._tell_alone(news, MessageKind.STEADY, route, told)
-        else:
-            self._decide(news, "never told", "nobody was told that it flaps", route.now, told)
-
-    def _tell_alone(self, news: News, kind: MessageKind, route: Route, told: Told) -> bool:
-        """Tell what is said once and is over with that; whether it was told."""
-        if (stopped := stopped_by(news, route)) is not None:
+    def _take_condition(self, news: News, route: Route, told: Told) -> None:
+        """What begins, stands for a while and ends without being an outage, or is said once."""
+        rule, ends = _condition_of(news)
+        standing = self.alerts.standing(rule)
+        if ends and standing is None:
+            self._decide(news, "never told", "nobody was told that it began", route.now, told)
+        elif ends and standing is not None:
+            kind = MessageKind.STEADY if news.kind is NewsKind.STEADY else MessageKind.EVENT_OVER
+            self._say(replace(standing, closed_at=route.now, told_at=route.now), kind, route.now, told, [news])
+            self._decide(news, "sent", news.reason, route.now, told, standing.id)
+        elif standing is not None:
+            self._decide(news, "already told", f"in the alert {standing.title!r}", route.now, told, standing.id)
+        elif (stopped := stopped_by(news, route)) is not None:
             self._decide(news, *stopped, route.now, told)
-            return False
-        alert = replace(self._alert([news], route), closed_at=route.now)
+        else:
+            self._begin_condition(rule, news, route, told)
+
+    def _begin_condition(self, rule: str, news: News, route: Route, told: Told) -> None:
+        alert = replace(self._alert([news], route), rule=rule)
+        if rule not in LASTING and news.kind is NewsKind.EVENT:
+            alert = replace(alert, closed_at=route.now)
+        kind = MessageKind.EVENT if news.kind is NewsKind.EVENT else MessageKind.FLAPPING
         self._say(alert, kind, route.now, told, [news])
         self._decide(news, "sent", f"to {', '.join(alert.channels)}", route.now, told, alert.id)
-        return True
 
     # Telling what is due.
 
@@ -258,7 +240,7 @@ class Dispatcher:
 
     def _tell_partly(self, now: datetime, told: Told) -> None:
         for alert_id, due_at in list(self._partly_due.items()):
-            alert = self._alerts.get(alert_id)
+            alert = self.alerts.get(alert_id)
             if alert is None:
                 del self._partly_due[alert_id]
             elif due_at <= now:
@@ -268,7 +250,7 @@ class Dispatcher:
     def _remind(self, now: datetime, told: Told) -> None:
         if not self.settings.reminder_after:
             return
-        for alert in list(self._alerts.values()):
+        for alert in self.alerts:
             if now < alert.told_at + self._reminder_wait(alert) or self._is_muted(alert):
                 continue
             reminded = replace(alert, told_at=now, reminders=alert.reminders + 1)
@@ -288,7 +270,7 @@ class Dispatcher:
     # What is kept.
 
     def _say(self, alert: Alert, kind: MessageKind, now: datetime, told: Told, news: Sequence[News]) -> None:
-        self._keep(alert)
+        self.alerts.keep(alert)
         told.alerts[alert.id] = alert
         for channel in alert.channels:
             if channel in self.channel_names:
@@ -303,17 +285,6 @@ class Dispatcher:
         except Exception as error:  # noqa: BLE001 - told in plain words is better than not told
             told.defects.append(error)
             return messages.plain(notification_id, channel, alert, kind, now)
-
-    def _keep(self, alert: Alert) -> None:
-        if alert.closed_at is not None:
-            self._alerts.pop(alert.id, None)
-            self._partly_due.pop(alert.id, None)
-            for outage_id in alert.members:
-                self._alert_of.pop(outage_id, None)
-            return
-        self._alerts[alert.id] = alert
-        for outage_id in alert.members:
-            self._alert_of[outage_id] = alert.id
 
     def _alert(self, news: Sequence[News], route: Route) -> Alert:
         members = {
@@ -348,7 +319,7 @@ class Dispatcher:
             settings=self.settings,
             channel_names=self.channel_names,
             silences=self.silences,
-            flapping=self._flapping,
+            standing=self.alerts.standing_rules,
             acknowledged=self.acknowledged,
             facts=self._facts,
             now=now,
@@ -368,6 +339,14 @@ def _group_of(news: News) -> str:
     if news.endpoint is None:
         return news.id
     return f"site {news.endpoint.site}" if news.endpoint.site else f"endpoint {news.endpoint.id}"
+
+
+def _condition_of(news: News) -> tuple[str, bool]:
+    """The rule under which news that is no outage stands, and whether this is its end."""
+    if news.event is not None:
+        ends = news.event.kind is EventKind.CONNECTED
+        return (EventKind.ISOLATED if ends else news.event.kind).value, ends
+    return flapping_rule(news.endpoint_id or ""), news.kind is NewsKind.STEADY
 
 
 def _end(news: News) -> str:

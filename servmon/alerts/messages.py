@@ -36,6 +36,7 @@ _HEADS: Mapping[MessageKind, str] = {
     MessageKind.FLAPPING: "FLAPPING",
     MessageKind.STEADY: "STEADY",
     MessageKind.EVENT: "servmon",
+    MessageKind.EVENT_OVER: "servmon",
 }
 
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from servmon.alerts.alert import Alert, Member, MessageKind, News, Notification, news_of, news_of_event
-from servmon.alerts.dispatcher import Told
+from servmon.alerts.alert import Alert, Member, MessageKind, News, Notification, Told, news_of, news_of_event
 from servmon.alerts.routing import Silence
 from servmon.model import Severity
 from servmon.store.alerts import Owed, Record

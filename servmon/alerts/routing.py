@@ -63,18 +63,23 @@ class Facts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What the stages know: settings, silences in force, who flaps, and the present."""
+    """What the stages know: settings, silences in force, what stands (flapping, isolation), and the present."""
 
     settings: AlertSection
     channel_names: tuple[str, ...]
     silences: Sequence[Silence]
-    flapping: AbstractSet[str]
+    standing: AbstractSet[str]
     acknowledged: AbstractSet[str]
     facts: Facts
     now: datetime
 
 
 Stage = Callable[[News, Route], str | None]
+
+
+def flapping_rule(endpoint_id: str) -> str:
+    """The rule under which the alert stands that an endpoint flaps."""
+    return f"flapping {endpoint_id}"
 
 
 def rule_of(endpoint: Endpoint, news: News, settings: AlertSection) -> RuleSection | None:
@@ -124,7 +129,7 @@ def _silence(news: News, route: Route) -> str | None:
 
 
 def _flapping(news: News, route: Route) -> str | None:
-    if news.kind in (NewsKind.DOWN, NewsKind.RECOVERED) and news.endpoint_id in route.flapping:
+    if news.kind is NewsKind.DOWN and flapping_rule(news.endpoint_id or "") in route.standing:
         return "it is flapping, which was told"
     return None
 

@@ -153,6 +153,10 @@ class Record:
     processed: Sequence[str]
     at: datetime
 
+    def only_settled(self) -> Record:
+        """The same without anything but what is settled."""
+        return Record((), (), (), (), self.processed, self.at)
+
 
 async def record(connection: Connection, told: Record) -> None:
     """Store a round in one transaction; a second time changes nothing."""

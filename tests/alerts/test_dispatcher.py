@@ -9,8 +9,8 @@ from itertools import count
 
 import pytest
 
-from servmon.alerts.alert import MessageKind, News, news_of, news_of_event
-from servmon.alerts.dispatcher import Dispatcher, Told
+from servmon.alerts.alert import MessageKind, News, Told, news_of, news_of_event
+from servmon.alerts.dispatcher import Dispatcher
 from servmon.alerts.routing import Silence
 from servmon.alerts.settings import AlertSection, RuleSection
 from servmon.model import Endpoint, Event, EventKind, Outage, Severity, State, StateChange
@@ -164,7 +164,7 @@ def test_a_site_that_recovers_bit_by_bit_is_told_in_a_few_messages():
     assert desk.run(141, 431) == [(430, MessageKind.PARTLY)]
     assert kinds(desk.at(440, *(up(name, 440) for name in "def"))) == [MessageKind.RECOVERED]
     assert desk.run(441, 5000, 5) == []
-    assert not desk.dispatcher.open_alerts
+    assert not desk.dispatcher.alerts
 
 
 def test_a_storm_is_one_message_more_with_the_whole_list():
@@ -174,7 +174,7 @@ def test_a_storm_is_one_message_more_with_the_whole_list():
     assert desk.at(6, *(down(f"s{number}", 6) for number in range(200))) == []
     left = [(moment, told) for moment in range(7, 60) if (told := desk.at(moment))]
     assert left == [(36, [(MessageKind.DOWN, "DOWN: 200 endpoints (MAJOR)")])]
-    assert max(len(alert.members) for alert in desk.dispatcher.open_alerts.values()) == 200
+    assert max(len(alert.members) for alert in desk.dispatcher.alerts) == 200
 
 
 def test_reminders_come_after_an_hour_and_then_at_doubled_distance():
@@ -295,11 +295,44 @@ def test_isolation_goes_to_every_channel():
     assert desk.told[-1].notifications[0].subject == "servmon: isolated: all witnesses are silent (CRITICAL)"
 
 
+def isolation(kind: EventKind, message: str) -> News:
+    return news_of_event(Event(f"event-{kind}", kind, Severity.CRITICAL, message, START))
+
+
+def test_isolation_and_its_end_are_one_alert_also_over_a_restart():
+    before, after = Desk(), Desk()
+    before.at(0, isolation(EventKind.ISOLATED, "isolated"))
+    (alert,) = before.dispatcher.alerts
+    assert before.run(60, 50_000, 600) == []  # nobody has to be reminded of it
+    after.dispatcher.restore([alert])
+    assert kinds(after.at(60, isolation(EventKind.CONNECTED, "connected again"))) == [MessageKind.EVENT_OVER]
+    assert after.told[-1].notifications[0].alert_id == alert.id
+    assert not after.dispatcher.alerts
+
+
+def test_flapping_over_a_restart_is_neither_told_again_nor_forgotten():
+    before, after = Desk(), Desk()
+    before.at(0, flaps("web", flapping=True))
+    after.dispatcher.restore(before.dispatcher.alerts)
+    assert after.at(10, down("web", 10), flaps("web", flapping=True)) == []
+    assert kinds(after.at(20, flaps("web", flapping=False))) == [MessageKind.STEADY]
+
+
+def test_blindness_is_said_once():
+    desk = Desk()
+    assert kinds(desk.at(0, isolation(EventKind.BLIND, "nothing is known any more of 3"))) == [MessageKind.EVENT]
+    assert not desk.dispatcher.alerts
+
+
+def test_the_end_of_what_nobody_was_told_of_is_told_to_nobody():
+    assert Desk().at(0, flaps("web", flapping=False), isolation(EventKind.CONNECTED, "connected")) == []
+
+
 def test_after_a_restart_what_was_told_is_not_told_again_and_its_end_is():
     before = Desk()
     before.at(0, down("web"), down("a", **NEAR), down("b", **NEAR))
     after = Desk()
-    after.dispatcher.restore(before.dispatcher.open_alerts.values(), ())
+    after.dispatcher.restore(before.dispatcher.alerts)
     assert after.at(60, down("web"), down("a", **NEAR)) == []
     assert after.at(61, up("web", 61)) == [(MessageKind.RECOVERED, "UP: web (down for 1 min)")]
 

@@ -206,6 +206,19 @@ async def test_an_acknowledgement_is_shown_and_taken_back(api, desk):
     assert (await api.post(f"{address}/acknowledge", {"notes": "x"})).status == 422
 
 
+@pytest.mark.usefixtures("web")
+async def test_a_round_that_cannot_be_stored_is_told_and_holds_up_no_other(api, desk, monkeypatch):
+    given = desk.alerting._dispatcher._ids
+    monkeypatch.setattr(desk.alerting._dispatcher, "_ids", lambda: "no uuid at all")
+    await desk.happen(went_down())
+    await desk.sent(1)
+    monkeypatch.setattr(desk.alerting._dispatcher, "_ids", given)
+    assert (await api.post("/services/", {"id": "other", "url": "tcp://192.0.2.1:1"})).status == 201
+    await desk.happen(went_down("other"))
+    assert [one.subject for one in await desk.sent(2)] == ["DOWN: Web (MAJOR)", "DOWN: other (MAJOR)"]
+    assert [one["title"] for one in (await api.get("/alerts")).json["items"]] == ["other"]
+
+
 async def test_alerts_come_in_pages(api, desk):
     for number in range(5):
         await api.post("/services/", {"id": f"e{number}", "url": "tcp://192.0.2.1:1"})
