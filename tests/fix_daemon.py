@@ -148,7 +148,10 @@ class RunningServmon:
         if not file.exists():
             return 0
         with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as spool:
-            return spool.execute("select count(*) from entry").fetchone()[0]
+            try:
+                return spool.execute("select count(*) from entry").fetchone()[0]
+            except sqlite3.OperationalError:  # it is just being made
+                return 0
 
     async def _answers(self) -> bool:
         assert self.process is not None

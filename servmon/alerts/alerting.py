@@ -114,9 +114,11 @@ class Alerting:
 
     async def round(self) -> None:
         """Decide on what arrived and on what is due, store that, and hand the messages over."""
+        away = False
         try:
             news, settles = await self._ask(self._read)
         except AWAY:
+            away = True
             news, settles = [one for one in self._unstored_news() if one.id not in self._decided_away], []
             self._decided_away.update(one.id for one in news)
         told = self._dispatcher.step(news, now(self._clock))
@@ -127,12 +129,15 @@ class Alerting:
         if told or settles:
             self._rounds.append((told, settles))
         try:
-            await self._ask(self._store)
+            if not away:
+                await self._ask(self._store)
         except AWAY:
-            self._marked.clear()  # stored in a later round
+            away = True
         finally:
             # Stored, or Postgres is away: either way people are told.
             self.outbox.put(told.notifications)
+        if away:
+            self._marked.clear()  # stored in a later round, which need not come at once
 
     async def _ask(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         """Do ``work`` on a connection of our own, which a server that hangs loses after some seconds."""

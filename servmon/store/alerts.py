@@ -170,12 +170,12 @@ async def record(connection: Connection, told: Record) -> None:
         for statement, fields in parts:
             if fields:
                 await connection.execute(statement, rows.to_json(list(fields)))
-        if told.notifications or told.processed:
-            # Also of news decided on while Postgres was away: only now its outage is there.
-            ids = {str(one["alert_id"]) for one in told.notifications}
-            await connection.execute(_NAME_CHANNELS, list(ids), list(told.processed))
         if told.processed:
             await connection.execute(_PROCESSED, list(told.processed), told.at)
+        if told.notifications or told.processed:
+            # Also of news decided on while Postgres was away: only with its change, above, its outage is there.
+            ids = {str(one["alert_id"]) for one in told.notifications}
+            await connection.execute(_NAME_CHANNELS, list(ids), list(told.processed))
 
 
 _OPEN_ALERTS = """
