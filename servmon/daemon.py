@@ -185,7 +185,11 @@ class Daemon:
             Asker(network),
             changed=lambda changed: self.sight.connection_changed(changed),  # noqa: PLW0108 - the monitor comes next
         )
-        verifier = Verifier(counters=self.counters, fresh_network=network.fresh)
+        verifier = Verifier(
+            counters=self.counters,
+            fresh_network=network.fresh,
+            dependents=lambda endpoint_id: len(self.surroundings.dependants(endpoint_id)),
+        )
         self.monitor = Monitor(
             rules=rules_of(settings),
             writer=self.writer,
@@ -199,6 +203,7 @@ class Daemon:
             lateness=Histogram(),
             paused=self.monitor.is_paused,
         )
+        self.monitor.ask_soon = self.scheduler.ask_soon
         self.sight = Sight(
             self.monitor,
             self.witnesses,
@@ -213,13 +218,13 @@ class Daemon:
             lanes=Lanes(socket_cap(settings.service.max_sockets)),
             counters=self.counters,
         )
-        surroundings = Surroundings(self.monitor)
+        self.surroundings = Surroundings(self.monitor)
         self.alerting = Alerting(
             dsn,
-            Dispatcher(settings.alert, tuple(settings.channels), surroundings, new_id),
+            Dispatcher(settings.alert, tuple(settings.channels), self.surroundings, new_id),
             transitions=self.writer.unstored,
             events=lambda: self.events.unstored,
-            endpoint=surroundings.endpoint,
+            endpoint=self.surroundings.endpoint,
             troubles=self.troubles,
         )
         self._configure_alerts()

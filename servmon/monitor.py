@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
@@ -114,6 +114,8 @@ class Monitor:
         self._witnesses = doubts.witnesses
         self._plan_of = plan_of
         self._counters = counters
+        # Brings checks forward; the scheduler's, once there is one.
+        self.ask_soon: Callable[[Iterable[str]], None] = lambda _endpoint_ids: None
         self._clock = clock
         self._verifications: set[asyncio.Task[None]] = set()
 
@@ -311,6 +313,8 @@ class Monitor:
             _log.info(
                 "state changed", endpoint=change.endpoint_id, old=change.old, new=change.new, reason=change.reason
             )
+            if change.new is State.SUSPECTED:
+                self._ask_parents(change.endpoint_id)
             if outage is None:
                 self._counters.verifications_refuted += "verification" in change.evidence
             elif outage.resolved:
@@ -321,6 +325,12 @@ class Monitor:
                 _log.warning(
                     "outage declared", endpoint=outage.endpoint_id, outage=outage.id, description=outage.description
                 )
+
+    def _ask_parents(self, endpoint_id: str) -> None:
+        """Whether it is the endpoint or what it depends on has to be known by the time it would be told."""
+        plan = self.plan(endpoint_id)
+        if plan is not None and plan.endpoint.depends_on:
+            self.ask_soon([parent for group in plan.endpoint.depends_on for parent in group])
 
 
 def _as_isolated(result: CheckResult) -> CheckResult:

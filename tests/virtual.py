@@ -171,6 +171,7 @@ class World:
             paused=self.monitor.is_paused,
             clock=self.clock,
         )
+        self.monitor.ask_soon = self.scheduler.ask_soon
         self.sight = Sight(
             self.monitor,
             self.witnesses,

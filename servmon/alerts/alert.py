@@ -39,7 +39,6 @@ class News:
     endpoint: Endpoint | None = None
     outage: Outage | None = None
     event: Event | None = None
-    caused_by: str | None = None
 
     @property
     def endpoint_id(self) -> str | None:

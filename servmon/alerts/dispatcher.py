@@ -43,6 +43,7 @@ class Dispatcher:
         self.alerts = OpenAlerts()
         self._waiting = Waiting()
         self._look_at_held_at: datetime | None = None
+        self._kept_back_by: dict[str, tuple[str, str]] = {}
         self._partly_due: dict[str, datetime] = {}
         self._told_several_at: dict[str, datetime] = {}
         self._told_at: deque[datetime] = deque()
@@ -62,7 +63,7 @@ class Dispatcher:
         """One round: take what arrived, in its order, and tell what is due."""
         told = Told()
         route = self._route(now)
-        self._look_at_held_again(route)
+        self._look_at_held_again(route, told)
         for news in arrived:
             try:
                 self._take(news, route, told)
@@ -99,12 +100,17 @@ class Dispatcher:
         elif (stopped := stopped_by(news, route)) is None:
             self._join_group(news, route)
         elif stopped[0] in PASSING:
-            self._waiting.hold(news)
-            self._decide(news, *stopped, route.now, told)
+            self._hold(news, stopped, route, told)
         else:
             self._decide(news, *stopped, route.now, told)
 
+    def _hold(self, news: News, stopped: tuple[str, str], route: Route, told: Told) -> None:
+        self._waiting.hold(news)
+        self._kept_back_by[news.id] = stopped
+        self._decide(news, *stopped, route.now, told)
+
     def _join_group(self, news: News, route: Route) -> None:
+        self._kept_back_by.pop(news.id, None)
         key = _group_of(news)
         due_at = route.now
         if (told_at := self._told_several_at.get(key)) is not None:
@@ -132,6 +138,7 @@ class Dispatcher:
         """The end of an outage arrives while its beginning still waits."""
         held = self._waiting.is_held(down)
         self._waiting.drop(down)
+        self._kept_back_by.pop(down.id, None)
         if not held:
             self._tell_brief(down, up, route, told)
             return
@@ -189,13 +196,15 @@ class Dispatcher:
 
     # Telling what is due.
 
-    def _look_at_held_again(self, route: Route) -> None:
+    def _look_at_held_again(self, route: Route, told: Told) -> None:
         if self._look_at_held_at is not None and route.now < self._look_at_held_at:
             return
         self._look_at_held_at = route.now + HELD_LOOK
         for news in self._waiting.held:
-            if stopped_by(news, route) is None:
+            if (stopped := stopped_by(news, route)) is None:
                 self._join_group(news, route)
+            elif self._kept_back_by.get(news.id) != stopped:
+                self._hold(news, stopped, route, told)
 
     def _flush(self, route: Route, told: Told) -> None:
         for key, group in list(self._waiting.groups.items()):
@@ -289,7 +298,11 @@ class Dispatcher:
     def _alert(self, news: Sequence[News], route: Route) -> Alert:
         members = {
             one.outage.id: Member(
-                one.outage.id, one.endpoint.id, one.endpoint.name, one.outage.start_time, one.outage.description
+                one.outage.id,
+                one.endpoint.id,
+                one.endpoint.name,
+                one.outage.start_time,
+                messages.described(one.outage, self._facts.dependants(one.endpoint.id)),
             )
             for one in news
             if one.outage and one.endpoint and one.kind is NewsKind.DOWN

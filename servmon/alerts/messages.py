@@ -14,7 +14,7 @@ from uuid import uuid4
 from servmon.alerts.alert import Alert, Member, MessageKind, News, Notification
 from servmon.alerts.routing import Facts
 from servmon.clock import rfc3339
-from servmon.model import Endpoint, Severity
+from servmon.model import Endpoint, Outage, Severity
 
 SUBJECT_LIMIT = 200
 LINE_LIMIT = 600
@@ -22,6 +22,7 @@ LINE_LIMIT = 600
 NAMED = 50
 # What machines get has a limit too; beyond it the count tells.
 LISTED = 1000
+NAMED_DEPENDANTS = 10
 # Half of a site, and at least so many, is the site itself.
 SITE_DOWN = 5
 ABOUT = (("owner", "Owner"), ("contact", "Contact"), ("circuit_id", "Circuit"), ("runbook_url", "Runbook"))
@@ -38,6 +39,15 @@ _HEADS: Mapping[MessageKind, str] = {
     MessageKind.EVENT: "servmon",
     MessageKind.EVENT_OVER: "servmon",
 }
+
+
+def described(outage: Outage, dependants: Sequence[str]) -> str:
+    """An outage's own sentence, and what else it takes down."""
+    if not dependants:
+        return outage.description
+    shown = ", ".join(dependants[:NAMED_DEPENDANTS]) + (", …" if len(dependants) > NAMED_DEPENDANTS else "")
+    what = "1 endpoint depends" if len(dependants) == 1 else f"{len(dependants)} endpoints depend"
+    return f"{outage.description}; {what} on it: {shown}"
 
 
 def one_line(text: str, limit: int = LINE_LIMIT) -> str:

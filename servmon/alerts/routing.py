@@ -56,6 +56,14 @@ class Facts(Protocol):
         """Whether another endpoint of the same site is suspected just now."""
         ...
 
+    def cause(self, endpoint: Endpoint) -> str | None:
+        """In words, what is out that the endpoint depends on, or was until a moment ago."""
+        ...
+
+    def dependants(self, endpoint_id: str) -> list[str]:
+        """The ids of everything that depends on an endpoint, nearest first."""
+        ...
+
     def site_size(self, site: str) -> int:
         """How many endpoints are watched at a site."""
         ...
@@ -113,10 +121,8 @@ def _maintenance(news: News, route: Route) -> str | None:
     return None
 
 
-def _dependency(news: News, _route: Route) -> str | None:
-    if news.kind is NewsKind.DOWN and news.caused_by:
-        return f"caused by the outage {news.caused_by}, whose message names it"
-    return None
+def _dependency(news: News, route: Route) -> str | None:
+    return route.facts.cause(news.endpoint) if news.kind is NewsKind.DOWN and news.endpoint else None
 
 
 def _silence(news: News, route: Route) -> str | None:

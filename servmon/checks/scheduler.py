@@ -107,10 +107,10 @@ class Scheduler:
             slot.removed = True
 
     def ask_soon(self, endpoint_ids: Iterable[str]) -> None:
-        """Bring the next check of these forward to within min(interval, 5 s), spread."""
+        """Bring the next check of these forward to within min(interval, 5 s), spread; asked again, it comes no later."""
         for endpoint_id in endpoint_ids:
             if slot := self._slots.get(endpoint_id):
-                self._push_soon(slot)
+                self._push_soon(slot, at_the_latest=slot.due)
 
     def done(self, slot: Slot, pace: float | None) -> None:
         """A check ended. ``pace`` is the seconds to the next one while suspected or recovering, else ``None``."""
@@ -172,10 +172,10 @@ class Scheduler:
         origin = self._epoch + slot.fraction * slot.interval
         return origin + (math.floor((after - origin) / slot.interval) + 1) * slot.interval
 
-    def _push_soon(self, slot: Slot) -> None:
+    def _push_soon(self, slot: Slot, at_the_latest: float = math.inf) -> None:
         slot.soon = True
         spread = slot.fraction * min(slot.interval, FIRST_CHECK_WITHIN_SECONDS)
-        self._push(slot, self._clock.monotonic() + spread)
+        self._push(slot, min(self._clock.monotonic() + spread, at_the_latest))
 
     def _push(self, slot: Slot, due: float) -> None:
         slot.due = due

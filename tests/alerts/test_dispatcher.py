@@ -26,6 +26,14 @@ class Present:
         self.windows: set[str] = set()
         self.suspected = False
         self.size = 0
+        self.causes: dict[str, str] = {}
+        self.below: dict[str, list[str]] = {}
+
+    def cause(self, endpoint: Endpoint) -> str | None:
+        return self.causes.get(endpoint.id)
+
+    def dependants(self, endpoint_id: str) -> list[str]:
+        return self.below.get(endpoint_id, [])
 
     def in_maintenance(self, endpoint_id: str) -> bool:
         return endpoint_id in self.windows
@@ -245,14 +253,30 @@ def test_a_silence_does_not_keep_back_the_end_of_what_was_told():
     assert kinds(desk.at(60, up("web", 60))) == [MessageKind.RECOVERED]
 
 
-def test_what_another_outage_caused_is_not_told_until_it_stands_alone():
+def test_router_down_with_200_children_is_one_message_that_names_them():
     desk = Desk()
-    child = replace(down("child"), caused_by="outage-router")
-    assert desk.at(0, child) == []
-    assert desk.reasons["down-child"][0] == "dependency"
-    assert desk.run(1, 60) == []
-    desk.at(60, replace(child, caused_by=None))
-    assert [kind for _, kind in desk.run(61, 70)] == [MessageKind.DOWN]
+    children = [f"c{number}" for number in range(200)]
+    desk.present.below["router"] = children
+    desk.present.causes = dict.fromkeys(children, "router is suspected, and it depends on that")
+    assert desk.at(0, *(down(name) for name in children)) == []
+    desk.present.causes = dict.fromkeys(children, "router is down (outage X), and it depends on that")
+    assert desk.at(10, down("router", 10)) == [(MessageKind.DOWN, "DOWN: router (MAJOR)")]
+    assert "200 endpoints depend on it: c0, c1, " in desk.told[-1].notifications[0].body
+    assert desk.run(11, 600) == []
+    assert desk.reasons["down-c7"] == ("dependency", "router is down (outage X), and it depends on that")
+
+
+def test_router_back_and_three_children_stay_dead_exactly_those_three_are_told():
+    desk = Desk()
+    children = [f"c{number}" for number in range(200)]
+    desk.present.causes = dict.fromkeys(children, "router is down")
+    desk.at(0, down("router"), *(down(name, site="pop-north") for name in children))
+    assert kinds(desk.at(600, up("router", 600))) == [MessageKind.RECOVERED]
+    assert desk.at(630, *(up(name, 630) for name in children[3:])) == []
+    desk.present.causes = {}
+    left = [(moment, told) for moment in range(720, 800) if (told := desk.at(moment))]
+    assert left == [(left[0][0], [(MessageKind.DOWN, "DOWN: 3 of 3 endpoints at pop-north (MAJOR)")])]
+    assert desk.reasons["down-c5"][0] == "never told"
 
 
 def test_rules_choose_who_is_told_and_what_none_selects_is_told_to_nobody():

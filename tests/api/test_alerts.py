@@ -23,6 +23,12 @@ from tests.fix_servers import settled
 
 
 class Present:
+    def cause(self, _endpoint) -> None:
+        return None
+
+    def dependants(self, _endpoint_id: str) -> list[str]:
+        return []
+
     def in_maintenance(self, _endpoint_id: str) -> bool:
         return False
 

@@ -112,6 +112,21 @@ def test_a_new_endpoint_is_checked_within_five_seconds_and_not_again_at_once():
     run_virtual(main)
 
 
+def test_a_check_that_is_asked_for_again_and_again_comes_no_later():
+    async def main():
+        rig = Rig()
+        rig.scheduler.add("a", 600, soon=False)
+        begin = rig.clock.monotonic()
+        task = spawn(rig.run(30), name="schedule")
+        for _ in range(30):
+            rig.scheduler.ask_soon(["a"])
+            await asyncio.sleep(0.5)
+        await task
+        assert rig.started["a"][0] - begin <= 5 + TICK_SECONDS
+
+    run_virtual(main)
+
+
 def test_a_slow_check_is_never_overlapped_and_the_lost_slots_are_counted():
     async def main():
         rig = Rig(seconds=25)
