@@ -107,7 +107,7 @@ class Scheduler:
             slot.removed = True
 
     def ask_soon(self, endpoint_ids: Iterable[str]) -> None:
-        """Bring the next check of these forward to within min(interval, 5 s), spread; asked again, it comes no later."""
+        """Bring the next check of these forward to within min(interval, 5 s), spread; asked again, no later."""
         for endpoint_id in endpoint_ids:
             if slot := self._slots.get(endpoint_id):
                 self._push_soon(slot, at_the_latest=slot.due)
