@@ -73,7 +73,7 @@ class Dispatcher:
         self._settle_ended(now, told)
         self._flush(route, told)
         self._tell_partly(now, told)
-        self._remind(now, told)
+        self._remind(route, told)
         return told
 
     # Taking news.
@@ -256,25 +256,28 @@ class Dispatcher:
                 del self._partly_due[alert_id]
                 self._say(replace(alert, told_at=now), MessageKind.PARTLY, now, told, [])
 
-    def _remind(self, now: datetime, told: Told) -> None:
+    def _remind(self, route: Route, told: Told) -> None:
         if not self.settings.reminder_after:
             return
         for alert in self.alerts:
-            if now < alert.told_at + self._reminder_wait(alert) or self._is_muted(alert):
+            if route.now < alert.told_at + self._reminder_wait(alert) or self._is_muted(alert, route):
                 continue
-            reminded = replace(alert, told_at=now, reminders=alert.reminders + 1)
-            self._say(reminded, MessageKind.REMINDER, now, told, [])
+            reminded = replace(alert, told_at=route.now, reminders=alert.reminders + 1)
+            self._say(reminded, MessageKind.REMINDER, route.now, told, [])
 
     def _reminder_wait(self, alert: Alert) -> timedelta:
         doubled: int = self.settings.reminder_after << min(alert.reminders, 10)
         return min(timedelta(seconds=doubled), LONGEST_REMINDER)
 
-    def _is_muted(self, alert: Alert) -> bool:
-        """Whether nobody needs to be reminded: all that is still down is planned, or somebody sees to it."""
-        return all(
-            self._facts.in_maintenance(member.endpoint_id) or member.outage_id in self.acknowledged
-            for member in alert.still_down
-        )
+    def _is_muted(self, alert: Alert, route: Route) -> bool:
+        """Whether nobody needs to be reminded: all that is still down is planned, silenced, or somebody sees to it."""
+        return all(self._is_seen_to(member, route) for member in alert.still_down)
+
+    def _is_seen_to(self, member: Member, route: Route) -> bool:
+        if member.outage_id in self.acknowledged or self._facts.in_maintenance(member.endpoint_id):
+            return True
+        endpoint = self._facts.endpoint(member.endpoint_id)
+        return endpoint is not None and route.silenced(endpoint) is not None
 
     # What is kept.
 

@@ -48,6 +48,10 @@ def selects(matchers: Mapping[str, Sequence[str]], endpoint: Endpoint) -> bool:
 class Facts(Protocol):
     """What the stages may ask of the present."""
 
+    def endpoint(self, endpoint_id: str) -> Endpoint | None:
+        """The endpoint as it is watched, or ``None``."""
+        ...
+
     def in_maintenance(self, endpoint_id: str) -> bool:
         """Whether a window is over the endpoint now."""
         ...
@@ -80,6 +84,10 @@ class Route:
     acknowledged: AbstractSet[str]
     facts: Facts
     now: datetime
+
+    def silenced(self, endpoint: Endpoint) -> Silence | None:
+        """The silence that covers ``endpoint``, if one does."""
+        return next((silence for silence in self.silences if silence.mutes(endpoint, self.now)), None)
 
 
 Stage = Callable[[News, Route], str | None]
@@ -128,10 +136,8 @@ def _dependency(news: News, route: Route) -> str | None:
 def _silence(news: News, route: Route) -> str | None:
     if news.endpoint is None or news.kind is NewsKind.RECOVERED:
         return None
-    for silence in route.silences:
-        if silence.mutes(news.endpoint, route.now):
-            return f"silenced until {silence.ends_at:%Y-%m-%d %H:%M} UTC: {silence.reason}"
-    return None
+    silence = route.silenced(news.endpoint)
+    return f"silenced until {silence.ends_at:%Y-%m-%d %H:%M} UTC: {silence.reason}" if silence else None
 
 
 def _flapping(news: News, route: Route) -> str | None:

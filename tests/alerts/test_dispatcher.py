@@ -29,6 +29,9 @@ class Present:
         self.causes: dict[str, str] = {}
         self.below: dict[str, list[str]] = {}
 
+    def endpoint(self, endpoint_id: str) -> Endpoint:
+        return endpoint(endpoint_id)
+
     def cause(self, endpoint: Endpoint) -> str | None:
         return self.causes.get(endpoint.id)
 
@@ -192,12 +195,14 @@ def test_reminders_come_after_an_hour_and_then_at_doubled_distance():
     assert hours == [1, 3, 7, 15, 31, 55, 79]
 
 
-@pytest.mark.parametrize("why", ["window", "acknowledged"])
+@pytest.mark.parametrize("why", ["window", "acknowledged", "silence"])
 def test_nobody_is_reminded_of_what_is_planned_or_seen_to(why):
     desk = Desk()
     desk.at(0, down("web"))
     if why == "window":
         desk.present.windows.add("web")
+    elif why == "silence":
+        desk.dispatcher.silences = [Silence("s", {"ids": ["web"]}, "known", START, START + timedelta(days=1))]
     else:
         desk.dispatcher.acknowledged = frozenset({"outage-web"})
     assert desk.run(60, 10_000, 60) == []

@@ -23,6 +23,9 @@ from tests.fix_servers import settled
 
 
 class Present:
+    def endpoint(self, _endpoint_id: str) -> None:
+        return None
+
     def cause(self, _endpoint) -> None:
         return None
 
