@@ -14,7 +14,14 @@ from servmon.api.requests import (
     wrong_cursor,
 )
 from servmon.api.routing import AVAILABILITY, Route
-from servmon.api.shapes import current_status_shape, endpoint_shape, json_answer, page_answer, status_shape
+from servmon.api.shapes import (
+    current_status_shape,
+    endpoint_shape,
+    json_answer,
+    page_answer,
+    status_shape,
+    uptime_shape,
+)
 from servmon.clock import rfc3339
 from servmon.services.identity import is_endpoint_id
 
@@ -75,6 +82,12 @@ async def get_history(request: web.Request) -> web.Response:
     return page_answer(rows, limit, shape=status_shape, cursor=lambda row: write_cursor(rfc3339(row.timestamp)))
 
 
+async def get_uptime(request: web.Request) -> web.Response:
+    """Get how available a service endpoint was over a period, and what the rest of the time was."""
+    query = only_query(request, "since", "until", "timezone")
+    return json_answer(uptime_shape(await request.app[AVAILABILITY].get_uptime(_id(request), **query)))
+
+
 async def get_summary(request: web.Request) -> web.Response:
     """Get a summary of service statuses."""
     only_query(request)
@@ -95,4 +108,5 @@ ROUTES = (
     Route("POST", "/services/{endpoint_id}/check", check_endpoint),
     Route("GET", "/services/{endpoint_id}/status", get_status),
     Route("GET", "/services/{endpoint_id}/history", get_history),
+    Route("GET", "/services/{endpoint_id}/uptime", get_uptime),
 )

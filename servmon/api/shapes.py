@@ -14,6 +14,7 @@ from aiohttp import web
 from servmon.clock import rfc3339
 from servmon.model import CurrentStatus, Endpoint, MaintenanceWindow, Outage, ServiceStatus
 from servmon.probes.specification import describe_endpoint
+from servmon.services.uptime import UptimeReport
 
 T = TypeVar("T")
 
@@ -90,6 +91,27 @@ def window_shape(window: MaintenanceWindow) -> dict[str, Any]:
         "created_by": window.created_by,
         "created_at": window.created_at,
         "updated_at": window.updated_at,
+    }
+
+
+def uptime_shape(report: UptimeReport) -> dict[str, Any]:
+    """How a period went: percentages, seconds, and every stretch that was not simply up."""
+    uptime = report.uptime
+    return {
+        "endpoint_id": report.endpoint_id,
+        "since": uptime.period.start,
+        "until": uptime.period.end,
+        "timezone": report.zone.key,
+        "availability": uptime.availability,
+        "check_success": report.check_success,
+        "up_seconds": uptime.up_seconds,
+        "outage_seconds": uptime.outage_seconds,
+        "unobserved_seconds": uptime.unobserved_seconds,
+        "maintenance_seconds": uptime.maintenance_seconds,
+        "spans": [
+            {"start": one.span.start, "end": one.span.end, "kind": one.kind, "outage_id": one.outage_id}
+            for one in uptime.stretches
+        ],
     }
 
 

@@ -15,6 +15,7 @@ from servmon.probes.specification import FROM_FILE, describe_endpoint, parse_end
 from servmon.services.connection import Connection
 from servmon.services.identity import known_endpoint_id
 from servmon.services.live import LiveView, live_summary, refresh, stored_status, stored_summary
+from servmon.services.uptime import UptimeReport, read_period, report
 from servmon.store import endpoints, statuses
 
 
@@ -122,6 +123,23 @@ class AvailabilityService:
         if self._live is not None:
             return live_summary(self._live)
         return await stored_summary(self._connection, now(self._connection.clock))
+
+    async def get_uptime(
+        self,
+        endpoint_id: str,
+        *,
+        since: datetime | str | None = None,
+        until: datetime | str | None = None,
+        timezone: str | None = None,
+    ) -> UptimeReport:
+        """How available an endpoint was from ``since`` until ``until``, by default over the last 30 days.
+
+        A day such as ``2026-11-01`` is its first moment in ``timezone`` (IANA name, UTC by default). Raises
+        ``NotFoundError``, and ``InvalidInputError`` naming every wrong field.
+        """
+        endpoint = await self.get_endpoint(endpoint_id)
+        period, zone = read_period(since, until, timezone, now(self._connection.clock))
+        return await report(self._db, endpoint, period, zone)
 
     async def _changeable(self, endpoint_id: str) -> Endpoint:
         endpoint = await self.get_endpoint(endpoint_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 _RFC3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})?"
@@ -26,6 +27,16 @@ def read_moment(value: object) -> datetime:
         return moment.astimezone(UTC)
     except OverflowError:
         raise ValueError("must be a time between the years 1 and 9999") from None
+
+
+def read_zone(value: object) -> ZoneInfo:
+    """The time zone of the IANA database that ``value`` names, UTC for ``None``; raises ``ValueError``."""
+    if value is None:
+        return ZoneInfo("UTC")
+    try:
+        return ZoneInfo(str(value))
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("must be the name of a time zone, such as Asia/Kolkata or Europe/Berlin") from None
 
 
 def _parse(text: str) -> datetime:

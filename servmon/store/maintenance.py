@@ -133,6 +133,19 @@ async def not_ended(db: Executor, at: datetime) -> list[MaintenanceWindow]:
     return [rows.maintenance_window(row) for row in await db.fetch(_NOT_ENDED, at)]
 
 
+_OVER_ENDPOINT = f"""
+{_WINDOWS}
+where w.start_time < $3 and w.end_time > $2
+and w.id in (select window_id from maintenance_window_endpoint where endpoint_id = $1)
+order by w.start_time, w.id
+"""  # noqa: S608 - made of the constant above
+
+
+async def over_endpoint(db: Executor, endpoint_id: str, since: datetime, until: datetime) -> list[MaintenanceWindow]:
+    """The windows over an endpoint that touch the period from ``since`` until ``until``."""
+    return [rows.maintenance_window(row) for row in await db.fetch(_OVER_ENDPOINT, endpoint_id, since, until)]
+
+
 def _arguments(window: MaintenanceWindow) -> tuple[Any, ...]:
     return (
         window.id,

@@ -60,12 +60,15 @@ async def insert_outage(db: Any, of: Endpoint, **fields: Any) -> Outage:
     """An outage that is simply there, without the transition that led to it."""
     made = outage(of.id, **fields)
     await db.execute(
-        "insert into service_outage (id, endpoint_id, severity, description, start_time, declared_at)"
-        " values ($1::text::uuid, $2, 'MAJOR', $3, $4, $5)",
+        "insert into service_outage"
+        " (id, endpoint_id, severity, description, start_time, declared_at, resolved, resolved_at)"
+        " values ($1::text::uuid, $2, 'MAJOR', $3, $4, $5, $6, $7)",
         made.id,
         made.endpoint_id,
         made.description,
         made.start_time,
         made.declared_at,
+        made.resolved,
+        made.resolved_at,
     )
     return made
