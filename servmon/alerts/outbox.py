@@ -135,12 +135,14 @@ class Outbox:
                     worker.cancel()
 
     async def _work(self, name: str, lane: Lane) -> None:
-        while True:
+        task = asyncio.current_task()
+        # A library that ends its conversation in good order may swallow the cancellation meant for us.
+        while task is not None and not task.cancelling():
             while not lane.waiting:
                 lane.filled.clear()
                 await lane.filled.wait()
             wait = await self._try(name, lane)
-            if wait:
+            if wait and not task.cancelling():
                 await asyncio.sleep(wait)
 
     async def _try(self, name: str, lane: Lane) -> float:

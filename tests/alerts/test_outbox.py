@@ -239,6 +239,26 @@ def test_a_defect_in_a_channel_is_a_failure_like_any_other():
     run_virtual(main)
 
 
+def test_a_channel_that_swallows_its_cancellation_does_not_keep_servmon_from_stopping():
+    class Polite(Scripted):
+        async def send(self, notification: Notification) -> None:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                self.sent.append(notification)
+
+    async def main():
+        rig = Rig("email")
+        rig.channels["email"] = Polite(rig.clock)
+        rig.open()
+        async with rig:
+            owed = rig.put("email")
+            await asyncio.sleep(1)
+        assert rig.marks[owed.id].sent_at is not None
+
+    run_virtual(main)
+
+
 def test_a_dry_run_sends_nothing_and_says_so():
     async def main():
         async with Rig("email", dry_run=True) as rig:
