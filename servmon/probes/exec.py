@@ -1,35 +1,24 @@
 """EXEC: a program of the operator's own asks, as Nagios and Icinga run their plug-ins.
 
-No shell is involved and nothing of servmon's environment is passed on, since secrets stand there. It is accepted only
-from the configuration file: who may only use the API must not be able to run programs.
+It is accepted only from the configuration file: who may only use the API must not be able to run programs. How one is
+run stands in ``program``.
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
-import signal
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NamedTuple, NoReturn
+from typing import Annotated, Any, ClassVar, NoReturn
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from servmon.clock import SYSTEM_CLOCK
 from servmon.model import FailureKind, Phases
 from servmon.probes.base import Answer, Options, ProbeFailed, Target, failure_from
 from servmon.probes.network import ProbeContext
 from servmon.probes.pattern import search
 from servmon.probes.plugin_output import PluginOutput, read_output
-from servmon.tasks import spawn
+from servmon.probes.program import Ended, run_program
 
-# What is read of each of its two outputs; the rest is thrown away as it comes.
-OUTPUT_LIMIT = 65_536
-# A plug-in may leave a child behind that keeps its output open; what came so long after its end still counts.
-_LAST_WORDS_SECONDS = 0.1
-_ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
-_STDOUT, _STDERR = 1, 2
 _UP, _DEGRADED, _DOWN, _UNKNOWN = range(4)
 # Under this name the running plug-ins share the places of one address, so that they cannot flood this machine.
 _PLACE = "plug-ins of this machine"
@@ -57,13 +46,6 @@ class ExecOptions(Options):
     command: Annotated[
         tuple[Annotated[str, Field(max_length=8192)], ...], BeforeValidator(_as_tuple), AfterValidator(_checked_command)
     ]
-
-
-class _Ended(NamedTuple):
-    code: int
-    stdout: str
-    stderr: str
-    elapsed_ms: float
 
 
 class ExecProbe:
@@ -102,83 +84,23 @@ def _details(output: PluginOutput) -> dict[str, Any]:
     return details
 
 
-def _fail(program: str, ended: _Ended, output: PluginOutput, details: dict[str, Any]) -> NoReturn:
+def _fail(program: str, ended: Ended, output: PluginOutput, details: dict[str, Any]) -> NoReturn:
     if ended.code == _DOWN:
         message = output.message or f"{program} says CRITICAL, and nothing more"
         raise ProbeFailed(FailureKind.STATUS, message, response_ms=ended.elapsed_ms, details=details)
     if ended.code == _UNKNOWN:
         message = output.message or f"{program} says UNKNOWN, and nothing more"
         raise ProbeFailed(FailureKind.PROBE_ERROR, message, details=details)
-    how = f"was killed by signal {-ended.code}" if ended.code < 0 else f"ended with exit code {ended.code}"
-    message = f"{program} {how}, where a plug-in ends with 0 to 3"
+    message = f"{program} {ended.how}, where a plug-in ends with 0 to 3"
     said = f": {output.message}" if output.message else ""
     raise ProbeFailed(FailureKind.PROBE_ERROR, message + said, details=details)
 
 
-async def _run(command: Sequence[str]) -> _Ended:
-    """Run a program to its end, or kill it with all its children when whoever waits gives up."""
-    started = SYSTEM_CLOCK.monotonic()
-    starting = spawn(_start(command), name=f"start {command[0]}")
+async def _run(command: Sequence[str]) -> Ended:
     try:
-        outcome = await asyncio.shield(starting)
-    except asyncio.CancelledError:
-        # Cut off in there, asyncio would wait for whoever holds the outputs open; a start takes milliseconds.
-        await asyncio.wait([starting])
-        if not isinstance(outcome := starting.result(), ProbeFailed):
-            await _end(*outcome)
-        raise
-    if isinstance(outcome, ProbeFailed):
-        raise outcome
-    transport, listener = outcome
-    try:
-        await listener.ended
-        elapsed_ms = (SYSTEM_CLOCK.monotonic() - started) * 1000
-        code = transport.get_returncode()
-        stdout, stderr = (listener.heard[pipe].decode(errors="replace") for pipe in (_STDOUT, _STDERR))
-        return _Ended(-signal.SIGKILL if code is None else code, stdout, stderr, elapsed_ms)
-    finally:
-        await _end(transport, listener)
-
-
-async def _start(command: Sequence[str]) -> tuple[asyncio.SubprocessTransport, _Listener] | ProbeFailed:
-    try:
-        return await asyncio.get_running_loop().subprocess_exec(
-            _Listener, *command, stdin=asyncio.subprocess.DEVNULL, env=_ENVIRONMENT, cwd="/", start_new_session=True
-        )
+        return await run_program(command)
     except (FileNotFoundError, PermissionError, NotADirectoryError) as error:
         message = f"{command[0]} cannot be run: {(error.strerror or str(error)).lower()}"
-        return ProbeFailed(FailureKind.LOCAL, message)
+        raise ProbeFailed(FailureKind.LOCAL, message) from None
     except OSError as error:  # no descriptor, no memory: this machine's fault, as at every probe
-        return failure_from(error, f"starting {command[0]}")
-
-
-async def _end(transport: asyncio.SubprocessTransport, listener: _Listener) -> None:
-    """Kill what is left, and see its end, so that no check leaves a zombie behind."""
-    # A session of its own is a process group of its own: children and grandchildren go with it.
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(transport.get_pid(), signal.SIGKILL)
-    transport.close()
-    await asyncio.wait([listener.gone], timeout=_LAST_WORDS_SECONDS)
-
-
-class _Listener(asyncio.SubprocessProtocol):
-    def __init__(self) -> None:
-        self.heard = {_STDOUT: bytearray(), _STDERR: bytearray()}
-        self._loop = asyncio.get_running_loop()
-        self.ended: asyncio.Future[None] = self._loop.create_future()
-        self.gone: asyncio.Future[None] = self._loop.create_future()
-
-    def pipe_data_received(self, fd: int, data: bytes) -> None:
-        kept = self.heard[fd]
-        kept += data[: OUTPUT_LIMIT - len(kept)]
-
-    def process_exited(self) -> None:
-        self._loop.call_later(_LAST_WORDS_SECONDS, self._end)
-
-    def connection_lost(self, _error: Exception | None) -> None:
-        self._end()
-        self.gone.set_result(None)
-
-    def _end(self) -> None:
-        if not self.ended.done():
-            self.ended.set_result(None)
+        raise failure_from(error, f"starting {command[0]}") from None

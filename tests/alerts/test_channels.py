@@ -18,8 +18,9 @@ from servmon.alerts.channels.base import ChannelError
 from servmon.alerts.channels.webhook import Webhook, WebhookSection
 from servmon.model import Severity
 from servmon.settings import SettingsError, load
+from tests.fix_daemon import is_alive
 from tests.fix_mail import knows
-from tests.fix_servers import Page, free_port, is_silent, server_tls
+from tests.fix_servers import Page, free_port, is_silent, server_tls, settled
 
 AT = datetime(2026, 11, 24, 3, 0, tzinfo=UTC)
 
@@ -247,9 +248,31 @@ async def test_a_program_reads_the_message_and_no_shell_its_arguments(tmp_path):
 @pytest.mark.parametrize(("status", "permanent"), [(1, False), (75, False), (64, True)])
 async def test_its_exit_status_decides_whether_it_is_run_again(tmp_path, status, permanent):
     channel = program(tmp_path, f"import sys\nsys.stderr.write('no modem')\nsys.exit({status})\n")
-    with pytest.raises(ChannelError, match=f"ended with {status}: no modem") as caught:
+    with pytest.raises(ChannelError, match=f"ended with exit code {status}: no modem") as caught:
         await channel.send(message())
     assert caught.value.permanent is permanent
+
+
+async def test_a_program_sees_no_secret_of_servmons_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("DATABASE_URL", "postgresql://servmon:planted@db.example/servmon")
+    channel = program(tmp_path, "import os, sys\nsys.stderr.write(str(dict(os.environ)))\nsys.exit(1)\n")
+    with pytest.raises(ChannelError, match="PATH") as caught:
+        await channel.send(message())
+    assert "planted" not in str(caught.value)
+
+
+async def test_a_program_that_reads_nothing_and_writes_without_end_is_ended_with_its_children(tmp_path, monkeypatch):
+    monkeypatch.setattr("servmon.alerts.channels.exec.DEADLINE_SECONDS", 0.5)
+    pid = tmp_path / "pid"
+    channel = program(
+        tmp_path,
+        "import os, subprocess, sys\n"
+        f"child = subprocess.Popen(['sleep', '60'])\nopen({str(pid)!r}, 'w').write(str(child.pid))\n"
+        "while True: os.write(2, b'x' * 65536)\n",
+    )
+    with pytest.raises(ChannelError, match="did not end within"):
+        await channel.send(message(body="x" * 1_000_000))
+    await settled(lambda: not is_alive(int(pid.read_text(encoding="ascii"))))
 
 
 async def test_a_program_that_is_not_there_is_one_sentence():

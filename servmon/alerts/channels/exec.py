@@ -1,12 +1,9 @@
-"""``kind = "exec"``: a program of the operator's; no shell, from the configuration file only."""
+"""``kind = "exec"``: a program of the operator's; from the configuration file only."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
-from contextlib import suppress
 from typing import Literal
 
 from pydantic import Field
@@ -15,9 +12,10 @@ from servmon.alerts.alert import Notification
 from servmon.alerts.channels.base import DEADLINE_SECONDS, Channel, ChannelError
 from servmon.alerts.channels.webhook import payload_of
 from servmon.alerts.settings import ChannelSection
+from servmon.probes.base import safe_text
+from servmon.probes.program import run_program
 
-# sysexits.h: what such a program cannot do now and may be able to later is no failure for good; all else is passing
-# as well, but these say clearly that nothing will change.
+# sysexits.h: wrong usage, wrong data, no such user, no such host. Any other failure may pass.
 _PERMANENT = frozenset({64, 65, 67, 68})
 _SHOWN = 300
 
@@ -40,29 +38,15 @@ class Exec(Channel):
 
     async def send(self, notification: Notification) -> None:
         """Run the program with the message on its standard input. Raises ``ChannelError``."""
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *self._command,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.PIPE,
-                start_new_session=True,
-            )
-        except (OSError, ValueError) as error:
-            raise ChannelError(f"{self._command[0]} cannot be started: {error}") from None
+        program = self._command[0]
         try:
             async with asyncio.timeout(DEADLINE_SECONDS):
-                _, err = await process.communicate(json.dumps(payload_of(notification)).encode())
+                ended = await run_program(self._command, json.dumps(payload_of(notification)).encode())
         except TimeoutError:
-            raise ChannelError(f"{self._command[0]} did not end within {DEADLINE_SECONDS:.0f} s") from None
-        finally:
-            if process.returncode is None:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                await process.wait()
-        if process.returncode:
-            said = err.decode("utf-8", "replace").strip()[:_SHOWN]
-            raise ChannelError(
-                f"{self._command[0]} ended with {process.returncode}" + (f": {said}" if said else ""),
-                permanent=process.returncode in _PERMANENT,
-            )
+            raise ChannelError(f"{program} did not end within {DEADLINE_SECONDS:.0f} s") from None
+        except (OSError, ValueError) as error:
+            raise ChannelError(f"{program} cannot be started: {error}") from None
+        if ended.code:
+            said = safe_text(ended.stderr.strip(), limit=_SHOWN)
+            message = f"{program} {ended.how}" + (f": {said}" if said else "")
+            raise ChannelError(message, permanent=ended.code in _PERMANENT)
