@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -20,9 +19,9 @@ import structlog
 from servmon.clock import SYSTEM_CLOCK
 from servmon.errors import StoreUnavailableError
 from servmon.metrics import Counters
-from servmon.model import CheckResult, Outage, Transition
-from servmon.store import rows
-from servmon.store.pool import NEVER, connect, transaction
+from servmon.model import CheckResult, Transition
+from servmon.store.batch import halves, write
+from servmon.store.pool import NEVER, connect
 from servmon.store.spool import Entry, Spool
 from servmon.tasks import cancel, spawn
 
@@ -50,79 +49,6 @@ _AWAY = (
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
 )
-_COLUMNS = ", ".join(rows.STATUS_COLUMNS)
-
-_STAGE = f"""
-create temporary table if not exists service_status_staged on commit delete rows
-as select {_COLUMNS} from service_status_row with no data
-"""  # noqa: S608 - only column names stand in it
-
-_UNSTAGE = f"""
-insert into service_status_row ({_COLUMNS}) select {_COLUMNS} from service_status_staged on conflict do nothing
-"""  # noqa: S608 - only column names stand in it
-
-_ENSURE_PARTITIONS = """
-select ensure_status_partition(day) from unnest($1::date[]) as day
-"""
-
-_OUTAGES_WRITTEN = """
-written as (
-    select * from jsonb_to_recordset($1::text::jsonb) as w(
-        id uuid, endpoint_id text, severity severity_type, description text, start_time timestamptz,
-        declared_at timestamptz, last_good_at timestamptz, resolved boolean, resolved_at timestamptz,
-        resolution_notes text, notification_channels jsonb, evidence jsonb, revision bigint)
-)
-"""
-
-# An endpoint has one open outage. Where another one still stands open, nobody follows it any more.
-_CLOSE_FORGOTTEN = f"""
-with {_OUTAGES_WRITTEN}
-select close_outage(o.id, w.start_time, $2, 'outage superseded')
-from written w
-join service_outage o on o.endpoint_id = w.endpoint_id and not o.resolved and o.id <> w.id
-where not w.resolved and not exists (select from written again where again.id = o.id)
-"""  # noqa: S608 - made of the constant above
-
-# What was resolved by somebody else stays as they left it. Resolved ones go first, to make room for a new open one.
-_STORE_OUTAGES = f"""
-with {_OUTAGES_WRITTEN}
-insert into service_outage as stored (
-    id, endpoint_id, severity, description, start_time, declared_at, last_good_at, resolved, resolved_at,
-    resolution_notes, notification_channels, evidence, revision)
-select
-    id, endpoint_id, severity, description, start_time, declared_at, last_good_at, resolved,
-    case when resolved then greatest(resolved_at, start_time) end,
-    resolution_notes, notification_channels, evidence, revision
-from written
-order by resolved desc
-on conflict (id) do update set
-    severity = excluded.severity,
-    description = excluded.description,
-    last_good_at = excluded.last_good_at,
-    resolved = excluded.resolved,
-    resolved_at = excluded.resolved_at,
-    resolution_notes = coalesce(excluded.resolution_notes, stored.resolution_notes),
-    evidence = excluded.evidence,
-    revision = greatest(stored.revision + 1, excluded.revision)
-where not stored.resolved and (excluded.resolved or stored.revision < excluded.revision)
-"""  # noqa: S608 - made of the constant above
-
-_STORE_CHANGES = """
-insert into state_change (id, endpoint_id, old_state, new_state, reason, evidence, at, outage_id)
-select id, endpoint_id, old_state, new_state, reason, evidence, at, outage_id
-from rows from (jsonb_to_recordset($1::text::jsonb) as (
-    id uuid, endpoint_id text, old_state text, new_state text, reason text, evidence jsonb, at timestamptz,
-    outage_id uuid
-)) with ordinality
-order by ordinality
-on conflict (id) do nothing
-"""
-
-_CLOSE_UNWATCHED = """
-select close_outages_of_unwatched()
-"""
-
-SUPERSEDED = "Closed because a newer outage of the endpoint was declared"
 
 
 class Writer:
@@ -193,7 +119,7 @@ class Writer:
         try:
             while True:
                 await self._wait_for_a_batch()
-                if await self._store_batch(PATIENCE_SECONDS):
+                if not self._is_behind and await self._store_batch(PATIENCE_SECONDS):
                     wait = FIRST_RETRY_SECONDS
                 elif self._spool is not None:
                     await self._bridge()
@@ -220,8 +146,7 @@ class Writer:
         give_up_at = SYSTEM_CLOCK.monotonic() + DRAIN_PATIENCE_SECONDS
         try:
             while self._in_memory:
-                behind = self._spool is not None and self._spool.count > 0
-                if not behind and await self._store_batch(DRAIN_PATIENCE_SECONDS):
+                if not self._is_behind and await self._store_batch(DRAIN_PATIENCE_SECONDS):
                     give_up_at = SYSTEM_CLOCK.monotonic() + DRAIN_PATIENCE_SECONDS
                 elif await self._keep():
                     _log.warning("results wait on disk for the next start", results=self.queued)
@@ -238,6 +163,11 @@ class Writer:
     def _in_memory(self) -> bool:
         return bool(self._queue or self._rescued or self._parts)
 
+    @property
+    def _is_behind(self) -> bool:
+        """Whether something older than what is in memory waits on disk."""
+        return self._spool is not None and self._spool.count > 0
+
     async def _bridge(self) -> None:
         """While Postgres is away: what arrives goes to disk within 250 ms, and from there to Postgres when it can."""
         replay = spawn(self._replay(), name="replay of the spool")
@@ -246,12 +176,14 @@ class Writer:
                 if not await self._keep():
                     await asyncio.sleep(FLUSH_SECONDS)
                 await self._wait_for_more(replay)
-            with suppress(
-                StoreUnavailableError
-            ):  # of the spool itself: what is in memory goes to Postgres all the same
+            # The spool itself may fail: what is in memory goes to Postgres all the same.
+            with suppress(StoreUnavailableError):
                 await replay
         finally:
             await cancel(replay)
+        # Only here nothing is on its way to the disk: what came after the last look of the replay is still there.
+        if not self._is_behind:
+            self._spooled.clear()
 
     async def _wait_for_more(self, replay: asyncio.Task[None]) -> None:
         more = spawn(self._filled.wait(), name="more results")
@@ -273,12 +205,21 @@ class Writer:
                 if not self._spool_fails:
                     _log.error("the spool takes nothing, results wait in memory", problem=str(error))
                 self._spool_fails = True
+                self._take_back(entries)
                 return False
             self._spool_fails = False
             self._parts.clear()
             self._spooled.extend(transition for _, transitions in entries for transition in transitions)
             self._count_dropped(dropped)
             return True
+
+    def _take_back(self, entries: Sequence[Entry]) -> None:
+        """Keep in memory what the disk did not take, as far as there is room."""
+        self._parts.clear()
+        self._queue.extendleft(reversed(entries))
+        self._filled.set()
+        while len(self._queue) > QUEUE_LIMIT:
+            self._drop_oldest()
 
     async def _replay(self) -> None:
         """Store the spool's entries, oldest first, until it is empty."""
@@ -291,10 +232,9 @@ class Writer:
                 wait = min(2 * wait, LONGEST_RETRY_SECONDS)
             wait = FIRST_RETRY_SECONDS
             await self._spool.drop(spooled.last)
-        self._spooled.clear()
 
     async def _wait_for_a_batch(self) -> None:
-        if self._parts or self._rescued:
+        if self._parts or self._rescued or self._is_behind:
             return
         await self._filled.wait()
         if not self._hurry.is_set():
@@ -350,42 +290,18 @@ class Writer:
     async def _store_part(self, connection: Any, parts: deque[list[Entry]]) -> None:
         part = parts[0]
         try:
-            await self._write(connection, part)
+            await write(connection, part, self._observer)
         except NEVER as error:  # one row of the part can never be stored; the others can
             parts.popleft()
-            halves = _halves(part)
-            if not halves:
+            smaller = halves(part)
+            if not smaller:
                 self._counters.store_errors += 1
                 _log.error("could not be stored, dropped", entry=repr(part), error=str(error))
-            parts.extendleft(reversed(halves))
+            parts.extendleft(reversed(smaller))
         else:
             parts.popleft()
             self._counters.batches_stored += 1
             self._counters.rows_stored += sum(result is not None for result, _ in part)
-
-    async def _write(self, connection: Any, part: list[Entry]) -> None:
-        observer = self._observer
-        records = [rows.status_record(result, observer) for result, _ in part if result is not None]
-        transitions = [transition for _, caused in part for transition in caused]
-        copy = _copy
-        for _ in range(3):  # at most one time each: some rows are there already, a day has no partition
-            try:
-                async with transaction(connection):
-                    await copy(connection, records)
-                    if transitions:
-                        await _store_transitions(connection, transitions)
-                break
-            except asyncpg.UniqueViolationError:
-                copy = _copy_new
-            except asyncpg.CheckViolationError as error:
-                # The words are in the server's language; only a missing partition has no constraint's name.
-                if error.constraint_name is not None:
-                    raise
-                await connection.execute(_ENSURE_PARTITIONS, list({record[0].date() for record in records}))
-        else:
-            raise StoreUnavailableError("another writer stored the same outage or the same day just now")
-        if any(transition.outage and not transition.outage.resolved for transition in transitions):
-            await connection.execute(_CLOSE_UNWATCHED)
 
     def _drop_oldest(self) -> None:
         result, transitions = self._queue.popleft()
@@ -410,57 +326,3 @@ class Writer:
             except (*_AWAY, TimeoutError):
                 self._connection.terminate()
         self._connection = None
-
-
-async def _copy(connection: Any, records: Sequence[rows.StatusRecord]) -> None:
-    if records:
-        await connection.copy_records_to_table("service_status_row", records=records, columns=rows.STATUS_COLUMNS)
-
-
-async def _copy_new(connection: Any, records: Sequence[rows.StatusRecord]) -> None:
-    """Store those of ``records`` that are not there yet. COPY knows no ON CONFLICT; twice as dear."""
-    await connection.execute(_STAGE)
-    await connection.copy_records_to_table("service_status_staged", records=records, columns=rows.STATUS_COLUMNS)
-    await connection.execute(_UNSTAGE)
-
-
-async def _store_transitions(connection: Any, transitions: Sequence[Transition]) -> None:
-    outages = _final([transition.outage for transition in transitions if transition.outage])
-    if outages:
-        written = rows.to_json([rows.outage_fields(outage) for outage in outages])
-        await connection.execute(_CLOSE_FORGOTTEN, written, SUPERSEDED)
-        await connection.execute(_STORE_OUTAGES, written)
-    changes = [rows.state_change_fields(transition.change) for transition in transitions]
-    await connection.execute(_STORE_CHANGES, rows.to_json(changes))
-
-
-def _final(outages: Iterable[Outage]) -> list[Outage]:
-    """Each outage once, as it stands at the end; of an endpoint's open ones only the last is still open."""
-    last = {outage.id: outage for outage in outages}
-    open_of: dict[str, Outage] = {}
-    for outage in list(last.values()):
-        if outage.resolved:
-            continue
-        if earlier := open_of.get(outage.endpoint_id):
-            last[earlier.id] = replace(
-                earlier,
-                resolved=True,
-                resolved_at=outage.start_time,
-                resolution_notes=SUPERSEDED,
-                revision=earlier.revision + 1,
-            )
-        open_of[outage.endpoint_id] = outage
-    return list(last.values())
-
-
-def _halves(part: list[Entry]) -> list[list[Entry]]:
-    """``part`` in two or more smaller ones, in order; nothing where it cannot be divided any further."""
-    if len(part) > 1:
-        middle = len(part) // 2
-        return [part[:middle], part[middle:]]
-    ((result, transitions),) = part
-    if result is not None and transitions:
-        return [[(result, ())], [(None, transitions)]]
-    if len(transitions) > 1:
-        return [[(None, (transition,))] for transition in transitions]
-    return []

@@ -10,7 +10,8 @@ from uuid import uuid4
 from servmon.clock import now
 from servmon.metrics import Counters
 from servmon.model import CheckResult, Endpoint, Outage, Severity, State, StateChange, Status, Transition
-from servmon.store.writer import Entry, Writer
+from servmon.store.spool import Entry
+from servmon.store.writer import Writer
 
 
 def endpoint(endpoint_id: str, **fields: Any) -> Endpoint:

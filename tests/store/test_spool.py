@@ -188,14 +188,35 @@ async def test_once_postgres_is_back_everything_is_stored_once_and_the_spool_is_
     for one in every[9000:]:
         writer.put(one, ())
     writer.put(None, [resolved(opened)])
-    await until(lambda: writer.queued == 0)
+    await until(lambda: writer.queued == 0 and not writer.unstored())
     await cancel(task)
     await writer.drain()
     assert await stored(db) == 12_000
     assert (await outages.get(db, opened.id)).resolved
     changes = await db.fetch("select new_state from state_change order by seq")
     assert [row["new_state"] for row in changes] == ["down", "up"]
-    assert (writer.unstored(), writer.is_away) == ([], False)
+    assert not writer.is_away
+
+
+async def test_what_reaches_the_disk_as_the_replay_ends_is_not_left_there(spool, watched, db, database, monkeypatch):
+    """The replay finds the spool empty in the moment in which one more result is written to it."""
+    writer = writer_to(database, spool)
+    late = results(watched, 2)
+    put, oldest = spool.put, spool.oldest
+
+    async def oldest_and_then_one_more(limit):
+        found = await oldest(limit)
+        if not found.entries and late:
+            await put([(late.pop(), ())])
+        return found
+
+    monkeypatch.setattr(spool, "oldest", oldest_and_then_one_more)
+    await put([(result(watched), ())])
+    task = spawn(writer.run(), name="writer")
+    await until(lambda: not late and writer.queued == 0)
+    await cancel(task)
+    await writer.drain()
+    assert await stored(db) == 3
 
 
 async def test_a_stop_while_postgres_is_away_loses_nothing(tmp_path, watched, db, database):
@@ -241,7 +262,9 @@ async def test_what_can_never_be_stored_does_not_block_the_spool(spool, watched,
     assert (await stored(db), spool.count) == (9, 0)
 
 
-async def test_with_the_spools_disk_full_too_results_wait_in_memory(spool, watched, db, database, monkeypatch):
+async def test_with_the_spools_disk_full_too_the_newest_results_wait_in_memory(
+    spool, watched, db, database, monkeypatch
+):
     def full(*_arguments):
         raise sqlite3.OperationalError("database or disk is full")
 
@@ -258,11 +281,20 @@ async def test_with_the_spools_disk_full_too_results_wait_in_memory(spool, watch
     monkeypatch.setattr(writing, "connect", connect)
     writer = writer_to(database, spool)
     task = spawn(writer.run(), name="writer")
-    for one in results(watched, 40):
+    monkeypatch.setattr(writing, "QUEUE_LIMIT", 30)
+    opened = outage("a")
+    writer.put(None, [declared(opened)])
+    every = results(watched, 60)
+    for one in every[:20]:
         writer.put(one, ())
     await until(lambda: writer._spool_fails)
+    for one in every[20:]:
+        writer.put(one, ())
+        await asyncio.sleep(0.002)  # it tries the disk again meanwhile
+    assert writer.queued <= 31  # memory stays bounded, and the transition is not what goes
     reachable.set()
     await until(lambda: writer.queued == 0)
     await cancel(task)
     await writer.drain()
-    assert await stored(db) == 40
+    assert await stored(db) == 60 - writer._counters.results_dropped == 30
+    assert await outages.open_outages(db) == [opened]

@@ -13,7 +13,7 @@ import pytest
 from servmon.clock import now
 from servmon.metrics import Counters
 from servmon.model import State, Status
-from servmon.store import endpoints, outages, state_changes, statuses
+from servmon.store import batch, endpoints, outages, state_changes, statuses
 from servmon.store import writer as writing
 from servmon.store.writer import Writer
 from servmon.tasks import cancel, spawn
@@ -143,7 +143,7 @@ async def test_an_open_outage_that_nobody_follows_gives_way_to_a_new_one(db, dat
     await writer.drain()
     assert await outages.open_outages(db) == [opened]
     closed = await outages.get(db, forgotten.id)
-    assert (closed.resolved_at, closed.resolution_notes) == (opened.start_time, writing.SUPERSEDED)
+    assert (closed.resolved_at, closed.resolution_notes) == (opened.start_time, batch.SUPERSEDED)
 
 
 async def test_an_outage_of_an_endpoint_deleted_meanwhile_does_not_stay_open(db, database, watched):
@@ -157,9 +157,9 @@ async def test_an_outage_of_an_endpoint_deleted_meanwhile_does_not_stay_open(db,
 
 async def test_rows_that_are_there_already_are_not_stored_twice(db, database, watched):
     known, new = results(watched, 10), results(watched, 5, status=Status.DOWN)
-    for batch in (known, known + new, known):
+    for some in (known, known + new, known):
         writer = a_writer(database)
-        for one in batch:
+        for one in some:
             writer.put(one, ())
         await writer.drain()
         assert writer.queued == 0
@@ -231,17 +231,17 @@ async def cut(db) -> None:
 async def test_a_connection_lost_after_the_commit_doubles_nothing(db, database, watched, monkeypatch):
     writer = a_writer(database)
     writer.put(result(watched, Status.DOWN), [declared(outage("a"))])
-    real = writing._store_transitions
+    real = batch._store_transitions
 
     async def commits_and_dies(connection, transitions):
         await real(connection, transitions)
         await connection.execute("commit")
         connection.terminate()
 
-    monkeypatch.setattr(writing, "_store_transitions", commits_and_dies)
+    monkeypatch.setattr(batch, "_store_transitions", commits_and_dies)
     assert not await writer._store_batch(5)
     assert (writer.queued, await stored(db)) == (1, 1)
-    monkeypatch.setattr(writing, "_store_transitions", real)
+    monkeypatch.setattr(batch, "_store_transitions", real)
     await writer.drain()
     assert (writer.queued, await stored(db)) == (0, 1)
     assert len(await state_changes.of_endpoint(db, "a", 10)) == 1
