@@ -19,7 +19,7 @@ import structlog
 
 from servmon import __version__, log
 from servmon.alerts.alerting import Alerting
-from servmon.alerts.channels import open_channel
+from servmon.alerts.channels import open_channels
 from servmon.alerts.dispatcher import Dispatcher
 from servmon.alerts.heartbeat import beat
 from servmon.api.app import build_app, serve
@@ -403,14 +403,7 @@ class Daemon:
 
     def _configure_alerts(self) -> None:
         settings = self._loaded.settings
-        default = settings.alert.fallback_channel
-        self.alerting.configure(
-            settings.alert,
-            {
-                name: (open_channel(channel), channel.fallback or (default if default != name else None))
-                for name, channel in settings.channels.items()
-            },
-        )
+        self.alerting.configure(settings.alert, open_channels(settings.channels, settings.alert.fallback_channel))
 
     async def _reload_now(self, force: bool) -> int:
         await self.reload.now(force=force)

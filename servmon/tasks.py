@@ -54,7 +54,7 @@ async def supervise(name: str, follow: Callable[[], Awaitable[None]], troubles: 
         try:
             await follow()
             trouble = "ended by itself"
-        except Exception as error:  # noqa: BLE001 - one of the four places that may
+        except Exception as error:  # noqa: BLE001 - one of the five places that may
             trouble = f"{type(error).__name__}: {error}"
             if troubles.get(name) != trouble:
                 _log.exception("follower failed, starting it again", follower=name)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from datetime import timedelta
 from typing import TypeVar
 
@@ -208,7 +207,7 @@ class Alerting:
             marks, self._marks = self._marks, {}
             self._marked.clear()
             try:
-                await notifications.mark(db, [asdict(mark) for mark in marks.values()])
+                await notifications.mark(db, list(marks.values()))
             except NEVER as error:
                 _log.error("what became of messages could not be stored", problem=str(error))
             except BaseException:

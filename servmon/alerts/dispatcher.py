@@ -67,7 +67,7 @@ class Dispatcher:
         for news in arrived:
             try:
                 self._take(news, route, told)
-            except Exception as error:  # noqa: BLE001 - one of the four places that may: no news stops the others
+            except Exception as error:  # noqa: BLE001 - one of the five places that may: no news stops the others
                 told.defects.append(error)
                 self._decide(news, "defect", f"could not be judged: {type(error).__name__}", now, told)
         self._settle_ended(now, told)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import aiohttp
 import structlog
+from yarl import URL
 
 from servmon.alerts.settings import AlertSection
 
@@ -39,7 +40,7 @@ async def beat(settings: Callable[[], AlertSection], unwell: Callable[[], str | 
 async def _call(url: str, trouble: str | None) -> str | None:
     """Why the call did not get through, if it did not. The URL is a secret and in no word of it."""
     timeout = aiohttp.ClientTimeout(total=DEADLINE_SECONDS)
-    where = f"{url.rstrip('/')}/fail" if trouble else url
+    where = _fail_address(URL(url)) if trouble else URL(url)
     try:
         async with aiohttp.ClientSession(timeout=timeout) as session, session.post(where, data=trouble or "") as answer:
             return None if answer.ok else f"the receiver answered {answer.status}"
@@ -47,3 +48,8 @@ async def _call(url: str, trouble: str | None) -> str | None:
         return f"no answer within {DEADLINE_SECONDS:.0f} s"
     except (aiohttp.ClientError, OSError, ValueError) as error:
         return type(error).__name__
+
+
+def _fail_address(url: URL) -> URL:
+    """``/fail`` goes to the path, in front of a query."""
+    return (url / "fail").with_query(url.query)

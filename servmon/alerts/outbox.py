@@ -163,7 +163,7 @@ class Outbox:
             return self._failed(name, lane, error, present)
         except TimeoutError:
             return self._failed(name, lane, ChannelError(f"no end within {DEADLINE_SECONDS:.0f} s"), present)
-        except Exception as error:  # noqa: BLE001 - one of the four places that may
+        except Exception as error:  # noqa: BLE001 - one of the five places that may
             _log.exception("channel failed", channel=name)
             return self._failed(name, lane, ChannelError(f"{type(error).__name__} in the channel"), present)
         self._got_through(name, lane, old if summary else [first], present, summary=summary)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +11,7 @@ from servmon.alerts.alert import Alert, Member, MessageKind, News, Notification,
 from servmon.alerts.routing import Silence
 from servmon.model import Severity
 from servmon.store.alerts import Owed, Record
+from servmon.store.rows import columns
 
 Row = Mapping[str, Any]
 
@@ -32,60 +34,16 @@ def news_in(owed: Owed) -> tuple[list[News], list[str]]:
 def record_of(told: Told, processed: Sequence[str], at: datetime) -> Record:
     """A round as columns."""
     return Record(
-        decisions=[
-            {
-                "news_id": decision.news_id,
-                "outage_id": decision.outage_id,
-                "endpoint_id": decision.endpoint_id,
-                "kind": decision.kind,
-                "stage": decision.stage,
-                "reason": decision.reason,
-                "alert_id": decision.alert_id,
-                "at": decision.at,
-            }
-            # Of one news held back and then told within a round, the last decision stands.
-            for decision in {decision.news_id: decision for decision in told.decisions}.values()
-        ],
-        alerts=[
-            {
-                "id": alert.id,
-                "rule": alert.rule,
-                "title": alert.title,
-                "severity": alert.severity,
-                "opened_at": alert.opened_at,
-                "reminders": alert.reminders,
-                "told_at": alert.told_at,
-                "channels": list(alert.channels),
-                "closed_at": alert.closed_at,
-            }
-            for alert in told.alerts.values()
-        ],
+        # Of one news held back and then told within a round, the last decision stands.
+        decisions=list({decision.news_id: decision for decision in told.decisions}.values()),
+        alerts=[replace(alert, members={}) for alert in told.alerts.values()],
         members=[
-            {
-                "alert_id": alert.id,
-                "outage_id": member.outage_id,
-                "endpoint_id": member.endpoint_id,
-                "name": member.name,
-                "start_time": member.start_time,
-                "resolved_at": member.resolved_at,
-            }
+            {"alert_id": alert.id, **columns(member)}
             for alert in told.alerts.values()
             for member in alert.members.values()
         ],
-        notifications=[
-            {
-                "id": one.id,
-                "alert_id": one.alert_id,
-                "channel": one.channel,
-                "kind": one.kind,
-                "severity": one.severity,
-                "subject": one.subject,
-                "body": one.body,
-                "content": one.content,
-                "created_at": one.created_at,
-            }
-            for one in told.notifications
-        ],
+        notifications=told.notifications,
+        told=list({notification.alert_id for notification in told.notifications}),
         processed=processed,
         at=at,
     )

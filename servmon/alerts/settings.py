@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated
 
-from pydantic import ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, ConfigDict, Field, SecretStr, field_validator
+from yarl import URL
 
 from servmon.model import Section, Severity
 
 SERVICE_DOWN = "service_down"
+
+
+def _checked_url(secret: SecretStr) -> SecretStr:
+    try:
+        url = URL(secret.get_secret_value())
+    except ValueError:
+        url = URL()
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ValueError("must be an http or https URL such as https://hooks.isp.example/servmon")
+    if url.user or url.password:
+        raise ValueError("must not hold a user or password; put what the receiver asks for into headers")
+    return secret
+
+
+# The addresses of many receivers are secrets.
+Url = Annotated[SecretStr, AfterValidator(_checked_url)]
 
 
 class RuleSection(Section):
@@ -41,6 +58,11 @@ class AlertSection(Section):
     heartbeat_interval: int = Field(60, ge=1)
     rules: tuple[RuleSection, ...] = ()
 
+    @field_validator("heartbeat_url")
+    @classmethod
+    def _is_url(cls, url: SecretStr | None) -> SecretStr | None:
+        return _checked_url(url) if url else None
+
 
 class ChannelSection(Section):
     """``[channels.NAME]``: one way out. ``kind`` says which; each kind's own keys stand with its class."""
@@ -54,6 +76,3 @@ class ChannelSection(Section):
     def __repr_args__(self) -> Iterator[tuple[str, object]]:
         # Addresses and keys are nobody's business in a log.
         yield "kind", self.kind
-
-
-Tls = Literal["starttls", "tls", "none"]

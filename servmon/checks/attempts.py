@@ -123,7 +123,7 @@ async def _attempt(plan: Plan, context: ProbeContext, clock: Clock) -> Answer | 
         return ProbeFailed(FailureKind.TIMEOUT, f"no answer within {seconds:.3g} s while {context.doing}")
     except OSError as error:
         return failure_from(error, context.doing)
-    except Exception as error:  # noqa: BLE001 - one of the four places that may
+    except Exception as error:  # noqa: BLE001 - one of the five places that may
         # One endpoint's machinery failing must touch no other endpoint.
         _log.exception("probe failed", endpoint=plan.endpoint.id, doing=context.doing)
         return ProbeFailed(FailureKind.PROBE_ERROR, f"the probe itself failed: {type(error).__name__}")

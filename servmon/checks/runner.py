@@ -156,7 +156,7 @@ class Runner:
     def _deliver(self, result: CheckResult) -> None:
         try:
             self._judge.receive(result)
-        except Exception as error:  # noqa: BLE001 - part of one check, one of the four places that may
+        except Exception as error:  # noqa: BLE001 - part of one check, one of the five places that may
             # One endpoint's judgement failing must touch no other endpoint.
             _log.exception("result could not be judged", endpoint=result.endpoint_id)
             self._counters.probe_errors += 1

@@ -144,18 +144,22 @@ update event set processed_at = $2 where id = any($1::text[]::uuid[]) and proces
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What one round decided, as columns; ``processed`` are the ids of the changes and events that are settled."""
+    """What one round decided: mappings, or dataclasses whose fields are named as the columns.
 
-    decisions: Sequence[Mapping[str, Any]]
-    alerts: Sequence[Mapping[str, Any]]
-    members: Sequence[Mapping[str, Any]]
-    notifications: Sequence[Mapping[str, Any]]
+    ``processed`` are the ids of the changes and events that are settled, ``told`` of the alerts with new messages.
+    """
+
+    decisions: Sequence[Any]
+    alerts: Sequence[Any]
+    members: Sequence[Any]
+    notifications: Sequence[Any]
+    told: Sequence[str]
     processed: Sequence[str]
     at: datetime
 
     def only_settled(self) -> Record:
         """The same without anything but what is settled."""
-        return Record((), (), (), (), self.processed, self.at)
+        return Record((), (), (), (), (), self.processed, self.at)
 
 
 async def record(connection: Connection, told: Record) -> None:
@@ -172,10 +176,9 @@ async def record(connection: Connection, told: Record) -> None:
                 await connection.execute(statement, rows.to_json(list(fields)))
         if told.processed:
             await connection.execute(_PROCESSED, list(told.processed), told.at)
-        if told.notifications or told.processed:
+        if told.told or told.processed:
             # Also of news decided on while Postgres was away: only with its change, above, its outage is there.
-            ids = {str(one["alert_id"]) for one in told.notifications}
-            await connection.execute(_NAME_CHANNELS, list(ids), list(told.processed))
+            await connection.execute(_NAME_CHANNELS, list(told.told), list(told.processed))
 
 
 _OPEN_ALERTS = """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -28,7 +28,7 @@ where n.id = m.id
 """
 
 
-async def mark(db: Executor, marks: Sequence[Mapping[str, Any]]) -> None:
+async def mark(db: Executor, marks: Sequence[Any]) -> None:
     """Note what became of messages: ``id, attempts, last_error, sent_at, given_up_at`` of each."""
     await db.execute(_MARK, rows.to_json(list(marks)))
 

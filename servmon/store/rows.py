@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from datetime import datetime
 from typing import Any
 
@@ -66,16 +67,24 @@ def storable(text: str) -> str:
 
 def to_json(value: Any) -> str:
     """``value`` as JSON that a jsonb column accepts; raises ``ValueError`` for NaN and infinity."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=_plain)
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=plain)
     if "\\u0000" in text:
         text = _NUL_IN_JSON.sub("\\1\N{REPLACEMENT CHARACTER}", text)
     return text.encode("utf-8", "replace").decode()
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """What JSON makes of a value that it does not know by itself: mappings, dataclasses (field by field) and times."""
     if isinstance(value, Mapping):
         return dict(value)
+    if is_dataclass(value):
+        return columns(value)
     return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def columns(value: Any) -> dict[str, Any]:
+    """A dataclass whose fields are named as the columns that hold them."""
+    return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
 def from_json(value: Any) -> Any:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +31,7 @@ from servmon.model import (
     Status,
     Transition,
 )
+from servmon.store import rows
 
 T = TypeVar("T")
 _log = structlog.get_logger(__name__)
@@ -131,11 +132,11 @@ class Spool:
         file = self._opened()
         changes = any(transitions for _, transitions in entries)
         file.execute(f"pragma synchronous = {'full' if changes else 'normal'}")
-        rows = [(int(bool(entry[1])), encode(entry)) for entry in entries]
+        bodies = [(int(bool(entry[1])), encode(entry)) for entry in entries]
         file.execute("begin")
         try:
             dropped = self._make_room(file)
-            file.executemany("insert into entry (changes, body) values (?, ?)", rows)
+            file.executemany("insert into entry (changes, body) values (?, ?)", bodies)
             file.execute("commit")
         except BaseException:
             file.execute("rollback")
@@ -152,8 +153,8 @@ class Spool:
         return file.execute(f"delete from entry where id in ({oldest})", (DROPPED_AT_ONCE,)).rowcount  # noqa: S608
 
     def _read(self, limit: int) -> Spooled:
-        rows = self._opened().execute("select id, body from entry order by id limit ?", (limit,)).fetchall()
-        return Spooled([decode(body) for _, body in rows], rows[-1][0] if rows else 0)
+        found = self._opened().execute("select id, body from entry order by id limit ?", (limit,)).fetchall()
+        return Spooled([decode(body) for _, body in found], found[-1][0] if found else 0)
 
     def _forget(self, last: int) -> int:
         file = self._opened()
@@ -173,15 +174,9 @@ class Spool:
 def encode(entry: Entry) -> str:
     """An entry as JSON."""
     result, transitions = entry
-    return json.dumps([result, [[one.change, one.outage] for one in transitions]], default=_plain, ensure_ascii=True)
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value):
-        return {field.name: getattr(value, field.name) for field in fields(value)}
-    if isinstance(value, Mapping):
-        return dict(value)
-    return value.isoformat() if isinstance(value, datetime) else str(value)
+    return json.dumps(
+        [result, [[one.change, one.outage] for one in transitions]], default=rows.plain, ensure_ascii=True
+    )
 
 
 def decode(body: str) -> Entry:

@@ -16,8 +16,11 @@ from servmon.alerts.alert import MessageKind, Notification
 from servmon.alerts.channels import SETTINGS, open_channel
 from servmon.alerts.channels.base import ChannelError
 from servmon.alerts.channels.webhook import Webhook, WebhookSection
+from servmon.alerts.heartbeat import beat
+from servmon.alerts.settings import AlertSection
 from servmon.model import Severity
 from servmon.settings import SettingsError, load
+from servmon.tasks import cancel, spawn
 from tests.fix_daemon import is_alive
 from tests.fix_mail import knows
 from tests.fix_servers import Page, free_port, is_silent, server_tls, settled
@@ -308,6 +311,26 @@ def test_a_wrong_channel_is_one_sentence_with_its_place(tmp_path, text, sentence
         load(file, {})
     assert any(sentence in line and line.startswith(f"{file}:") for line in caught.value.lines), caught.value.lines
     assert "planted" not in str(caught.value)
+
+
+def test_a_heartbeat_that_is_no_address_is_one_sentence(tmp_path):
+    file = tmp_path / "c.toml"
+    file.write_text('[alert]\nnotification_channels = []\nheartbeat_url = "planted"\n', encoding="utf-8")
+    with pytest.raises(SettingsError, match=r"c.toml:3: alert.heartbeat_url: must be an http or https URL") as caught:
+        load(file, {})
+    assert "planted" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "path"), [(None, "/ping/abc?tag=x"), ("isolated", "/ping/abc/fail?tag=x")], ids=["well", "unwell"]
+)
+async def test_a_heartbeat_says_whether_servmon_is_well(web_server, trouble, path):
+    watch = await web_server()
+    section = AlertSection(heartbeat_url=f"{watch.url}/ping/abc?tag=x", heartbeat_interval=60)
+    beating = spawn(beat(lambda: section, lambda: trouble), name="heartbeat")
+    await settled(lambda: watch.requests)
+    await cancel(beating)
+    assert (watch.requests[0].path, watch.requests[0].body) == (path, (trouble or "").encode())
 
 
 def test_a_secret_of_a_channel_may_stand_in_a_file_or_a_variable(tmp_path):

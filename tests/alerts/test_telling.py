@@ -29,15 +29,21 @@ def watching(port: int, alert: str, more: str = "") -> str:
     )
 
 
+async def watched(servmon_daemon, configuration: str):
+    """A daemon that runs and has found the site up."""
+    daemon = servmon_daemon(configuration)
+    await daemon.start()
+    await daemon.get_until("/services/web/status", lambda status: status["status"] == "UP")
+    return daemon
+
+
 async def until(server, subjects: int) -> None:
     await settled(lambda: len(server.mails) >= subjects, PATIENCE_SECONDS)
 
 
 async def test_a_lone_outage_makes_exactly_two_mails_in_one_thread(servmon_daemon, mail_server, site):
     mail = await mail_server()
-    daemon = servmon_daemon(watching(site.port, "", mail_to(mail.port)))
-    await daemon.start()
-    await daemon.get_until("/services/web/status", lambda status: status["status"] == "UP")
+    daemon = await watched(servmon_daemon, watching(site.port, "", mail_to(mail.port)))
     await site.stop()
     await until(mail, 1)
     await site.start()
@@ -56,9 +62,7 @@ async def test_a_lone_outage_makes_exactly_two_mails_in_one_thread(servmon_daemo
 
 async def test_the_command_line_tells_who_was_told_and_tries_a_channel(servmon_daemon, mail_server, site):
     mail = await mail_server()
-    daemon = servmon_daemon(watching(site.port, "", mail_to(mail.port)))
-    await daemon.start()
-    await daemon.get_until("/services/web/status", lambda status: status["status"] == "UP")
+    daemon = await watched(servmon_daemon, watching(site.port, "", mail_to(mail.port)))
     await site.stop()
     await until(mail, 1)
     (outage,) = (await daemon.get("/outages/active"))["items"]
@@ -81,9 +85,7 @@ async def test_the_command_line_tells_who_was_told_and_tries_a_channel(servmon_d
 
 async def test_new_settings_of_alerts_count_without_a_restart(servmon_daemon, mail_server, site):
     first, second = await mail_server(), await mail_server()
-    daemon = servmon_daemon(watching(site.port, "", mail_to(first.port)))
-    await daemon.start()
-    await daemon.get_until("/services/web/status", lambda status: status["status"] == "UP")
+    daemon = await watched(servmon_daemon, watching(site.port, "", mail_to(first.port)))
     daemon.configure(watching(site.port, "", mail_to(second.port)))
     daemon.signal(signal.SIGHUP)
     await daemon.logged("configuration applied")
@@ -107,9 +109,7 @@ async def test_somebody_else_notices_when_servmon_is_well_and_when_it_is_gone(se
 
 async def test_a_kill_in_the_middle_of_an_outage_tells_nothing_twice(servmon_daemon, mail_server, site):
     mail = await mail_server()
-    daemon = servmon_daemon(watching(site.port, "", mail_to(mail.port)))
-    await daemon.start()
-    await daemon.get_until("/services/web/status", lambda status: status["status"] == "UP")
+    daemon = await watched(servmon_daemon, watching(site.port, "", mail_to(mail.port)))
     await site.stop()
     await until(mail, 1)
     await daemon.stop(signal.SIGKILL)
@@ -125,9 +125,7 @@ async def test_a_kill_in_the_middle_of_an_outage_tells_nothing_twice(servmon_dae
 
 async def test_an_outage_while_postgres_is_away_is_told_and_stored_afterwards(servmon_daemon, mail_server, site):
     mail = await mail_server()
-    daemon = servmon_daemon(watching(site.port, "", mail_to(mail.port)))
-    await daemon.start()
-    await daemon.get_until("/services/web/status", lambda status: status["status"] == "UP")
+    daemon = await watched(servmon_daemon, watching(site.port, "", mail_to(mail.port)))
     with daemon.hanging_postgres():
         await daemon.logged("results wait for Postgres")
         await site.stop()

@@ -21,3 +21,13 @@ def open_channel(settings: ChannelSection) -> Channel:
     """The way out that ``settings`` describe; it holds nothing open between messages."""
     made: Channel = next(kind for kind in _KINDS if kind.kind == settings.kind)(settings)
     return made
+
+
+def open_channels(
+    sections: Mapping[str, ChannelSection], fallback: str | None
+) -> dict[str, tuple[Channel, str | None]]:
+    """Every way out by name, with the name of its fallback: its own, else ``fallback`` unless that is itself."""
+    return {
+        name: (open_channel(section), section.fallback or (fallback if fallback != name else None))
+        for name, section in sections.items()
+    }

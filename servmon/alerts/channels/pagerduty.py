@@ -8,8 +8,9 @@ from typing import Any, Literal
 from pydantic import SecretStr
 
 from servmon.alerts.alert import ENDS, Notification
-from servmon.alerts.channels.posting import PostingChannel, PostingSection, Url
+from servmon.alerts.channels.posting import PostingChannel, PostingSection
 from servmon.alerts.channels.webhook import payload_of
+from servmon.alerts.settings import Url
 from servmon.clock import rfc3339
 from servmon.model import Severity
 

@@ -10,11 +10,11 @@ from contextlib import suppress
 from typing import Annotated, Any
 
 import aiohttp
-from pydantic import AfterValidator, SecretStr
+from pydantic import AfterValidator
 from yarl import URL
 
 from servmon.alerts.channels.base import DEADLINE_SECONDS, Channel, ChannelError
-from servmon.alerts.settings import ChannelSection
+from servmon.alerts.settings import ChannelSection, Url
 
 # What may pass: the receiver is busy, or in trouble itself.
 _PASSING = frozenset({408, 425, 429})
@@ -23,27 +23,12 @@ _LONGEST_RETRY_AFTER = 3600.0
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
-def _checked_url(value: str) -> str:
-    try:
-        url = URL(value)
-    except ValueError:
-        url = URL()
-    if url.scheme not in ("http", "https") or not url.host:
-        raise ValueError("must be an http or https URL such as https://hooks.isp.example/servmon")
-    if url.user or url.password:
-        raise ValueError("must not hold a user or password; put what the receiver asks for into headers")
-    return value
-
-
 def _checked_network(value: str) -> str:
     try:
         ipaddress.ip_network(value)
     except ValueError:
         raise ValueError(f"must be a network such as 10.0.0.0/8, not {value!r}") from None
     return value
-
-
-Url = Annotated[SecretStr, AfterValidator(lambda url: SecretStr(_checked_url(url.get_secret_value())))]
 
 
 class PostingSection(ChannelSection):
