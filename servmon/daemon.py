@@ -10,14 +10,13 @@ import asyncio
 import contextlib
 import gc
 import signal
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import structlog
 
-from servmon import __version__, log
+from servmon import log
 from servmon.alerts.alerting import Alerting
 from servmon.alerts.channels import open_channels
 from servmon.alerts.dispatcher import Dispatcher
@@ -32,31 +31,30 @@ from servmon.checks.runner import Runner
 from servmon.checks.scheduler import Scheduler
 from servmon.checks.verification import Verifier
 from servmon.checks.witnesses import Asker, Witnesses, system_witnesses
-from servmon.clock import SYSTEM_CLOCK, now
+from servmon.clock import SYSTEM_CLOCK
+from servmon.condition import Condition
+from servmon.database import database, remember_database
 from servmon.detection.settings import AUTO
 from servmon.detection.state import new_id
-from servmon.errors import StartError
 from servmon.metrics import Counters, Histogram
 from servmon.monitor import Monitor, Rules
 from servmon.probes.network import Network
 from servmon.probes.specification import EndpointDefaults
-from servmon.reload import TROUBLE, Reload
+from servmon.provisioning import Provisioning
+from servmon.reload import Reload
 from servmon.services.alerts import AlertService
 from servmon.services.availability import AvailabilityService
 from servmon.services.connection import DEFAULT_OBSERVER, Connection
-from servmon.services.live import live_summary
 from servmon.services.outages import OutageManagementService
 from servmon.settings import Loaded, Settings, service_manager
 from servmon.settings.effective import RESTART_SECTIONS
-from servmon.settings.kept import keep
 from servmon.settings.watch import ConfigWatch
 from servmon.sight import Sight
-from servmon.store import endpoints
 from servmon.store.embedded import EmbeddedPostgres
 from servmon.store.events import EventLog
 from servmon.store.feed import ChangeFeed
 from servmon.store.migrate import migrate
-from servmon.store.pool import AWAY, Pool, open_pool, place_of
+from servmon.store.pool import AWAY, Pool, open_pool
 from servmon.store.retention import keep_partitions
 from servmon.store.spool import Spool
 from servmon.store.writer import Writer
@@ -68,14 +66,6 @@ _log = structlog.get_logger(__name__)
 
 Work = Coroutine[Any, Any, None]
 
-# Stands in the data folder of a servmon that uses an external database.
-EXTERNAL_DATABASE = "external-database"
-# A reload that removes at least so many endpoints, and more than this share, waits until somebody confirms it.
-FEWEST_GUARDED = 10
-GUARDED_SHARE = 0.1
-# No turn of a healthy loop takes so long; the watchdog is not fed from then on.
-STUCK_SECONDS = 30.0
-NO_WITNESSES = "[outage] witnesses is empty: while this machine itself is cut off, everything looks like an outage"
 GC_THRESHOLD = 20_000
 
 
@@ -106,39 +96,6 @@ async def run(loaded: Loaded, edits: ConfigWatch | None = None) -> None:
     _log.info("stopped")
 
 
-@asynccontextmanager
-async def database(settings: Settings) -> AsyncIterator[tuple[str, EmbeddedPostgres | None]]:
-    """The DSN of the configured Postgres, or of servmon's own beside it, which runs as long as the context."""
-    if settings.database.url is not None:
-        yield settings.database.url.get_secret_value(), None
-        return
-    if (place := used_database(settings)) is not None:
-        raise StartError(
-            f"{settings.servmon.data_dir} belongs to {place}, and no [database] url (or DATABASE_URL) is set: servmon"
-            f" would start with an empty database of its own. Set the url, or remove"
-            f" {settings.servmon.data_dir / EXTERNAL_DATABASE} if that is meant"
-        )
-    postgres = EmbeddedPostgres(settings.servmon.data_dir)
-    async with postgres as dsn:
-        yield dsn, postgres
-
-
-def remember_database(settings: Settings) -> None:
-    """Note in the data folder that its records lie in an external database, if they do."""
-    if settings.database.url is not None:
-        settings.servmon.data_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
-        place = place_of(settings.database.url.get_secret_value())
-        (settings.servmon.data_dir / EXTERNAL_DATABASE).write_text(f"{place}\n", encoding="utf-8")
-
-
-def used_database(settings: Settings) -> str | None:
-    """The external database that holds the records of this data folder, in words, if one does."""
-    try:
-        return (settings.servmon.data_dir / EXTERNAL_DATABASE).read_text(encoding="utf-8").strip()
-    except OSError:
-        return None
-
-
 def rules_of(settings: Settings) -> Rules:
     """The rules that every endpoint is judged by."""
     return Rules(
@@ -165,7 +122,6 @@ class Daemon:
     """The parts of one running servmon, put together; the flow is in ``run``."""
 
     def __init__(self, loaded: Loaded, signals: Signals, *, dsn: str, pool: Pool, network: Network) -> None:
-        self._loaded = loaded
         self._signals = signals
         self._manager = service_manager()
         self._dsn = dsn
@@ -173,6 +129,7 @@ class Daemon:
         settings = loaded.settings
         self.counters = Counters()
         self.troubles: dict[str, str] = {}
+        self.provisioning = Provisioning(loaded, pool, self.troubles)
         token = settings.api.token
         self.token = load_or_create_token(settings.servmon.data_dir, token.get_secret_value() if token else None)
         self._connection = Connection(pool, defaults=defaults_of(settings), observer=DEFAULT_OBSERVER)
@@ -230,6 +187,14 @@ class Daemon:
         self._configure_alerts()
         self.reload = Reload(loaded.path, signals.reload, self.apply, self.troubles)
         self.watchlist = Watchlist(pool, monitor=self.monitor, scheduler=self.scheduler, runner=self.runner)
+        self.condition = Condition(
+            self.provisioning,
+            watchlist=self.watchlist,
+            scheduler=self.scheduler,
+            writer=self.writer,
+            witnesses=self.witnesses,
+            troubles=self.troubles,
+        )
 
     def fatal(self) -> Iterator[tuple[str, Work]]:
         """What servmon is nothing without: where one of these fails, the process ends."""
@@ -246,10 +211,10 @@ class Daemon:
             "blind endpoints": self.sight.follow_blindness,
             "events": self.events.run,
             "alerts": self.alerting.run,
-            "heartbeat": lambda: beat(lambda: self._loaded.settings.alert, self._unwell),
+            "heartbeat": lambda: beat(lambda: self.provisioning.settings.alert, self.condition.unwell),
             "window ends": self.watchlist.follow_window_ends,
-            "service manager": lambda: self._manager.follow(self._is_well, self._in_a_line),
-            "retention": lambda: keep_partitions(self._pool, lambda: self._loaded.settings.cleanup.retention_days),
+            "service manager": lambda: self._manager.follow(self.condition.is_well, self.condition.in_a_line),
+            "retention": lambda: keep_partitions(self._pool, lambda: self.provisioning.settings.cleanup.retention_days),
             "reload": self.reload.follow,
         }
         if edits is not None:
@@ -262,7 +227,7 @@ class Daemon:
     @asynccontextmanager
     async def serve(self) -> AsyncIterator[str]:
         """The admin API, listening; gives its address."""
-        api = self._loaded.settings.api
+        api = self.provisioning.settings.api
         app = build_app(
             AvailabilityService(self._connection, self.watchlist),
             OutageManagementService(self._connection, self.watchlist),
@@ -275,7 +240,7 @@ class Daemon:
                 lateness=self.scheduler.lateness,
                 loop_lag=lambda: self.scheduler.loop_lag,
                 writer_queue=lambda: self.writer.queued,
-                degraded=self._degraded,
+                degraded=self.condition.degraded,
             ),
         )
         server = await serve(app, api.host, api.port)
@@ -286,84 +251,22 @@ class Daemon:
 
     def say_ready(self, address: str) -> None:
         """Say what is watched and where to look."""
-        self._manager.tell(READY="1", STATUS=self._in_a_line())
-        self._say_warnings()
-        if self._loaded.broken:
-            self.troubles[TROUBLE] = f"the file is broken, the last good one runs: {'; '.join(self._loaded.broken)}"
-            for problem in self._loaded.broken:
-                _log.error("configuration broken, the last good one runs", problem=problem)
-        _log.info("servmon runs", version=__version__, endpoints=len(self.scheduler), api=address)
-        if sys.stderr.isatty():
-            sys.stderr.write(
-                f"\nTry this in a second terminal:\n\n"
-                f'    curl -H "Authorization: Bearer {self.token.token}" {address}/services/\n\n'
-            )
-        elif self.token.path:
-            _log.info("the API's token is in this file", path=str(self.token.path))
+        self._manager.tell(READY="1", STATUS=self.condition.in_a_line())
+        self.condition.say_ready(address, self.token)
 
     def say_stopping(self) -> None:
         """Say that the end has begun."""
         _log.info("stopping")
         self._manager.tell(STOPPING="1", STATUS="stopping")
 
-    def _is_well(self) -> bool:
-        """Whether checks start when they are due and their results are taken; else a new start may help."""
-        return self.scheduler.overdue_seconds < STUCK_SECONDS and self.writer.accepts
-
-    def _unwell(self) -> str | None:
-        """What keeps servmon from its work just now, for whoever watches it from outside."""
-        if not self._is_well():
-            return "checks do not start when they are due, or their results are not taken"
-        if "alerts" in self.troubles:
-            return f"alerts: {self.troubles['alerts']}"
-        return "isolated: all witnesses are silent" if self.witnesses.any_isolated else None
-
-    def _in_a_line(self) -> str:
-        counted = live_summary(self.watchlist)
-        line = "{total} endpoints: {up} up, {degraded} degraded, {down} down, {unknown} unknown".format_map(counted)
-        troubles = len(self._degraded())
-        return f"{line}; {counted['active_outages']} open outages" + (f"; {troubles} troubles" if troubles else "")
-
-    def _degraded(self) -> list[str]:
-        troubles = [f"{name}: {trouble}" for name, trouble in self.troubles.items()]
-        if self.witnesses.any_isolated:
-            troubles.append("isolated: all witnesses are silent, so nothing is declared down")
-        if not self._loaded.settings.outage.witnesses:
-            troubles.append(NO_WITNESSES)
-        if self.writer.is_away:
-            troubles.append(f"Postgres: takes no results just now, {self.writer.queued} wait")
-        return [*troubles, *self._loaded.warnings]
-
-    def _say_warnings(self) -> None:
-        for warning in self._loaded.warnings:
-            _log.warning(warning)
-        if not self._loaded.settings.outage.witnesses:
-            _log.warning(NO_WITNESSES)
-
     def _find_witnesses(self) -> Iterator[str]:
-        for witness in self._loaded.settings.outage.witnesses:
+        for witness in self.provisioning.settings.outage.witnesses:
             yield from system_witnesses() if witness == AUTO else (witness,)
 
     async def provision(self) -> None:
-        """Bring the endpoints of the configuration into Postgres; the file's values win.
-
-        A file that lost many of its endpoints while servmon was not running takes none out: somebody has to say so.
-        """
-        lost = await self._would_remove_many(self._loaded)
-        if lost:
-            self.troubles[TROUBLE] = f"{lost}; they stay until: servmon config apply --force"
-            _log.error("endpoints missing in the file are not removed", problem=lost)
-        await self._provision(self._loaded, remove=not lost)
-        await self._keep()
-
-    async def _provision(self, loaded: Loaded, *, remove: bool) -> None:
-        done = await endpoints.provision(self._pool, loaded.source, loaded.wanted(), remove=remove)
-        for endpoint_id in done.conflicts:
-            _log.error("endpoint left alone: its id belongs to another source", endpoint=endpoint_id)
-        if done.added or done.changed or done.removed:
-            _log.info(
-                "endpoints provisioned", added=len(done.added), changed=len(done.changed), removed=len(done.removed)
-            )
+        """Bring the configuration's endpoints into Postgres."""
+        await self.provisioning.begin()
+        await self.provisioning.keep()
 
     async def finish(self) -> None:
         """Abandon what is under way, and store every result there is."""
@@ -381,49 +284,30 @@ class Daemon:
         try:
             await self._apply(loaded, force)
         finally:
-            self._manager.tell(READY="1", STATUS=self._in_a_line())
+            self._manager.tell(READY="1", STATUS=self.condition.in_a_line())
 
     async def _apply(self, loaded: Loaded, force: bool) -> None:
-        settings = loaded.settings
-        if not force and (lost := await self._would_remove_many(loaded)):
-            raise StartError(f"{lost}; if that is meant: servmon config apply --force")
+        before, settings = self.provisioning.settings, loaded.settings
+        await self.provisioning.change(loaded, force=force)
         log.configure(settings.log.level, settings.log.format, settings.log.file)
-        await self._provision(loaded, remove=True)
-        before, self._loaded = self._loaded.settings, loaded
         self._connection.defaults = defaults_of(settings)
         self.monitor.change_rules(rules_of(settings))
         self._configure_alerts()
         await self.watchlist.refresh()
-        await self._keep()
+        await self.provisioning.keep()
         _log.info("configuration applied", endpoints=loaded.number)
-        self._say_warnings()
+        self.condition.say_warnings()
         for section in RESTART_SECTIONS:
             if getattr(before, section) != getattr(settings, section):
                 _log.warning("this change needs a restart", section=section)
 
     def _configure_alerts(self) -> None:
-        settings = self._loaded.settings
+        settings = self.provisioning.settings
         self.alerting.configure(settings.alert, open_channels(settings.channels, settings.alert.fallback_channel))
 
     async def _reload_now(self, force: bool) -> int:
         await self.reload.now(force=force)
-        return self._loaded.number
-
-    async def _would_remove_many(self, loaded: Loaded) -> str | None:
-        """A sentence where more endpoints would go than a person is likely to take out at once."""
-        gone, active = await endpoints.missing(self._pool, loaded.source, loaded.wanted())
-        if len(gone) < FEWEST_GUARDED or len(gone) <= GUARDED_SHARE * active:
-            return None
-        return f"it would remove {len(gone)} of {active} endpoints, such as {', '.join(gone[:3])}"
-
-    async def _keep(self) -> None:
-        """Keep what was applied, for a start with a broken file; a full disk must not stop the monitoring."""
-        loaded = self._loaded
-        if not loaded.broken:
-            try:
-                await asyncio.to_thread(keep, loaded.texts, loaded.settings.servmon.data_dir, now())
-            except OSError as error:
-                _log.error("the configuration could not be kept", problem=str(error))
+        return self.provisioning.loaded.number
 
 
 def _settle_memory() -> None:

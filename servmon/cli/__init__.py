@@ -59,7 +59,7 @@ def run(config: ConfigOption = None) -> None:
 @db_app.command("migrate")
 def db_migrate(config: ConfigOption = None) -> None:
     """Bring the schema of the configured database up to date."""
-    from servmon.daemon import database
+    from servmon.database import database
     from servmon.store.migrate import migrate
 
     loaded = load(config)

@@ -1,0 +1,98 @@
+"""How servmon itself is: what it says at start, to the service manager, and to whoever watches it from outside."""
+
+from __future__ import annotations
+
+import sys
+
+import structlog
+
+from servmon import __version__
+from servmon.api.auth import AdminToken
+from servmon.checks.scheduler import Scheduler
+from servmon.checks.witnesses import Witnesses
+from servmon.provisioning import Provisioning
+from servmon.reload import TROUBLE
+from servmon.services.live import live_summary
+from servmon.store.writer import Writer
+from servmon.watchlist import Watchlist
+
+_log = structlog.get_logger(__name__)
+
+# No turn of a healthy loop takes so long; the watchdog is not fed from then on.
+STUCK_SECONDS = 30.0
+NO_WITNESSES = "[outage] witnesses is empty: while this machine itself is cut off, everything looks like an outage"
+
+
+class Condition:
+    """Asks the parts of a running servmon how they are. ``troubles`` holds what each of its followers suffers from."""
+
+    def __init__(
+        self,
+        provisioning: Provisioning,
+        *,
+        watchlist: Watchlist,
+        scheduler: Scheduler,
+        writer: Writer,
+        witnesses: Witnesses,
+        troubles: dict[str, str],
+    ) -> None:
+        self._provisioning = provisioning
+        self._watchlist = watchlist
+        self._scheduler = scheduler
+        self._writer = writer
+        self._witnesses = witnesses
+        self._troubles = troubles
+
+    def is_well(self) -> bool:
+        """Whether checks start when they are due and their results are taken; else a new start may help."""
+        return self._scheduler.overdue_seconds < STUCK_SECONDS and self._writer.accepts
+
+    def unwell(self) -> str | None:
+        """What keeps servmon from its work just now, for whoever watches it from outside."""
+        if not self.is_well():
+            return "checks do not start when they are due, or their results are not taken"
+        if "alerts" in self._troubles:
+            return f"alerts: {self._troubles['alerts']}"
+        return "isolated: all witnesses are silent" if self._witnesses.any_isolated else None
+
+    def in_a_line(self) -> str:
+        """The status line of the service manager."""
+        counted = live_summary(self._watchlist)
+        line = "{total} endpoints: {up} up, {degraded} degraded, {down} down, {unknown} unknown".format_map(counted)
+        troubles = len(self.degraded())
+        return f"{line}; {counted['active_outages']} open outages" + (f"; {troubles} troubles" if troubles else "")
+
+    def degraded(self) -> list[str]:
+        """What is away or set up weakly, a sentence each; checks go on all the same."""
+        troubles = [f"{name}: {trouble}" for name, trouble in self._troubles.items()]
+        if self._witnesses.any_isolated:
+            troubles.append("isolated: all witnesses are silent, so nothing is declared down")
+        if not self._provisioning.settings.outage.witnesses:
+            troubles.append(NO_WITNESSES)
+        if self._writer.is_away:
+            troubles.append(f"Postgres: takes no results just now, {self._writer.queued} wait")
+        return [*troubles, *self._provisioning.loaded.warnings]
+
+    def say_ready(self, address: str, token: AdminToken) -> None:
+        """Say what is watched and where to look."""
+        self.say_warnings()
+        broken = self._provisioning.loaded.broken
+        if broken:
+            self._troubles[TROUBLE] = f"the file is broken, the last good one runs: {'; '.join(broken)}"
+        for problem in broken:
+            _log.error("configuration broken, the last good one runs", problem=problem)
+        _log.info("servmon runs", version=__version__, endpoints=len(self._scheduler), api=address)
+        if sys.stderr.isatty():
+            sys.stderr.write(
+                f"\nTry this in a second terminal:\n\n"
+                f'    curl -H "Authorization: Bearer {token.token}" {address}/services/\n\n'
+            )
+        elif token.path:
+            _log.info("the API's token is in this file", path=str(token.path))
+
+    def say_warnings(self) -> None:
+        """Say once more what is set up weakly."""
+        for warning in self._provisioning.loaded.warnings:
+            _log.warning(warning)
+        if not self._provisioning.settings.outage.witnesses:
+            _log.warning(NO_WITNESSES)

@@ -1,0 +1,47 @@
+"""Which Postgres holds the records: the configured one, or servmon's own in its data folder."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from servmon.errors import StartError
+from servmon.settings import Settings
+from servmon.store.embedded import EmbeddedPostgres
+from servmon.store.pool import place_of
+
+# Stands in the data folder of a servmon that uses an external database.
+EXTERNAL_DATABASE = "external-database"
+
+
+@asynccontextmanager
+async def database(settings: Settings) -> AsyncIterator[tuple[str, EmbeddedPostgres | None]]:
+    """The DSN of the configured Postgres, or of servmon's own beside it, which runs as long as the context."""
+    if settings.database.url is not None:
+        yield settings.database.url.get_secret_value(), None
+        return
+    if (place := used_database(settings)) is not None:
+        raise StartError(
+            f"{settings.servmon.data_dir} belongs to {place}, and no [database] url (or DATABASE_URL) is set: servmon"
+            f" would start with an empty database of its own. Set the url, or remove"
+            f" {settings.servmon.data_dir / EXTERNAL_DATABASE} if that is meant"
+        )
+    postgres = EmbeddedPostgres(settings.servmon.data_dir)
+    async with postgres as dsn:
+        yield dsn, postgres
+
+
+def remember_database(settings: Settings) -> None:
+    """Note in the data folder that its records lie in an external database, if they do."""
+    if settings.database.url is not None:
+        settings.servmon.data_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+        place = place_of(settings.database.url.get_secret_value())
+        (settings.servmon.data_dir / EXTERNAL_DATABASE).write_text(f"{place}\n", encoding="utf-8")
+
+
+def used_database(settings: Settings) -> str | None:
+    """The external database that holds the records of this data folder, in words, if one does."""
+    try:
+        return (settings.servmon.data_dir / EXTERNAL_DATABASE).read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
