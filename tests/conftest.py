@@ -14,6 +14,7 @@ pytest_plugins = [
     "tests.fix_api",
     "tests.fix_daemon",
     "tests.fix_mail",
+    "tests.fix_elastic",
 ]
 
 settings.register_profile("fast", max_examples=150, deadline=None)
