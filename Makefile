@@ -10,8 +10,9 @@ PYTEST := $(BIN)/python -m pytest
 run: $(VENV)/ready  ## Run servmon with the example configuration on its embedded Postgres
 	$(BIN)/servmon run --config config.example.toml
 
-test: $(VENV)/ready  ## The tests everybody runs (about 5 minutes on two cores)
-	$(PYTEST) -m "not deep"
+# Four at a time: most of a test's time is waiting for a daemon, a timer or a socket.
+test: $(VENV)/ready  ## The tests everybody runs (about 4 minutes on two cores)
+	$(PYTEST) -n 4 --dist worksteal -m "not deep"
 
 test-deep: $(VENV)/ready  ## Matrices, soaks, long simulations
 	HYPOTHESIS_PROFILE=deep $(PYTEST) --timeout 1800 -m "deep or deepable"

@@ -121,7 +121,8 @@ async def no_gap(daemon: RunningServmon, since: datetime) -> None:
     history = (await daemon.get("/services/s7/history?limit=1000"))["items"]
     times = [at for one in history if (at := datetime.fromisoformat(one["timestamp"])) > since]
     assert times
-    assert all((later - earlier).total_seconds() < 1.6 for later, earlier in pairwise(times))
+    # A skipped slot of the second's interval would be a gap of two; a busy machine may start one late.
+    assert all((later - earlier).total_seconds() < 1.95 for later, earlier in pairwise(times))
 
 
 @pytest.mark.timeout(120)
