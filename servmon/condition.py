@@ -10,6 +10,7 @@ from servmon import __version__
 from servmon.api.auth import AdminToken
 from servmon.checks.scheduler import Scheduler
 from servmon.checks.witnesses import Witnesses
+from servmon.log import masked
 from servmon.provisioning import Provisioning
 from servmon.reload import TROUBLE
 from servmon.services.live import live_summary
@@ -52,7 +53,7 @@ class Condition:
         if not self.is_well():
             return "checks do not start when they are due, or their results are not taken"
         if "alerts" in self._troubles:
-            return f"alerts: {self._troubles['alerts']}"
+            return masked(f"alerts: {self._troubles['alerts']}")
         return "isolated: all witnesses are silent" if self._witnesses.any_isolated else None
 
     def in_a_line(self) -> str:
@@ -71,7 +72,7 @@ class Condition:
             troubles.append(NO_WITNESSES)
         if self._writer.is_away:
             troubles.append(f"Postgres: takes no results just now, {self._writer.queued} wait")
-        return [*troubles, *self._provisioning.loaded.warnings]
+        return [masked(trouble) for trouble in (*troubles, *self._provisioning.loaded.warnings)]
 
     def say_ready(self, address: str, token: AdminToken) -> None:
         """Say what is watched and where to look."""

@@ -70,7 +70,10 @@ GC_THRESHOLD = 20_000
 
 
 async def run(loaded: Loaded, edits: ConfigWatch | None = None) -> None:
-    """Run servmon until SIGTERM or SIGINT; reload on SIGHUP and whenever ``edits`` notices one of the file."""
+    """Run servmon until SIGTERM or SIGINT; reload on SIGHUP and whenever ``edits`` notices one of the file.
+
+    SIGUSR1 opens the log file anew.
+    """
     signals = Signals()
     async with AsyncExitStack() as ladder:
         dsn, postgres = await ladder.enter_async_context(database(loaded.settings))
@@ -116,6 +119,7 @@ class Signals:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop.set)
         loop.add_signal_handler(signal.SIGHUP, self.reload.set)
+        loop.add_signal_handler(signal.SIGUSR1, log.reopen)
 
 
 class Daemon:
@@ -132,6 +136,7 @@ class Daemon:
         self.provisioning = Provisioning(loaded, pool, self.troubles)
         token = settings.api.token
         self.token = load_or_create_token(settings.servmon.data_dir, token.get_secret_value() if token else None)
+        log.hide("token", [self.token.token])
         self._connection = Connection(pool, defaults=defaults_of(settings), observer=DEFAULT_OBSERVER)
         self._spool = Spool(settings.servmon.data_dir, settings.database.spool_max_mb * 1024 * 1024)
         self.writer = Writer(dsn, self.counters, observer=DEFAULT_OBSERVER, spool=self._spool)
@@ -214,6 +219,7 @@ class Daemon:
             "heartbeat": lambda: beat(lambda: self.provisioning.settings.alert, self.condition.unwell),
             "window ends": self.watchlist.follow_window_ends,
             "service manager": lambda: self._manager.follow(self.condition.is_well, self.condition.in_a_line),
+            "repeats in the log": log.count_repeats,
             "retention": lambda: keep_partitions(self._pool, lambda: self.provisioning.settings.cleanup.retention_days),
             "reload": self.reload.follow,
         }

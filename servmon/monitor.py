@@ -10,6 +10,7 @@ from typing import Protocol
 
 import structlog
 
+from servmon import log
 from servmon.checks.attempts import Plan
 from servmon.checks.doubts import Doubts
 from servmon.clock import SYSTEM_CLOCK, Clock, now
@@ -28,6 +29,7 @@ from servmon.model import (
     Status,
     Transition,
 )
+from servmon.store.rows import status_id
 from servmon.tasks import cancel, spawn
 
 _log = structlog.get_logger(__name__)
@@ -107,6 +109,8 @@ class Monitor:
         plan_of: Callable[[Endpoint], Plan] = Plan.of,
     ) -> None:
         self.watched: dict[str, Watched] = {}
+        # This daemon's number in what it stores.
+        self.observer = 1
         self._rules = rules
         self._writer = writer
         self._look_again = look_again
@@ -131,12 +135,15 @@ class Monitor:
         watched.state, transitions = machine.step(before, result, watched.policy, muted=muted)
         self._writer.put(result, transitions)
         if transitions:
-            self._announce(transitions)
+            self._announce(transitions, self._check_id(result))
+        if log.shows_checks():
+            self._show(result)
         if watched.state.verifying and not before.verifying:
             self._verify(watched)
 
     def judgement_failed(self, result: CheckResult, error: Exception) -> None:
         """Store a result that could not be judged as UNKNOWN; what is known of its endpoint stays as it is."""
+        _log.error("result could not be judged", check=self._check_id(result), exc_info=error)
         watched = self.watched.get(result.endpoint_id)
         if watched is None:
             return
@@ -307,11 +314,26 @@ class Monitor:
             look = replace(look, method=Method.UNVERIFIED)
         self.take(watched, machine.verified(watched.state, look, watched.policy))
 
-    def _announce(self, transitions: Sequence[Transition]) -> None:
+    def _check_id(self, result: CheckResult) -> str:
+        """The id that the API will tell of this check."""
+        return status_id(result.endpoint_key, self.observer, result.timestamp)
+
+    def _show(self, result: CheckResult) -> None:
+        _log.debug(
+            "checked",
+            check=self._check_id(result),
+            endpoint=result.endpoint_id,
+            status=result.status,
+            response_time_ms=result.response_time,
+            problem=result.error_message,
+        )
+
+    def _announce(self, transitions: Sequence[Transition], check_id: str | None = None) -> None:
         for transition in transitions:
             change, outage = transition.change, transition.outage
+            by = {"check": check_id} if check_id else {}
             _log.info(
-                "state changed", endpoint=change.endpoint_id, old=change.old, new=change.new, reason=change.reason
+                "state changed", endpoint=change.endpoint_id, old=change.old, new=change.new, reason=change.reason, **by
             )
             if change.new is State.SUSPECTED:
                 self._ask_parents(change.endpoint_id)

@@ -6,10 +6,12 @@ import asyncio
 
 import structlog
 
+from servmon import log
 from servmon.clock import now
 from servmon.errors import StartError
 from servmon.reload import TROUBLE
 from servmon.settings import Loaded, Settings
+from servmon.settings.effective import secrets_in
 from servmon.settings.kept import keep
 from servmon.store import endpoints
 from servmon.store.pool import Pool
@@ -25,7 +27,7 @@ class Provisioning:
     """Holds the configuration that runs, and brings another one in its place."""
 
     def __init__(self, loaded: Loaded, pool: Pool, troubles: dict[str, str]) -> None:
-        self.loaded = loaded
+        self._run(loaded)
         self._pool = pool
         self._troubles = troubles
 
@@ -50,7 +52,7 @@ class Provisioning:
         if not force and (lost := await self._would_remove_many(loaded)):
             raise StartError(f"{lost}; if that is meant: servmon config apply --force")
         await self._provision(loaded, remove=True)
-        self.loaded = loaded
+        self._run(loaded)
 
     async def keep(self) -> None:
         """Keep what was applied, for a start with a broken file; a full disk must not stop the monitoring."""
@@ -60,6 +62,10 @@ class Provisioning:
             await asyncio.to_thread(keep, self.loaded.texts, self.settings.servmon.data_dir, now())
         except OSError as error:
             _log.error("the configuration could not be kept", problem=str(error))
+
+    def _run(self, loaded: Loaded) -> None:
+        self.loaded = loaded
+        log.hide("configuration", secrets_in(loaded.settings))
 
     async def _provision(self, loaded: Loaded, *, remove: bool) -> None:
         done = await endpoints.provision(self._pool, loaded.source, loaded.wanted(), remove=remove)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -128,6 +129,24 @@ async def test_sighup_reads_the_file_again(servmon_daemon, site):
     daemon.signal(signal.SIGHUP)
     await daemon.logged("configuration applied")
     assert (await daemon.get("/readyz"))["degraded"] == []
+    await daemon.stop()
+
+
+async def test_on_sigusr1_the_log_file_is_opened_anew_and_each_check_bears_the_apis_id(servmon_daemon, site):
+    daemon = servmon_daemon('[log]\nlevel = "debug"\nfile = "own.log"\n' + watching(site.port))
+    await daemon.start()
+    own = daemon.folder / "own.log"
+    before = own.read_text(encoding="utf-8")
+    own.rename(own.with_suffix(".1"))
+    daemon.signal(signal.SIGUSR1)
+
+    async def written() -> bool:
+        return own.exists() and "checked" in own.read_text(encoding="utf-8")
+
+    await daemon.until(written, "a line in the new file")
+    lines = [json.loads(line) for line in (before + own.read_text(encoding="utf-8")).splitlines()]
+    check = next(line["check"] for line in reversed(lines) if line["event"] == "checked")
+    await daemon.get_until("/services/web/history", lambda found: check in [one["id"] for one in found["items"]])
     await daemon.stop()
 
 

@@ -8,12 +8,29 @@ import logging
 import re
 import warnings
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 import structlog
 
 from servmon import log
 from servmon.errors import StartError
+from servmon.log.repeats import BURST, WINDOW_SECONDS
+from servmon.tasks import cancel, spawn
+from tests.fix_servers import settled
+
+
+class Clock:
+    """Stands still until told."""
+
+    def __init__(self):
+        self.at = 0.0
+
+    def monotonic(self):
+        return self.at
+
+    def advance(self, seconds):
+        self.at += seconds
 
 
 class Terminal(io.StringIO):
@@ -26,7 +43,7 @@ def _logging_left_as_it_was():
     root = logging.getLogger()
     level = root.level
     yield
-    log._install([], level)
+    log._install(None, level)
     logging.captureWarnings(capture=False)
     for name in log._QUIET:
         logging.getLogger(name).setLevel(logging.NOTSET)
@@ -43,6 +60,15 @@ def records():
 
     log.configure("info", "json", None, stream=stream)
     return read
+
+
+@pytest.fixture
+def clock(records):
+    """The clock of what was configured last."""
+    moved = Clock()
+    (gate,) = log._gates()
+    gate._repeats._clock = moved
+    return moved
 
 
 def raised(message: str) -> BaseException:
@@ -121,7 +147,7 @@ def test_a_second_configuration_leaves_other_handlers_alone(records):
     logging.getLogger().addHandler(other)
     log.configure("info", "json", None, stream=io.StringIO())
     assert other in logging.getLogger().handlers
-    assert sum(isinstance(handler, log._Ours) for handler in logging.getLogger().handlers) == 1
+    assert sum(isinstance(handler, log._Gate) for handler in logging.getLogger().handlers) == 1
     logging.getLogger().removeHandler(other)
 
 
@@ -225,3 +251,100 @@ def test_every_value_has_a_form_in_json(records):
     assert record["number"] == "nan"
     assert record["at"] == "2026-01-02T03:00:00.000000Z"
     assert record["raw"] == "b'\\x00'"
+
+
+def test_what_is_said_again_and_again_is_written_a_few_times_and_then_counted(records, clock):
+    for number in range(BURST + 57):
+        structlog.get_logger("x").warning("Postgres went away", path=f"/{number}")
+    structlog.get_logger("x").info("Postgres went away")
+    assert len(records()) == BURST + 1
+    clock.advance(WINDOW_SECONDS)
+    structlog.get_logger("y").info("something else")
+    assert [one["event"] for one in records()[BURST + 1 :]] == ["… 57 more: Postgres went away", "something else"]
+    assert (records()[-2]["level"], records()[-2]["logger"]) == ("warning", "x")
+
+
+def test_after_the_window_the_next_ones_are_written_again_and_what_differs_is_never_held_back(records, clock):
+    for _ in range(3):
+        for _ in range(BURST):
+            logging.getLogger("lib").error("at %d %% of %s", 3, "all")
+        clock.advance(WINDOW_SECONDS)
+    for number in range(BURST + 3):
+        structlog.get_logger("x").warning(f"another {number}")
+    assert len(records()) == 4 * BURST + 3
+
+
+async def test_the_count_is_said_even_where_nothing_else_is_and_at_the_end(records, clock, monkeypatch):
+    monkeypatch.setattr(log, "COUNT_SECONDS", 0)
+    counting = spawn(log.count_repeats(), name="counting")
+    for _ in range(2):
+        for _ in range(BURST + 1):
+            logging.getLogger("lib").error("at %d %%", 3)
+        clock.advance(WINDOW_SECONDS)
+        await settled(lambda: records()[-1]["event"] == "… 1 more: at %d %%")
+    await cancel(counting)
+    for _ in range(BURST + 5):
+        logging.getLogger("lib").error("once more")
+    log._install(None, logging.INFO)
+    assert records()[-1]["event"] == "… 5 more: once more"
+
+
+def test_at_debug_every_line_is_written(clock):
+    stream = io.StringIO()
+    log.configure("debug", "json", None, stream=stream)
+    assert log.shows_checks()
+    for _ in range(2 * BURST):
+        structlog.get_logger("x").debug("checked")
+    assert len(stream.getvalue().splitlines()) == 2 * BURST
+    log.configure("info", "json", None, stream=stream)
+    assert not log.shows_checks()
+
+
+def test_told_to_reopen_the_file_it_writes_into_whatever_has_its_name(tmp_path):
+    file = tmp_path / "servmon.log"
+    log.configure("info", "json", file, stream=io.StringIO())
+    structlog.get_logger("x").info("one")
+    file.rename(tmp_path / "servmon.log.1")
+    log.reopen()
+    log.reopen()
+    structlog.get_logger("x").info("two")
+    assert json.loads(file.read_text())["event"] == "two"
+
+
+def test_a_log_folder_that_vanishes_is_said_once_and_stops_nobody(tmp_path, capsys):
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    file = folder / "servmon.log"
+    log.configure("info", "json", file, stream=io.StringIO())
+    file.unlink()
+    folder.rmdir()
+    for _ in range(3):
+        structlog.get_logger("x").info("lost")
+    assert capsys.readouterr().err == f"log.file: {file} cannot be written: No such file or directory\n"
+    folder.mkdir()
+    structlog.get_logger("x").info("back")
+    structlog.get_logger("x").info("and well")
+    assert [json.loads(line)["event"] for line in file.read_text().splitlines()] == ["back", "and well"]
+
+
+def test_a_full_disk_is_said_once_and_stops_nobody(capsys):
+    log.configure("info", "json", Path("/dev/full"), stream=io.StringIO())
+    for _ in range(3):
+        structlog.get_logger("x").info("lost")
+    assert capsys.readouterr().err == "log.file: /dev/full cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize("secret", ["hunter2-plain", 'qu"o\\te', "a.b*c+d(e"])
+def test_a_secret_that_is_known_appears_in_no_log_wherever_it_stands(secret):
+    stream = io.StringIO()
+    log.configure("debug", "json", None, stream=stream)
+    log.hide("test", [secret, "shrt"])
+    structlog.get_logger("x").info(f"cannot reach https://hooks.example/{secret}", seen=[secret, {"a": (secret,)}])
+    structlog.get_logger("x").error("d", exc_info=raised(f"GET /{secret} failed: {[secret]}"))
+    logging.getLogger("lib").error("payload %s and %s, shrt", secret, json.dumps(secret))
+    log.hide("test", [])
+    assert secret not in stream.getvalue()
+    assert json.dumps(secret)[1:-1] not in stream.getvalue()
+    assert "hooks.example/***" in stream.getvalue()
+    assert ", shrt" in stream.getvalue()
+    assert log.masked(secret) == secret

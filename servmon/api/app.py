@@ -10,7 +10,7 @@ from aiohttp import web
 import servmon
 from servmon.api import alerts, configuration, endpoints, health, maintenance, metrics, outages
 from servmon.api.auth import AccessToken, authorisation
-from servmon.api.problems import answer_errors
+from servmon.api.problems import REQUEST_ID, REQUEST_ID_HEADER, answer_errors, name_requests
 from servmon.api.requests import BODY_LIMIT_BYTES
 from servmon.api.routing import ALERTS, AVAILABILITY, OUTAGES, Route
 from servmon.api.shapes import json_answer
@@ -53,7 +53,9 @@ def build_app(
 ) -> web.Application:
     """The API over the services. Nobody but the holders of ``tokens`` gets in, but for the open routes."""
     free = [route.handler for route in ROUTES if route.open_to_all]
-    app = web.Application(middlewares=[answer_errors, authorisation(tokens, free)], client_max_size=BODY_LIMIT_BYTES)
+    app = web.Application(
+        middlewares=[name_requests, answer_errors, authorisation(tokens, free)], client_max_size=BODY_LIMIT_BYTES
+    )
     app[AVAILABILITY] = availability
     app[OUTAGES] = outage_management
     app[ALERTS] = alert_service
@@ -68,7 +70,9 @@ def build_app(
     return app
 
 
-async def _add_headers(_request: web.Request, response: web.StreamResponse) -> None:
+async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    if REQUEST_ID in request:
+        response.headers[REQUEST_ID_HEADER] = request[REQUEST_ID]
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Server"] = "servmon"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import secrets
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
@@ -26,6 +27,9 @@ from servmon.store.pool import AWAY
 _log = structlog.get_logger(__name__)
 
 STORE_RETRY_SECONDS = 5
+REQUEST_ID_HEADER = "X-Request-Id"
+REQUEST_ID = web.RequestKey("request_id", str)
+_REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # Our own words where Python 3.11 still has those of the older RFC, and aiohttp's are for browsers.
 _TITLES: Mapping[int, str] = {413: "Content Too Large", 422: "Unprocessable Content"}
 _STATUS: Mapping[type[ServmonError], int] = {
@@ -68,6 +72,16 @@ def problem_response(
 
 
 @web.middleware
+async def name_requests(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Give each request an id, its sender's own where that is one: it stands in the answer and in the log."""
+    wished = request.headers.get(REQUEST_ID_HEADER, "")
+    request_id = wished if _REQUEST_ID.fullmatch(wished) else secrets.token_hex(8)
+    request[REQUEST_ID] = request_id
+    with structlog.contextvars.bound_contextvars(request_id=request_id):
+        return await handler(request)
+
+
+@web.middleware
 async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn whatever goes wrong in one request into its answer; nothing gets past it."""
     try:
@@ -82,10 +96,10 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         _log.warning("Postgres went away during a request", path=request.path, error=type(error).__name__)
         return _expected(StoreUnavailableError("Postgres is away just now; servmon goes on checking, ask again soon"))
     except Exception:  # noqa: BLE001 - one request failing must fail no other
-        request_id = secrets.token_hex(8)
-        _log.exception("request failed", request_id=request_id, method=request.method, path=request.path)
+        _log.exception("request failed", method=request.method, path=request.path)
         # Its sender learns nothing of our insides.
-        return problem_response(500, f"servmon failed to answer; its log says more under request_id {request_id}")
+        said = f"servmon failed to answer; its log says more under request_id {request[REQUEST_ID]}"
+        return problem_response(500, said)
 
 
 def _expected(error: ServmonError) -> web.Response:

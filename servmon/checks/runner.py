@@ -8,8 +8,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-import structlog
-
 from servmon.checks.attempts import Plan, ask, ask_by_hand, pause_before_retry
 from servmon.checks.lanes import Lane, Lanes
 from servmon.checks.scheduler import Due, Slot
@@ -22,8 +20,6 @@ from servmon.tasks import cancel, spawn
 
 # What came to nothing because we were late is asked again soon, spread so that it is no burst.
 ASK_AGAIN_WITHIN_SECONDS = 5.0
-
-_log = structlog.get_logger(__name__)
 
 
 class Judge(Protocol):
@@ -54,7 +50,7 @@ class Judge(Protocol):
         ...
 
     def judgement_failed(self, result: CheckResult, error: Exception) -> None:
-        """Take a result whose ``receive`` raised ``error``."""
+        """Take a result whose ``receive`` raised ``error``, and say so."""
         ...
 
 
@@ -158,7 +154,6 @@ class Runner:
             self._judge.receive(result)
         except Exception as error:  # noqa: BLE001 - part of one check, one of the five places that may
             # One endpoint's judgement failing must touch no other endpoint.
-            _log.exception("result could not be judged", endpoint=result.endpoint_id)
             self._counters.probe_errors += 1
             self._judge.judgement_failed(result, error)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, SecretStr
 
@@ -33,6 +34,28 @@ def effective(loaded: Loaded) -> Iterator[Setting]:
         given = key.split(".")[0] in _given(loaded.settings, section)
         variable = loaded.variables.get((section, key))
         yield Setting(name, value, f"environment: {variable}" if variable else "file" if given else "default")
+
+
+def secrets_in(part: Any) -> Iterator[str]:
+    """Every secret in settings, and the passwords within those that are URLs; they must get out nowhere."""
+    if isinstance(part, SecretStr):
+        secret = part.get_secret_value()
+        yield secret
+        if (password := _password(secret)) is not None:
+            yield from (password, unquote(password))
+    elif isinstance(part, BaseModel):
+        for name in type(part).model_fields:
+            yield from secrets_in(getattr(part, name))
+    elif isinstance(part, Mapping):
+        for value in part.values():
+            yield from secrets_in(value)
+
+
+def _password(url: str) -> str | None:
+    try:
+        return urlsplit(url).password
+    except ValueError:
+        return None
 
 
 def compare(applied: Loaded, wanted: Loaded) -> Iterator[str]:

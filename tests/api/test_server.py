@@ -78,7 +78,17 @@ async def test_a_defect_of_ours_is_500_without_details_and_logged_with_its_numbe
     request_id = reply.json["detail"].split()[-1]
     logged = "".join(capsys.readouterr())
     assert request_id in logged
+    assert reply.headers["X-Request-Id"] == request_id
     assert "ZeroDivisionError" in logged
+
+
+async def test_every_answer_bears_its_requests_id_the_senders_own_where_that_is_one(door):
+    ours = [(await door.get(path)).headers["X-Request-Id"] for path in ("/healthz", "/healthz", "/nowhere")]
+    assert len(set(ours)) == 3
+    theirs = await door.get("/healthz", headers={"X-Request-Id": "deploy-2026.11_7"})
+    assert theirs.headers["X-Request-Id"] == "deploy-2026.11_7"
+    for forged in ("a b", "x" * 65, "<b>", "-rf"):
+        assert (await door.get("/healthz", headers={"X-Request-Id": forged})).headers["X-Request-Id"] != forged
 
 
 async def test_postgres_away_is_503_and_says_when_to_come_again():
