@@ -50,12 +50,13 @@ from servmon.settings import Loaded, Settings, service_manager
 from servmon.settings.effective import RESTART_SECTIONS
 from servmon.settings.watch import ConfigWatch
 from servmon.sight import Sight
+from servmon.store import rollup_worker
 from servmon.store.embedded import EmbeddedPostgres
 from servmon.store.events import EventLog
 from servmon.store.feed import ChangeFeed
 from servmon.store.migrate import migrate
 from servmon.store.pool import AWAY, Pool, open_pool
-from servmon.store.retention import keep_partitions
+from servmon.store.retention import keep_records
 from servmon.store.spool import Spool
 from servmon.store.writer import Writer
 from servmon.surroundings import Surroundings
@@ -220,7 +221,8 @@ class Daemon:
             "window ends": self.watchlist.follow_window_ends,
             "service manager": lambda: self._manager.follow(self.condition.is_well, self.condition.in_a_line),
             "repeats in the log": log.count_repeats,
-            "retention": lambda: keep_partitions(self._pool, lambda: self.provisioning.settings.cleanup.retention_days),
+            "retention": lambda: keep_records(self._pool, lambda: self.provisioning.settings.cleanup),
+            "rollups": lambda: rollup_worker.follow(self._pool),
             "reload": self.reload.follow,
         }
         if edits is not None:

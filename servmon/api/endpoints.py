@@ -17,12 +17,15 @@ from servmon.api.routing import AVAILABILITY, Route
 from servmon.api.shapes import (
     current_status_shape,
     endpoint_shape,
+    history_shape,
     json_answer,
+    moment_of,
     page_answer,
     status_shape,
     uptime_shape,
 )
 from servmon.clock import rfc3339
+from servmon.services.history import Resolution
 from servmon.services.identity import is_endpoint_id
 
 
@@ -74,8 +77,27 @@ async def get_status(request: web.Request) -> web.Response:
 
 
 async def get_history(request: web.Request) -> web.Response:
-    """Get the status history of a service endpoint, newest first."""
-    query = only_query(request, "limit", "cursor")
+    """Get the status history of a service endpoint, newest first; over a longer period its hours or days."""
+    query = only_query(request, "limit", "cursor", "since", "until", "resolution")
+    if not query.keys() & {"since", "until", "resolution"}:
+        return await _get_results(request, query)
+    limit, cursor = read_limit(query), read_cursor(query, 2)
+    # A later page goes on as the first one began, though "until now" lasts longer by then.
+    asked = {"since": query.get("since"), "until": query.get("until"), "resolution": query.get("resolution")}
+    if cursor:
+        asked["resolution"] = cursor[0] if cursor[0] in list(Resolution) else wrong_cursor()
+    before = cursor_moment(cursor[1]) if cursor else None
+    found = await request.app[AVAILABILITY].get_history(_id(request), **asked, limit=limit + 1, before=before)
+    return page_answer(
+        found.rows,
+        limit,
+        shape=history_shape,
+        cursor=lambda row: write_cursor(found.resolution, rfc3339(moment_of(row))),
+        more={"resolution": found.resolution},
+    )
+
+
+async def _get_results(request: web.Request, query: dict[str, str]) -> web.Response:
     limit, cursor = read_limit(query), read_cursor(query, 1)
     before = cursor_moment(cursor[0]) if cursor else None
     rows = await request.app[AVAILABILITY].get_status_history(_id(request), limit=limit + 1, before=before)

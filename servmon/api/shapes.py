@@ -15,6 +15,7 @@ from servmon.clock import rfc3339
 from servmon.model import CurrentStatus, Endpoint, MaintenanceWindow, Outage, ServiceStatus
 from servmon.probes.specification import describe_endpoint
 from servmon.services.uptime import UptimeReport
+from servmon.store.rollups import Rollup
 
 T = TypeVar("T")
 
@@ -58,6 +59,34 @@ def status_shape(status: ServiceStatus) -> dict[str, Any]:
         "details": status.details,
         "elasticsearch_synced": status.elasticsearch_synced,
     }
+
+
+def rollup_shape(rollup: Rollup) -> dict[str, Any]:
+    """One hour or day: how many checks ended how, and how long they took."""
+    return {
+        "start": rollup.start,
+        "end": rollup.end,
+        "checks": {"up": rollup.up, "degraded": rollup.degraded, "down": rollup.down, "unknown": rollup.unknown},
+        "response_time": {
+            "min": rollup.response_time_min,
+            "avg": rollup.response_time_avg,
+            "p50": rollup.response_time_p50,
+            "p95": rollup.response_time_p95,
+            "p99": rollup.response_time_p99,
+            "max": rollup.response_time_max,
+        },
+        "loss_percent": rollup.loss_percent,
+    }
+
+
+def history_shape(entry: ServiceStatus | Rollup) -> dict[str, Any]:
+    """One entry of a history, whatever it sums up."""
+    return rollup_shape(entry) if isinstance(entry, Rollup) else status_shape(entry)
+
+
+def moment_of(entry: ServiceStatus | Rollup) -> datetime:
+    """The time by which a history is ordered."""
+    return entry.start if isinstance(entry, Rollup) else entry.timestamp
 
 
 def outage_shape(outage: Outage) -> dict[str, Any]:
@@ -121,12 +150,17 @@ def json_answer(value: Any, *, status: int = 200, headers: Mapping[str, str] | N
 
 
 def page_answer(
-    rows: Sequence[T], limit: int, *, shape: Callable[[T], dict[str, Any]], cursor: Callable[[T], str]
+    rows: Sequence[T],
+    limit: int,
+    *,
+    shape: Callable[[T], dict[str, Any]],
+    cursor: Callable[[T], str],
+    more: Mapping[str, Any] | None = None,
 ) -> web.Response:
-    """A list of at most ``limit`` rows; one row more tells that there is a next page."""
+    """A list of at most ``limit`` rows; one row more tells that there is a next page. ``more`` is said beside it."""
     shown = rows[:limit]
-    more = len(rows) > limit
-    return json_answer({"items": [shape(row) for row in shown], "next_cursor": cursor(shown[-1]) if more else None})
+    next_cursor = cursor(shown[-1]) if len(rows) > limit else None
+    return json_answer({"items": [shape(row) for row in shown], "next_cursor": next_cursor, **(more or {})})
 
 
 def _plain(value: Any) -> Any:

@@ -13,6 +13,7 @@ from servmon.model import CheckResult, CurrentStatus, Endpoint, ServiceStatus
 from servmon.probes.network import Network
 from servmon.probes.specification import FROM_FILE, describe_endpoint, parse_endpoint
 from servmon.services.connection import Connection
+from servmon.services.history import History, read, read_asked
 from servmon.services.identity import known_endpoint_id
 from servmon.services.live import LiveView, live_summary, refresh, stored_status, stored_summary
 from servmon.services.uptime import UptimeReport, read_period, report
@@ -114,6 +115,30 @@ class AvailabilityService:
         if not rows:
             await self.get_endpoint(endpoint_id)
         return rows
+
+    async def get_history(
+        self,
+        endpoint_id: str,
+        *,
+        since: datetime | str | None = None,
+        until: datetime | str | None = None,
+        resolution: str | None = None,
+        limit: int = 100,
+        before: datetime | None = None,
+    ) -> History:
+        """At most ``limit`` entries from ``since`` until ``until``, newest first, all from before ``before``.
+
+        ``resolution`` is ``raw`` (single checks), ``hour``, ``day`` (UTC), or ``auto``, which takes the finest one that
+        is kept for the whole period and suits its length. Raises ``NotFoundError``, and ``InvalidInputError`` naming
+        every wrong field.
+        """
+        asked = read_asked({"since": since, "until": until, "resolution": resolution})
+        endpoint_id = known_endpoint_id(endpoint_id)
+        present = now(self._connection.clock)
+        found = await read(self._db, endpoint_id, asked, limit=limit, before=before, present=present)
+        if not found.rows:
+            await self.get_endpoint(endpoint_id)
+        return found
 
     async def get_status_summary(self) -> dict[str, int]:
         """How many active endpoints are ``up``, ``down``, ``degraded`` and ``unknown`` by their last check.

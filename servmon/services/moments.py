@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 _RFC3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})?"
 )
+_DAY = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _EXAMPLE = "2026-11-23T15:43:49Z"
 
 
@@ -27,6 +28,16 @@ def read_moment(value: object) -> datetime:
         return moment.astimezone(UTC)
     except OverflowError:
         raise ValueError("must be a time between the years 1 and 9999") from None
+
+
+def read_moment_or_day(value: object, zone: ZoneInfo) -> datetime:
+    """The time that ``value`` stands for; a day, such as ``2026-11-23``, is its first moment in ``zone``."""
+    if isinstance(value, str) and _DAY.fullmatch(value):
+        try:
+            return read_moment(datetime.fromisoformat(value).replace(tzinfo=zone))
+        except ValueError:
+            raise ValueError("there is no such day; a right one looks like 2026-11-23") from None
+    return read_moment(value)
 
 
 def read_zone(value: object) -> ZoneInfo:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -12,14 +11,13 @@ from servmon.detection.spans import Span
 from servmon.detection.uptime import Uptime, uptime
 from servmon.errors import InvalidInputError, Problem
 from servmon.model import Endpoint
-from servmon.services.moments import read_moment, read_zone
+from servmon.services.moments import read_moment_or_day, read_zone
 from servmon.store import maintenance
 from servmon.store import uptime as stored
 from servmon.store.pool import Executor
 
 DEFAULT_PERIOD = timedelta(days=30)
 LONGEST_PERIOD = timedelta(days=3660)
-_DAY = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +62,7 @@ def read_period(since: object, until: object, timezone: object, present: datetim
 
     def moment(name: str, value: object, default: datetime) -> datetime:
         try:
-            return default if value is None else _read_end(value, zone)
+            return default if value is None else read_moment_or_day(value, zone)
         except ValueError as error:
             problems.append(Problem(name, str(error)))
             return default
@@ -78,12 +76,3 @@ def read_period(since: object, until: object, timezone: object, present: datetim
     if problems:
         raise InvalidInputError(problems)
     return Span(start, end), zone
-
-
-def _read_end(value: object, zone: ZoneInfo) -> datetime:
-    if isinstance(value, str) and _DAY.fullmatch(value):
-        try:
-            return read_moment(datetime.fromisoformat(value).replace(tzinfo=zone))
-        except ValueError:
-            raise ValueError("there is no such day; a right one looks like 2026-11-23") from None
-    return read_moment(value)

@@ -9,7 +9,7 @@ import asyncpg
 
 from servmon.errors import StoreUnavailableError
 from servmon.model import Outage, Transition
-from servmon.store import rows
+from servmon.store import rollup_worker, rows
 from servmon.store.pool import Connection, transaction
 from servmon.store.spool import Entry
 
@@ -100,7 +100,9 @@ async def write(connection: Connection, part: Sequence[Entry], observer: int) ->
     for _ in range(3):  # at most one time each: some rows are there already, a day has no partition
         try:
             async with transaction(connection):
-                await copy(connection, records)
+                if records:
+                    await copy(connection, records)
+                    await rollup_worker.mark(connection, [record[0] for record in records])
                 if transitions:
                     await _store_transitions(connection, transitions)
             break
@@ -118,8 +120,7 @@ async def write(connection: Connection, part: Sequence[Entry], observer: int) ->
 
 
 async def _copy(connection: Connection, records: Sequence[rows.StatusRecord]) -> None:
-    if records:
-        await connection.copy_records_to_table("service_status_row", records=records, columns=rows.STATUS_COLUMNS)
+    await connection.copy_records_to_table("service_status_row", records=records, columns=rows.STATUS_COLUMNS)
 
 
 async def _copy_new(connection: Connection, records: Sequence[rows.StatusRecord]) -> None:

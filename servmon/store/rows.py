@@ -121,7 +121,7 @@ def check_result(row: Row) -> CheckResult:
         endpoint_key=row["endpoint_key"],
         status=Status(row["status"]),
         timestamp=row["timestamp"],
-        response_time=_milliseconds(row["response_time"]),
+        response_time=seven_digits(row["response_time"]),
         attempts=row["attempts"],
         failure_kind=FAILURE_KINDS[row["failure_kind"]],
         error_message=row["error_message"],
@@ -137,7 +137,7 @@ def service_status(row: Row) -> ServiceStatus:
         endpoint_id=row["endpoint_id"],
         status=Status(row["status"]),
         timestamp=row["timestamp"],
-        response_time=_milliseconds(row["response_time"]),
+        response_time=seven_digits(row["response_time"]),
         attempts=row["attempts"],
         failure_kind=FAILURE_KINDS[row["failure_kind"]],
         error_message=row["error_message"],
@@ -158,17 +158,17 @@ def status_id(endpoint_key: int, observer: int, timestamp: datetime) -> str:
 
 def _phases(row: Row) -> Phases:
     phases = Phases(
-        dns_ms=_milliseconds(row["dns_ms"]),
-        connect_ms=_milliseconds(row["connect_ms"]),
-        tls_ms=_milliseconds(row["tls_ms"]),
-        first_byte_ms=_milliseconds(row["first_byte_ms"]),
-        transfer_ms=_milliseconds(row["transfer_ms"]),
+        dns_ms=seven_digits(row["dns_ms"]),
+        connect_ms=seven_digits(row["connect_ms"]),
+        tls_ms=seven_digits(row["tls_ms"]),
+        first_byte_ms=seven_digits(row["first_byte_ms"]),
+        transfer_ms=seven_digits(row["transfer_ms"]),
     )
     return NO_PHASES if phases == NO_PHASES else phases
 
 
-def _milliseconds(value: float | None) -> float | None:
-    # A real column holds seven digits; the others that Python shows of it are noise.
+def seven_digits(value: float | None) -> float | None:
+    """What a real column holds of ``value``; the other digits that Python shows are noise."""
     return None if value is None else float(f"{value:.7g}")
 
 

@@ -18,6 +18,12 @@ class DatabaseSection(Section):
 
 
 class CleanupSection(Section):
-    """``[cleanup]``: how many days single check results are kept."""
+    """``[cleanup]``: how many days records are kept; ``retention_days`` is of single check results."""
 
     retention_days: int = Field(30, ge=1, le=36_500)
+    hourly_days: int = Field(400, ge=1, le=36_500)
+    state_change_days: int = Field(1100, ge=1, le=36_500)
+    evidence_days: int = Field(90, ge=1, le=36_500)
+    message_days: int = Field(90, ge=1, le=36_500)
+    alert_days: int = Field(400, ge=1, le=36_500)
+    event_days: int = Field(400, ge=1, le=36_500)

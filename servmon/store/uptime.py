@@ -40,7 +40,8 @@ class Seen:
 # Raw results tell exactly, for as long as they are kept. Of earlier days the recorded changes tell: to unknown (but
 # where a person closed an outage), and the times in which we ourselves were isolated.
 _KEPT_SINCE = """
-select min(to_date(right(inhrelid::regclass::text, 8), 'YYYYMMDD'))::timestamp at time zone 'UTC'
+select greatest(min(to_date(right(inhrelid::regclass::text, 8), 'YYYYMMDD')),
+    (select dropped_before from retention_setting where what = 'results'))::timestamp at time zone 'UTC'
 from pg_inherits where inhparent = 'service_status_row'::regclass
 """
 

@@ -11,12 +11,14 @@ import pytest
 from servmon.clock import now
 from servmon.errors import StoreUnavailableError
 from servmon.store import endpoints, partitions, retention
-from servmon.store.partitions import days_present, drop_older_than, ensure_partitions
-from servmon.store.retention import Retention, keep_once, keep_partitions, settle
+from servmon.store.partitions import days_present, drop, ensure_partitions
+from servmon.store.retention import Retention, keep_once, keep_records, settle
+from servmon.store.settings import CleanupSection
 from servmon.tasks import cancel, spawn
 from tests.store.seeds import endpoint, result, store
 
 DAY = date(2030, 1, 31)
+WANTED = "select wanted_days from (select pg_sleep(0.01)) p, retention_setting where what = 'results'"
 START = datetime(2030, 6, 15, 23, 59, tzinfo=UTC)
 
 
@@ -55,12 +57,12 @@ async def test_any_number_of_daemons_make_the_same_days_at_once(db):
     assert await days_present(db) == days
 
 
-async def test_only_whole_days_before_the_given_one_are_dropped(db, database):
+async def test_a_day_is_dropped_with_its_results_and_no_others(db, database):
     await ensure_partitions(db, days_of(DAY, 3))
     stored = await endpoints.insert(db, endpoint("a"))
     moments = [datetime(2030, 1, 31, 23, 59, 59, tzinfo=UTC), datetime(2030, 2, 1, tzinfo=UTC)]
     await store(database, *(result(stored, timestamp=moment) for moment in moments))
-    assert await drop_older_than(db, date(2030, 2, 1)) == [DAY]
+    await drop(db, [DAY])
     assert await days_present(db) == days_of(date(2030, 2, 1), 2)
     assert [row["timestamp"] for row in await db.fetch("select timestamp from service_status")] == moments[1:]
 
@@ -70,7 +72,7 @@ async def test_a_table_that_is_not_a_day_is_left_alone(db):
         "create table service_status_row_archive partition of service_status_row for values from ('1990-01-01')"
         " to ('1991-01-01')"
     )
-    assert await drop_older_than(db, DAY) == []
+    await keep_once(db, CleanupSection(retention_days=1), StandingClock(START))
     assert await db.fetchval("select to_regclass('service_status_row_archive')") is not None
 
 
@@ -81,14 +83,15 @@ async def test_a_reader_delays_the_drop_and_the_drop_delays_nobody_for_long(db, 
         reading = reader.transaction()
         await reading.start()
         await reader.fetch("select * from service_status_row")
-        dropping = spawn(drop_older_than(db, DAY + timedelta(days=1)), name="dropping")
+        dropping = spawn(drop(db, [DAY]), name="dropping")
         started = time.monotonic()
         for hour in range(10):
             await store(database, result(stored, timestamp=datetime(2030, 2, 1, hour, tzinfo=UTC)))
         assert time.monotonic() - started < 4
         assert not dropping.done()
         await reading.rollback()
-    assert await dropping == [DAY]
+    await dropping
+    assert await days_present(db) == [DAY + timedelta(days=1)]
     assert await db.fetchval("select count(*) from service_status_row") == 10
 
 
@@ -98,14 +101,14 @@ async def test_a_day_that_stays_in_use_is_given_up_for_now(db, monkeypatch):
     async with db.acquire() as reader, reader.transaction():
         await reader.fetch("select * from service_status_row")
         with pytest.raises(StoreUnavailableError, match="cannot drop the partition of 2030-01-31"):
-            await drop_older_than(db, DAY + timedelta(days=1))
+            await drop(db, [DAY])
     assert await days_present(db) == [DAY]
 
 
 async def test_a_drop_leaves_the_connection_as_it_was(db):
     async with db.acquire() as connection:
         await ensure_partitions(connection, [DAY])
-        await drop_older_than(connection, DAY + timedelta(days=1))
+        await drop(connection, [DAY])
         assert await connection.fetchval("show lock_timeout") == "0"
 
 
@@ -117,7 +120,7 @@ async def test_a_day_is_dropped_in_a_moment_whatever_it_holds(db):
         " from generate_series(1, 200000) n"
     )
     started = time.monotonic()
-    await drop_older_than(db, DAY + timedelta(days=1))
+    await drop(db, [DAY])
     assert time.monotonic() - started < 1  # 100 ms on a machine that is not busy
 
 
@@ -125,7 +128,7 @@ async def test_today_and_the_next_three_days_have_room_and_what_is_too_old_goes(
     clock = StandingClock(START)
     today = START.date()
     await ensure_partitions(db, days_of(today - timedelta(days=9), 9))
-    assert await keep_once(db, 7, clock) == days_of(today - timedelta(days=9), 2)
+    await keep_once(db, CleanupSection(retention_days=7), clock)
     assert await days_present(db) == days_of(today - timedelta(days=7), 7 + 4)
 
 
@@ -133,17 +136,22 @@ async def test_fewer_days_hold_only_after_24_hours_and_that_is_said(db, capsys):
     clock = StandingClock(START)
     today = START.date()
     await ensure_partitions(db, days_of(today - timedelta(days=30), 30))
-    assert await keep_once(db, 30, clock) == []
-    assert await keep_once(db, 7, clock) == []
+
+    async def oldest_kept(days: int) -> date:
+        await keep_once(db, CleanupSection(retention_days=days), clock)
+        return (await days_present(db))[0]
+
+    assert await oldest_kept(30) == today - timedelta(days=30)
+    assert await oldest_kept(7) == today - timedelta(days=30)
     said = capsys.readouterr().out
-    assert "deleted in 24 h" in said
+    assert "fewer days of results" in said
+    assert "unless retention_days is raised" in said
     assert "2030-06-16T23:59:00.000000Z" in said
     clock.at += timedelta(hours=23)
-    assert await keep_once(db, 7, clock) == [date(2030, 5, 16)]  # as 30 days ask for: a day has begun
-    assert "deleted in 24 h" not in capsys.readouterr().out
+    assert await oldest_kept(7) == today - timedelta(days=29)  # as 30 days ask for: a day has begun
+    assert "go in 24 h" not in capsys.readouterr().out
     clock.at += timedelta(hours=1)
-    assert await keep_once(db, 7, clock) == days_of(date(2030, 5, 17), 23)
-    assert (await days_present(db))[0] == clock.at.date() - timedelta(days=7)
+    assert await oldest_kept(7) == clock.at.date() - timedelta(days=7)
 
 
 def test_a_slip_that_is_taken_back_deletes_nothing():
@@ -171,12 +179,12 @@ def test_more_days_hold_at_once():
 async def test_a_setting_that_changes_while_it_runs_is_noticed(db, monkeypatch):
     monkeypatch.setattr(retention, "LOOK_SECONDS", 0.01)
     wanted = [30]
-    follower = spawn(keep_partitions(db, lambda: wanted[0]), name="retention")
+    follower = spawn(keep_records(db, lambda: CleanupSection(retention_days=wanted[0])), name="retention")
     async with asyncio.timeout(10):
         for days in (30, 7, 40):
             wanted[0] = days
-            while await db.fetchval("select retention_days from retention_setting, pg_sleep(0.01)") != days:
+            while await db.fetchval(WANTED) != days:
                 pass
     await cancel(follower)
-    assert await db.fetchval("select effective_days from retention_setting") == 40
+    assert await db.fetchval("select effective_days from retention_setting where what = 'results'") == 40
     assert now().date() in await days_present(db)
