@@ -238,7 +238,9 @@ class Daemon:
         api = self.provisioning.settings.api
         app = build_app(
             AvailabilityService(self._connection, self.watchlist),
-            OutageManagementService(self._connection, self.watchlist),
+            OutageManagementService(
+                self._connection, self.watchlist, lambda: tuple(self.provisioning.settings.channels)
+            ),
             tokens=[AccessToken.of(ADMIN, self.token.token)],
             alert_service=AlertService(self._connection),
             live=self.watchlist,

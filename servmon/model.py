@@ -8,7 +8,7 @@ from __future__ import annotations
 import copyreg
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
@@ -246,18 +246,59 @@ class Transition:
 
 
 @dataclass(frozen=True, slots=True)
+class Occurrence:
+    """One time at which a window is over its endpoints, [start_time, end_time).
+
+    ``key`` tells the occurrences of a recurring window apart: the local day on which each begins. That of a window
+    which happens once is empty.
+    """
+
+    window_id: str
+    key: str
+    start_time: datetime
+    end_time: datetime
+    mode: MaintenanceMode = MaintenanceMode.MUTE
+
+
+@dataclass(frozen=True, slots=True)
 class MaintenanceWindow:
-    """A planned piece of work, [start_time, end_time), on one or more endpoints."""
+    """A planned piece of work on endpoints, on what bears a tag, or on whole sites.
+
+    It happens once, [start_time, end_time), or by the RFC 5545 rule ``rrule`` in ``timezone``: then the times are
+    those of the first occurrence, and ``exdates`` are the local days that are left out. ``recorded`` are occurrences
+    that are not as the rule says: moved ends, and those from before the rule was changed at ``rule_from``.
+    ``notify`` are channels that are told of it, first ``notify_before`` seconds ahead; ``creator_channel`` hears what
+    is still down shortly before the end. A window deleted at ``deleted_at`` counts until then.
+    """
 
     id: str
     description: str
     start_time: datetime
     end_time: datetime
-    endpoint_ids: tuple[str, ...]
+    endpoint_ids: tuple[str, ...] = ()
     mode: MaintenanceMode = MaintenanceMode.MUTE
     created_by: str = ""
     created_at: datetime | None = None
     updated_at: datetime | None = None
+    tags: tuple[str, ...] = ()
+    sites: tuple[str, ...] = ()
+    rrule: str | None = None
+    timezone: str = "UTC"
+    exdates: tuple[date, ...] = ()
+    notify: tuple[str, ...] = ()
+    notify_before: tuple[int, ...] = ()
+    creator_channel: str | None = None
+    rule_from: datetime | None = None
+    deleted_at: datetime | None = None
+    recorded: tuple[Occurrence, ...] = ()
+
+    def covers(self, endpoint: Endpoint) -> bool:
+        """Whether ``endpoint`` is among those it is meant for, by id, tag or site."""
+        return (
+            endpoint.id in self.endpoint_ids
+            or (endpoint.site is not None and endpoint.site in self.sites)
+            or not set(self.tags).isdisjoint(endpoint.tags)
+        )
 
 
 @dataclass(frozen=True, slots=True)

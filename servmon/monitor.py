@@ -24,7 +24,7 @@ from servmon.model import (
     Endpoint,
     FailureKind,
     MaintenanceMode,
-    MaintenanceWindow,
+    Occurrence,
     State,
     Status,
     Transition,
@@ -86,7 +86,7 @@ class Watched:
     policy: Policy
     watched_at: datetime
     state: EndpointState = NEW
-    windows: Sequence[MaintenanceWindow] = ()
+    windows: Sequence[Occurrence] = ()
     blind: bool = False
 
 
@@ -218,7 +218,7 @@ class Monitor:
         for watched in self.watched.values():
             watched.policy = rules.policy(watched.plan.endpoint)
 
-    def set_windows(self, windows: maintenance.WindowsByEndpoint) -> None:
+    def set_windows(self, windows: maintenance.OccurrencesByEndpoint) -> None:
         """Replace the maintenance windows of all endpoints."""
         for endpoint_id, watched in self.watched.items():
             watched.windows = windows.get(endpoint_id, ())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -14,7 +14,7 @@ from servmon.checks.runner import Runner
 from servmon.checks.scheduler import Scheduler
 from servmon.clock import SYSTEM_CLOCK, Clock, now
 from servmon.detection import maintenance, restart
-from servmon.model import CheckResult, CurrentStatus, Endpoint, MaintenanceWindow
+from servmon.model import CheckResult, CurrentStatus, Endpoint, MaintenanceWindow, Occurrence
 from servmon.monitor import Monitor, Writer, as_stored
 from servmon.store import endpoints, outages, state_changes, statuses
 from servmon.store import maintenance as stored_windows
@@ -25,6 +25,9 @@ _log = structlog.get_logger(__name__)
 
 # Windows that ended this long ago still mute the results that are replayed after a restart.
 REMEMBER_ENDED_WINDOWS = timedelta(hours=1)
+# So far ahead windows are known while Postgres is away.
+KNOWN_AHEAD = timedelta(days=8)
+EXPANDED_ANEW = timedelta(hours=1)
 WINDOW_POLL_SECONDS = 1.0
 CHANGES_A_TURN = 100
 
@@ -48,14 +51,15 @@ class Watchlist:
         self._clock = clock
         self._revision = 0
         self._windows: list[MaintenanceWindow] = []
+        self._over: maintenance.OccurrencesByEndpoint = {}
+        self._expanded_at: datetime | None = None
         self._refreshing = asyncio.Lock()
 
     async def load(self, writer: Writer) -> None:
         """Rebuild every endpoint's state from what is stored, then put it into the schedule."""
         changes = await endpoints.changed_since(self._db, 0)
         self._revision = changes.revision
-        self._windows = await self._read_windows()
-        windows = maintenance.by_endpoint(self._windows)
+        self._expand(await self._read_windows(), [one for one in changes.endpoints if _is_watched(one)])
         last_changes = {change.endpoint_id: change for change in await state_changes.last_changes(self._db)}
         flapping = await state_changes.flapping(self._db)
         ended = await state_changes.outages_ended(self._db)
@@ -68,7 +72,7 @@ class Watchlist:
                 continue
             self._monitor.watch(endpoint)
             watched = self._monitor.watched[endpoint.id]
-            watched.windows = windows.get(endpoint.id, ())
+            watched.windows = self._over.get(endpoint.id, ())
             watched.state, transitions = restart.rebuild(
                 results.get(endpoint.id, ()),
                 watched.policy,
@@ -97,8 +101,7 @@ class Watchlist:
                 self._take(endpoint)
                 if number % CHANGES_A_TURN == 0:
                     await asyncio.sleep(0)  # thousands of changed endpoints delay no check
-            self._windows = await self._read_windows()
-            self._monitor.set_windows(maintenance.by_endpoint(self._windows))
+            self._take_windows(await self._read_windows(), changed=bool(changes.endpoints))
             open_ids = self._monitor.open_outage_ids()
             for closed in await outages.resolved_among(self._db, list(open_ids)) if open_ids else ():
                 self._monitor.outage_closed(open_ids[closed.id], closed.id)
@@ -115,7 +118,11 @@ class Watchlist:
         while True:
             await asyncio.sleep(WINDOW_POLL_SECONDS)
             until = now(self._clock)
-            if ended := maintenance.ended_between(self._windows, seen_until, until):
+            if ended := [
+                endpoint_id
+                for endpoint_id, windows in self._over.items()
+                if any(seen_until < window.end_time <= until for window in windows)
+            ]:
                 self._scheduler.ask_soon(ended)
             seen_until = until
 
@@ -155,11 +162,34 @@ class Watchlist:
             _log.info("endpoint no longer watched", endpoint=endpoint_id)
 
     async def _read_windows(self) -> list[MaintenanceWindow]:
-        since: datetime = now(self._clock) - REMEMBER_ENDED_WINDOWS
-        return await stored_windows.not_ended(self._db, since)
+        present = now(self._clock)
+        return await stored_windows.between(self._db, present - REMEMBER_ENDED_WINDOWS, present + KNOWN_AHEAD)
+
+    def _take_windows(self, windows: list[MaintenanceWindow], *, changed: bool) -> None:
+        """Bring windows, or those of changed endpoints, to the monitor; ask again where one ended before its time."""
+        present = now(self._clock)
+        fresh = self._expanded_at is not None and present - self._expanded_at < EXPANDED_ANEW
+        if fresh and not changed and windows == self._windows:
+            return
+        before = self._over
+        self._expand(windows, [watched.plan.endpoint for watched in self._monitor.watched.values()])
+        self._monitor.set_windows(self._over)
+        self._scheduler.ask_soon(
+            endpoint_id
+            for endpoint_id, earlier in before.items()
+            if maintenance.mode_at(earlier, present)
+            and not maintenance.mode_at(self._over.get(endpoint_id, ()), present)
+        )
+
+    def _expand(self, windows: list[MaintenanceWindow], endpoints: Iterable[Endpoint]) -> None:
+        present = now(self._clock)
+        self._windows, self._expanded_at = windows, present
+        self._over = maintenance.by_endpoint(
+            windows, endpoints, present - REMEMBER_ENDED_WINDOWS, present + KNOWN_AHEAD
+        )
 
 
-def _is_muted(windows: Sequence[MaintenanceWindow], at: datetime) -> bool:
+def _is_muted(windows: Sequence[Occurrence], at: datetime) -> bool:
     return maintenance.mode_at(windows, at) is not None
 
 

@@ -128,7 +128,7 @@ def with_window(mode: MaintenanceMode) -> World:
         world = World(silent_between(2000, 4000))
         world.watch([endpoint("a")])
         window = MaintenanceWindow("w", "card swap", world.wall(1900), world.wall(4100), ("a",), mode)
-        world.monitor.set_windows(maintenance.by_endpoint([window]))
+        world.monitor.set_windows(maintenance.by_endpoint([window], [endpoint("a")], world.wall(0), world.wall(9000)))
         await world.run(5000)
         return world
 

@@ -46,6 +46,17 @@ async def replace_window(request: web.Request) -> web.Response:
     return json_answer(window_shape(await request.app[OUTAGES].replace_maintenance_window(_id(request), fields)))
 
 
+async def extend_window(request: web.Request) -> web.Response:
+    """Let the running occurrence end later: body ``{"minutes": 30}`` or ``{"end_time": "…"}``."""
+    fields = await read_object(request)
+    return json_answer(window_shape(await request.app[OUTAGES].extend_maintenance_window(_id(request), fields)))
+
+
+async def end_window(request: web.Request) -> web.Response:
+    """Let the running occurrence end now."""
+    return json_answer(window_shape(await request.app[OUTAGES].end_maintenance_window(_id(request))))
+
+
 async def delete_window(request: web.Request) -> web.Response:
     """Delete a maintenance window."""
     await request.app[OUTAGES].delete_maintenance_window(_id(request))
@@ -67,4 +78,6 @@ ROUTES = (
     Route("GET", "/maintenance/{window_id}", get_window),
     Route("PUT", "/maintenance/{window_id}", replace_window),
     Route("DELETE", "/maintenance/{window_id}", delete_window),
+    Route("POST", "/maintenance/{window_id}/extend", extend_window),
+    Route("POST", "/maintenance/{window_id}/end", end_window),
 )

@@ -11,13 +11,18 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
-from servmon.clock import rfc3339
+from servmon.clock import now, rfc3339
+from servmon.detection.maintenance import next_occurrences
 from servmon.model import CurrentStatus, Endpoint, MaintenanceWindow, Outage, ServiceStatus
 from servmon.probes.specification import describe_endpoint
 from servmon.services.uptime import UptimeReport
+from servmon.services.window_fields import lead_words
 from servmon.store.rollups import Rollup
 
 T = TypeVar("T")
+
+# So many are shown with each window.
+NEXT_OCCURRENCES = 5
 
 
 def endpoint_shape(endpoint: Endpoint) -> dict[str, Any]:
@@ -109,14 +114,26 @@ def outage_shape(outage: Outage) -> dict[str, Any]:
 
 
 def window_shape(window: MaintenanceWindow) -> dict[str, Any]:
-    """One maintenance window."""
+    """One maintenance window, with the running and the next occurrences."""
     return {
         "id": window.id,
         "description": window.description,
         "start_time": window.start_time,
         "end_time": window.end_time,
         "endpoint_ids": window.endpoint_ids,
+        "tags": window.tags,
+        "sites": window.sites,
         "mode": window.mode,
+        "rrule": window.rrule,
+        "timezone": window.timezone,
+        "exdates": [day.isoformat() for day in window.exdates],
+        "next_occurrences": [
+            {"start_time": one.start_time, "end_time": one.end_time}
+            for one in next_occurrences(window, now(), NEXT_OCCURRENCES)
+        ],
+        "notify": window.notify,
+        "notify_before": [lead_words(seconds) for seconds in window.notify_before],
+        "creator_channel": window.creator_channel,
         "created_by": window.created_by,
         "created_at": window.created_at,
         "updated_at": window.updated_at,

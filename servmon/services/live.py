@@ -9,8 +9,9 @@ from typing import Protocol
 
 from servmon.clock import now
 from servmon.model import CheckResult, CheckSource, CurrentStatus, Endpoint, ServiceStatus, State, Status
+from servmon.services import windows
 from servmon.services.connection import Connection
-from servmon.store import maintenance, outages, state_changes, statuses
+from servmon.store import outages, state_changes, statuses
 from servmon.store.pool import AWAY
 
 # Far enough back for any threshold people set; a longer run of failures is shown as this many.
@@ -55,7 +56,7 @@ async def stored_status(connection: Connection, endpoint: Endpoint) -> CurrentSt
     last = await statuses.latest(db, endpoint.id)
     changes = await state_changes.of_endpoint(db, endpoint.id, 1)
     open_outages = await outages.get_page(db, active=True, endpoint_id=endpoint.id, before=None, limit=1)
-    windows = await maintenance.active(db, now(connection.clock))
+    active = await windows.active(db, now(connection.clock))
     return CurrentStatus(
         endpoint_id=endpoint.id,
         status=last.status if last else Status.UNKNOWN,
@@ -66,7 +67,7 @@ async def stored_status(connection: Connection, endpoint: Endpoint) -> CurrentSt
         error_message=last.error_message if last else None,
         failure_kind=last.failure_kind if last else None,
         consecutive_failures=await _failures_in_a_row(connection, endpoint.id),
-        in_maintenance=any(endpoint.id in window.endpoint_ids for window in windows),
+        in_maintenance=any(window.covers(endpoint) for window in active),
         outage_id=open_outages[0].id if open_outages else None,
     )
 
@@ -75,8 +76,7 @@ async def stored_summary(connection: Connection, at: datetime) -> dict[str, int]
     """How many active endpoints are in each status at ``at``, by the newest stored check of each."""
     db = connection.pool
     last = await statuses.last_statuses(db)
-    windows = await maintenance.active(db, at)
-    in_maintenance = {endpoint_id for window in windows for endpoint_id in window.endpoint_ids} & last.keys()
+    in_maintenance = await windows.in_maintenance(db, at, last)
     open_outages = await outages.open_outages(db)
     return _summary(list(last.values()), len(in_maintenance), len(open_outages))
 

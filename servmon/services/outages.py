@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+import asyncio
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any
 
 from servmon.clock import now
 from servmon.errors import InvalidInputError
 from servmon.model import MaintenanceWindow, Outage, Status
+from servmon.services import windows
 from servmon.services.connection import Connection
 from servmon.services.identity import known_uuid
 from servmon.services.live import LiveView, refresh
@@ -31,13 +33,20 @@ class OutageManagementService:
     """Reads and resolves outages, and manages maintenance windows.
 
     ``live`` is the memory of the daemon this runs in; without it answers come from the database alone.
+    ``channels`` gives the names of the ways out, where they are known.
     All methods raise ``StoreUnavailableError`` where Postgres cannot be reached.
     """
 
-    def __init__(self, connection: Connection, live: LiveView | None = None) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        live: LiveView | None = None,
+        channels: Callable[[], Collection[str] | None] = lambda: None,
+    ) -> None:
         self._connection = connection
         self._db = connection.pool
         self._live = live
+        self._channels = channels
 
     async def list_outages(
         self,
@@ -83,13 +92,15 @@ class OutageManagementService:
         return asdict(await outages.summary(self._db))
 
     async def create_maintenance_window(self, fields: Mapping[str, Any]) -> MaintenanceWindow:
-        """Plan work on endpoints: ``endpoint_ids``, ``start_time``, ``end_time``, ``description``, ``created_by``.
+        """Plan work: ``endpoint_ids``, ``tags`` or ``sites``, ``start_time``, ``end_time``, ``description`` and more.
 
-        ``mode`` is ``mute`` (the default: measured, but failures do not count) or ``pause`` (not checked).
-        A naive ``datetime`` counts as UTC. Raises ``InvalidInputError`` naming every wrong field.
+        ``mode`` is ``mute`` (the default: measured, but failures do not count) or ``pause`` (not checked). ``rrule``
+        (RFC 5545) makes it recur by the clocks of ``timezone``, but for the days in ``exdates``. The channels in
+        ``notify`` are told of it, also ``notify_before`` (``["24h", "1h"]``) it begins. A naive ``datetime`` counts as
+        UTC. Raises ``InvalidInputError`` naming every wrong field.
         """
-        window = parse_window(fields, default_creator=CREATOR_IN_PYTHON)
-        stored = await maintenance.insert(self._db, window)
+        window = await self._read(fields, CREATOR_IN_PYTHON)
+        stored = await maintenance.insert(self._db, window, windows.over_at(window))
         await refresh(self._live)
         return stored
 
@@ -105,37 +116,51 @@ class OutageManagementService:
 
     async def get_active_maintenance_windows(self) -> list[MaintenanceWindow]:
         """The windows that cover this moment."""
-        return await maintenance.active(self._db, now(self._connection.clock))
+        return await windows.active(self._db, now(self._connection.clock))
 
     async def update_maintenance_window(self, window_id: str, changes: Mapping[str, Any]) -> MaintenanceWindow:
         """Change the given fields of a window. Raises ``NotFoundError`` and ``InvalidInputError``."""
         before = await self.get_maintenance_window(window_id)
-        kept = {
-            "endpoint_ids": before.endpoint_ids,
-            "start_time": before.start_time,
-            "end_time": before.end_time,
-            "description": before.description,
-            "mode": before.mode,
-        }
-        return await self._store_window(before, {**kept, **changes})
+        return await self._replace_window(before, {**windows.fields_of(before), **changes})
 
     async def replace_maintenance_window(self, window_id: str, fields: Mapping[str, Any]) -> MaintenanceWindow:
         """Give a window exactly these fields, missing ones their defaults; who created it stays unless given.
 
-        Raises as ``update_maintenance_window`` does.
+        What a recurring one covered until now stays covered. Raises as ``update_maintenance_window`` does.
         """
-        return await self._store_window(await self.get_maintenance_window(window_id), fields)
+        return await self._replace_window(await self.get_maintenance_window(window_id), fields)
+
+    async def extend_maintenance_window(self, window_id: str, fields: Mapping[str, Any]) -> MaintenanceWindow:
+        """Let what runs now end later: by so many ``minutes``, or at ``end_time``; later occurrences stay as they are.
+
+        Raises ``NotFoundError``, ``InvalidInputError``, and ``ConflictError`` where it is over.
+        """
+        before = await self.get_maintenance_window(window_id)
+        return await self._store_window(windows.extended(before, fields, now(self._connection.clock)))
+
+    async def end_maintenance_window(self, window_id: str) -> MaintenanceWindow:
+        """Let what runs now end now; later occurrences stay. Raises ``NotFoundError`` and ``ConflictError``."""
+        before = await self.get_maintenance_window(window_id)
+        return await self._store_window(windows.ended(before, now(self._connection.clock)))
 
     async def delete_maintenance_window(self, window_id: str) -> None:
-        """Cancel a window, or end an active one now. Raises ``NotFoundError``."""
-        await maintenance.delete(self._db, known_uuid(window_id, "maintenance window"))
+        """Cancel a window, or end an active one now; what it covered so far stays so. Raises ``NotFoundError``."""
+        known = known_uuid(window_id, "maintenance window")
+        await maintenance.delete(self._db, known, now(self._connection.clock))
         await refresh(self._live)
 
-    async def _store_window(self, before: MaintenanceWindow, fields: Mapping[str, Any]) -> MaintenanceWindow:
-        wanted = parse_window(fields, default_creator=before.created_by)
-        stored = await maintenance.update(self._db, replace(wanted, id=before.id))
+    async def _replace_window(self, before: MaintenanceWindow, fields: Mapping[str, Any]) -> MaintenanceWindow:
+        wanted = await self._read(fields, before.created_by)
+        return await self._store_window(windows.replaced(before, wanted, now(self._connection.clock)))
+
+    async def _store_window(self, window: MaintenanceWindow) -> MaintenanceWindow:
+        stored = await maintenance.update(self._db, window, windows.over_at(window))
         await refresh(self._live)
         return stored
+
+    async def _read(self, fields: Mapping[str, Any], creator: str) -> MaintenanceWindow:
+        # Off the loop: following a strange rule takes some milliseconds.
+        return await asyncio.to_thread(parse_window, fields, default_creator=creator, channels=self._channels())
 
     async def _last_status(self, endpoint_id: str) -> Status:
         known = self._live.current(endpoint_id) if self._live is not None else None

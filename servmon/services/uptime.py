@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from servmon.detection.machine import EVIDENCE_LASTS_INTERVALS
+from servmon.detection.maintenance import occurrences
 from servmon.detection.spans import Span
 from servmon.detection.uptime import Uptime, uptime
 from servmon.errors import InvalidInputError, Problem
@@ -40,7 +41,7 @@ async def report(db: Executor, endpoint: Endpoint, period: Span, zone: ZoneInfo)
     computed = uptime(
         period,
         [(outage_id, Span(start, end)) for outage_id, start, end in outages],
-        [Span(window.start_time, window.end_time) for window in windows],
+        [Span(one.start_time, one.end_time) for window in windows for one in occurrences(window, since, until)],
         [Span(*gap) for gap in seen.gaps],
     )
     counted = seen.good + seen.bad

@@ -2,33 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import Any
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import date, datetime
+from typing import Any, TypeVar
 from uuid import uuid4
 
+from servmon.detection import recurrence
 from servmon.errors import InvalidInputError, Problem
 from servmon.model import MaintenanceMode, MaintenanceWindow
 from servmon.services.identity import is_endpoint_id
-from servmon.services.moments import read_moment
+from servmon.services.moments import read_moment, read_zone
 
-READ_ONLY = frozenset({"id", "created_at", "updated_at"})
-_FIELDS = ("endpoint_ids", "start_time", "end_time", "description", "created_by", "mode")
-_LONGEST = {"description": 2000, "created_by": 200}
+T = TypeVar("T")
+
+READ_ONLY = frozenset({"id", "created_at", "updated_at", "next_occurrences"})
+_FIELDS = (
+    "endpoint_ids",
+    "tags",
+    "sites",
+    "start_time",
+    "end_time",
+    "rrule",
+    "timezone",
+    "exdates",
+    "description",
+    "created_by",
+    "mode",
+    "notify",
+    "notify_before",
+    "creator_channel",
+)
+_LONGEST = {"description": 2000, "created_by": 200, "rrule": 500, "creator_channel": 100}
+_LONGEST_NAME = 200
+_MOST_NAMES = 1000
+_LEAD = re.compile(r"([0-9]{1,6})([mhd])")
+_UNITS = {"m": 60, "h": 3600, "d": 86_400}
+_LONGEST_LEAD = 60 * 86_400
 
 
-def parse_window(fields: Mapping[str, Any], *, default_creator: str) -> MaintenanceWindow:
+def parse_window(
+    fields: Mapping[str, Any], *, default_creator: str, channels: Collection[str] | None = None
+) -> MaintenanceWindow:
     """A window with a new id from the ``fields`` a person wrote; read-only ones are ignored.
 
-    ``endpoint_ids``, ``start_time`` and ``end_time`` are required. Raises ``InvalidInputError`` naming every wrong
-    field; whether the endpoints exist, the store says.
+    ``start_time``, ``end_time`` and one of ``endpoint_ids``, ``tags`` and ``sites`` are required. ``channels`` are
+    the names of those that exist, where that is known. Raises ``InvalidInputError`` naming every wrong field; whether
+    the endpoints exist, the store says.
     """
-    return _Reading(fields).window(default_creator)
+    return _Reading(fields, channels).window(default_creator)
+
+
+def lead_words(seconds: int) -> str:
+    """A lead time as people write it: ``24h``, ``90m``."""
+    return f"{seconds // 3600}h" if seconds % 3600 == 0 else f"{seconds // 60}m"
 
 
 class _Reading:
-    def __init__(self, fields: Mapping[str, Any]) -> None:
+    def __init__(self, fields: Mapping[str, Any], channels: Collection[str] | None) -> None:
         self.fields = {name: value for name, value in fields.items() if name not in READ_ONLY}
+        self.channels = channels
         self.problems = [
             Problem(str(name), f"unknown field; known are {', '.join(_FIELDS)}")
             for name in self.fields
@@ -36,13 +69,22 @@ class _Reading:
         ]
 
     def window(self, default_creator: str) -> MaintenanceWindow:
-        endpoint_ids = self._endpoint_ids()
+        endpoint_ids, tags, sites = self._whom()
         start, end = self._moment("start_time"), self._moment("end_time")
         if start is not None and end is not None and end <= start:
             self._wrong("end_time", "must be after start_time")
+        timezone, exdates = self._timezone(), self._list("exdates", self._day)
+        rule = self._text("rrule", "") or None
+        if rule is None and exdates:
+            self._wrong("exdates", "needs a rule in rrule")
+        rule = self._rule(rule, start, end, timezone, exdates)
         description = self._text("description", "")
         created_by = self._text("created_by", default_creator)
+        notify, creator_channel = self._list("notify", self._channel), self._creator_channel()
+        notify_before = tuple(sorted(set(self._list("notify_before", self._lead)), reverse=True))
         mode = self._mode()
+        if notify_before and not notify and not self.problems:
+            self._wrong("notify_before", "needs channels in notify, which are told")
         if self.problems or start is None or end is None:
             raise InvalidInputError(self.problems)
         return MaintenanceWindow(
@@ -53,17 +95,104 @@ class _Reading:
             endpoint_ids=endpoint_ids,
             mode=mode,
             created_by=created_by,
+            tags=tags,
+            sites=sites,
+            rrule=rule,
+            timezone=timezone,
+            exdates=tuple(sorted(exdates)),
+            notify=notify,
+            notify_before=notify_before,
+            creator_channel=creator_channel,
         )
 
-    def _endpoint_ids(self) -> tuple[str, ...]:
+    def _whom(self) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+        """The ids, tags and sites it is for; at least one of them has to be there."""
+        tags, sites = self._list("tags", self._name), self._list("sites", self._name)
         given = self.fields.get("endpoint_ids")
+        if (given is None or given in ([], ())) and (self.fields.get("tags") or self.fields.get("sites")):
+            return (), tags, sites
         if isinstance(given, str) or not isinstance(given, Sequence) or not given:
-            self._wrong("endpoint_ids", "must be a list of at least one endpoint id")
+            self._wrong("endpoint_ids", "must be a list of at least one endpoint id, unless there are tags or sites")
+            return (), tags, sites
+        return self._list("endpoint_ids", self._endpoint_id), tags, sites
+
+    def _list(self, name: str, read: Callable[[str, object], T | None]) -> tuple[T, ...]:
+        """What ``read`` makes of each entry, each once; it gets the place and the value."""
+        given = self.fields.get(name)
+        if given is None:
             return ()
-        for position, endpoint_id in enumerate(given):
-            if not is_endpoint_id(endpoint_id):
-                self._wrong(f"endpoint_ids.{position}", "must be the id of a service endpoint")
-        return tuple(dict.fromkeys(map(str, given)))
+        if isinstance(given, str) or not isinstance(given, Sequence):
+            self._wrong(name, "must be a list")
+            return ()
+        if len(given) > _MOST_NAMES and name != "endpoint_ids":
+            self._wrong(name, f"must have at most {_MOST_NAMES} entries")
+            return ()
+        found = [read(f"{name}.{place}", value) for place, value in enumerate(given)]
+        return tuple(dict.fromkeys(one for one in found if one is not None))
+
+    def _endpoint_id(self, place: str, value: object) -> str | None:
+        if is_endpoint_id(value):
+            return value
+        self._wrong(place, "must be the id of a service endpoint")
+        return None
+
+    def _name(self, place: str, value: object) -> str | None:
+        if isinstance(value, str) and value and len(value) <= _LONGEST_NAME and "\0" not in value:
+            return value
+        self._wrong(place, f"must be text of 1 to {_LONGEST_NAME} characters")
+        return None
+
+    def _channel(self, place: str, value: object) -> str | None:
+        name = self._name(place, value)
+        if name is not None and self.channels is not None and name not in self.channels:
+            known = f"there are {', '.join(sorted(self.channels))}" if self.channels else "there is none at all"
+            self._wrong(place, f"there is no channel {name!r}; {known}")
+        return name
+
+    def _creator_channel(self) -> str | None:
+        value = self.fields.get("creator_channel")
+        return None if value is None else self._channel("creator_channel", value)
+
+    def _lead(self, place: str, value: object) -> int | None:
+        match = _LEAD.fullmatch(value) if isinstance(value, str) else None
+        seconds = int(match[1]) * _UNITS[match[2]] if match else 0
+        if 0 < seconds <= _LONGEST_LEAD:
+            return seconds
+        self._wrong(place, "must be a time such as 24h, 30m or 2d, at most 60d")
+        return None
+
+    def _day(self, place: str, value: object) -> date | None:
+        if isinstance(value, date) and not isinstance(value, datetime):
+            return value
+        try:
+            return date.fromisoformat(value if isinstance(value, str) else "")
+        except ValueError:
+            self._wrong(place, "must be a day such as 2026-12-24, on which the window begins by its own time zone")
+            return None
+
+    def _timezone(self) -> str:
+        try:
+            return read_zone(self.fields.get("timezone")).key
+        except ValueError as error:
+            self._wrong("timezone", str(error))
+            return "UTC"
+
+    def _rule(
+        self, rule: str | None, start: datetime | None, end: datetime | None, zone: str, exdates: tuple[date, ...]
+    ) -> str | None:
+        if rule is None or start is None or end is None or self.problems:
+            return rule
+        rule = rule.strip().upper().removeprefix("RRULE:")
+        try:
+            found = recurrence.recurrence(rule, start, zone, exdates)
+            recurrence.check(found, end - start)
+        except ValueError as error:
+            self._wrong("rrule", str(error))
+            return rule
+        for number, day in enumerate(exdates):
+            if not found.occurs_on(day):
+                self._wrong(f"exdates.{number}", f"there is no occurrence on {day} that could be left out")
+        return rule
 
     def _moment(self, name: str) -> datetime | None:
         if self.fields.get(name) is None:

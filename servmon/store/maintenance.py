@@ -1,7 +1,8 @@
-"""Maintenance windows and the endpoints they cover."""
+"""Maintenance windows: the endpoints they name, and the occurrences that are not as their rules say."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -9,6 +10,12 @@ from servmon.errors import InvalidInputError, NotFoundError, Problem
 from servmon.model import MaintenanceWindow
 from servmon.store import rows
 from servmon.store.pool import Executor
+
+_COLUMNS = """
+    description, start_time, end_time, mode, created_by, tags, sites, rrule, timezone, exdates, notify, notify_before,
+    creator_channel, rule_from, over_at
+"""
+_VALUES = "$2, $3, $4, $5, $6, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17"
 
 # The list is stored whole or not at all: `unknown` holds the places of ids that name no endpoint, or a deleted one.
 _WANTED = """
@@ -21,23 +28,31 @@ wanted as (
 )
 """
 
+_RECORDED = """
+    (select jsonb_agg(to_jsonb(o) order by o.start_time) from maintenance_occurrence o where o.window_id = {id})
+    as recorded
+"""
+
 _INSERT = f"""
 with {_WANTED}, stored as (
-    insert into maintenance_window (id, description, start_time, end_time, mode, created_by)
-    select $1::text::uuid, $2, $3, $4, $5, $6 from unknown where places = '{{}}'
+    insert into maintenance_window (id, {_COLUMNS})
+    select $1::text::uuid, {_VALUES} from unknown where places = '{{}}'
     returning *
 ), linked as (
     insert into maintenance_window_endpoint (window_id, endpoint_id, position)
     select stored.id, wanted.id, wanted.position from stored, wanted
     on conflict do nothing
 )
-select unknown.places, stored.*, $7::text[] as endpoint_ids from unknown left join stored on true
-"""  # noqa: S608 - made of the constant above
+select unknown.places, stored.*, $7::text[] as endpoint_ids, null as recorded from unknown left join stored on true
+"""  # noqa: S608 - made of the constants above
 
 
-async def insert(db: Executor, window: MaintenanceWindow) -> MaintenanceWindow:
-    """Store a new window. Raises ``InvalidInputError`` naming each endpoint id that is unknown or deleted."""
-    row = await db.fetchrow(_INSERT, *_arguments(window))
+async def insert(db: Executor, window: MaintenanceWindow, over_at: datetime | None = None) -> MaintenanceWindow:
+    """Store a new window, a recurring one with the end of its last occurrence if it has one.
+
+    Raises ``InvalidInputError`` naming each endpoint id that is unknown or deleted.
+    """
+    row = await db.fetchrow(_INSERT, *_arguments(window, over_at))
     _refuse_unknown(row["places"])
     return rows.maintenance_window(row)
 
@@ -45,9 +60,9 @@ async def insert(db: Executor, window: MaintenanceWindow) -> MaintenanceWindow:
 _UPDATE = f"""
 with {_WANTED}, stored as (
     update maintenance_window
-    set description = $2, start_time = $3, end_time = $4, mode = $5, created_by = $6, updated_at = now()
+    set ({_COLUMNS}, updated_at) = row({_VALUES}, now())
     from unknown
-    where id = $1::text::uuid and places = '{{}}'
+    where id = $1::text::uuid and places = '{{}}' and deleted_at is null
     returning maintenance_window.*
 ), unlinked as (
     delete from maintenance_window_endpoint
@@ -56,45 +71,61 @@ with {_WANTED}, stored as (
     insert into maintenance_window_endpoint (window_id, endpoint_id, position)
     select distinct on (wanted.id) stored.id, wanted.id, wanted.position from stored, wanted
     on conflict (window_id, endpoint_id) do update set position = excluded.position
+), forgotten as (
+    delete from maintenance_occurrence
+    where window_id = (select id from stored) and key <> all ($18::text[])
+), recorded as (
+    insert into maintenance_occurrence (window_id, key, start_time, end_time)
+    select stored.id, o.* from stored, unnest($18::text[], $19::timestamptz[], $20::timestamptz[]) o
+    on conflict (window_id, key) do update set start_time = excluded.start_time, end_time = excluded.end_time
 )
-select unknown.places, stored.*, $7::text[] as endpoint_ids from unknown left join stored on true
-"""  # noqa: S608 - made of the constant above
+select unknown.places, stored.*, $7::text[] as endpoint_ids, null as recorded from unknown left join stored on true
+"""  # noqa: S608 - made of the constants above
 
 
-async def update(db: Executor, window: MaintenanceWindow) -> MaintenanceWindow:
+async def update(db: Executor, window: MaintenanceWindow, over_at: datetime | None = None) -> MaintenanceWindow:
     """Give the window of this id these values. Raises ``NotFoundError`` and ``InvalidInputError`` as ``insert``."""
-    row = await db.fetchrow(_UPDATE, *_arguments(window))
+    recorded = ([getattr(one, name) for one in window.recorded] for name in ("key", "start_time", "end_time"))
+    row = await db.fetchrow(_UPDATE, *_arguments(window, over_at), *recorded)
     _refuse_unknown(row["places"])
     if row["id"] is None:
         raise _not_found(window.id)
-    return rows.maintenance_window(row)
+    return replace(rows.maintenance_window(row), recorded=window.recorded)
 
 
 _DELETE = """
-delete from maintenance_window where id = $1::text::uuid returning id
+with deleted as (
+    update maintenance_window set deleted_at = $2, updated_at = now()
+    where id = $1::text::uuid and deleted_at is null
+    returning id
+), ended as (
+    update maintenance_occurrence set end_time = greatest($2, start_time + interval '1 microsecond')
+    where window_id in (select id from deleted) and end_time > $2
+)
+select id from deleted
 """
 
 
-async def delete(db: Executor, window_id: str) -> None:
-    """Remove a window. Raises ``NotFoundError``."""
-    if await db.fetchval(_DELETE, window_id) is None:
+async def delete(db: Executor, window_id: str, at: datetime) -> None:
+    """End a window at that time: nobody finds it any more, but what it covered so far it covers. As ``get``."""
+    if await db.fetchval(_DELETE, window_id, at) is None:
         raise _not_found(window_id)
 
 
-_WINDOWS = """
-select w.*, coalesce(l.endpoint_ids, '{}') as endpoint_ids
+_WINDOWS = f"""
+select w.*, coalesce(l.endpoint_ids, '{{}}') as endpoint_ids, {_RECORDED.format(id="w.id")}
 from maintenance_window w
 cross join lateral (
     select array_agg(endpoint_id order by position, endpoint_id) as endpoint_ids
     from maintenance_window_endpoint where window_id = w.id
 ) l
-"""
+"""  # noqa: S608 - made of the constant above
 
-_GET = _WINDOWS + "where w.id = $1::text::uuid"
+_GET = _WINDOWS + "where w.id = $1::text::uuid and w.deleted_at is null"
 
 
 async def get(db: Executor, window_id: str) -> MaintenanceWindow:
-    """One window. Raises ``NotFoundError``."""
+    """One window. Raises ``NotFoundError``, also where it was deleted."""
     row = await db.fetchrow(_GET, window_id)
     if row is None:
         raise _not_found(window_id)
@@ -104,7 +135,7 @@ async def get(db: Executor, window_id: str) -> MaintenanceWindow:
 _GET_PAGE = (
     _WINDOWS
     + """
-where $1::timestamptz is null or (w.start_time, w.id) < ($1, $2::text::uuid)
+where w.deleted_at is null and ($1::timestamptz is null or (w.start_time, w.id) < ($1, $2::text::uuid))
 order by w.start_time desc, w.id desc
 limit $3
 """
@@ -117,36 +148,40 @@ async def get_page(db: Executor, *, before: tuple[datetime, str] | None, limit: 
     return [rows.maintenance_window(row) for row in await db.fetch(_GET_PAGE, start_time, window_id, limit)]
 
 
-_ACTIVE = _WINDOWS + "where w.start_time <= $1 and w.end_time > $1 order by w.start_time, w.id"
+_IN_PERIOD = """
+(
+    w.start_time < $2 and coalesce(case when w.rrule is null then w.end_time else w.over_at end > $1, true)
+    and (w.deleted_at is null or w.deleted_at > $1)
+    or exists (
+        select from maintenance_occurrence o where o.window_id = w.id and o.start_time < $2 and o.end_time > $1
+    )
+)
+"""
+
+_BETWEEN = f"{_WINDOWS} where {_IN_PERIOD} order by w.start_time, w.id"
 
 
-async def active(db: Executor, at: datetime) -> list[MaintenanceWindow]:
-    """The windows that cover the moment ``at``; a window's end is no longer part of it."""
-    return [rows.maintenance_window(row) for row in await db.fetch(_ACTIVE, at)]
-
-
-_NOT_ENDED = _WINDOWS + "where w.end_time > $1 order by w.start_time, w.id"
-
-
-async def not_ended(db: Executor, at: datetime) -> list[MaintenanceWindow]:
-    """The windows that are not over at ``at``, planned ones included."""
-    return [rows.maintenance_window(row) for row in await db.fetch(_NOT_ENDED, at)]
+async def between(db: Executor, since: datetime, until: datetime) -> list[MaintenanceWindow]:
+    """The windows that may have an occurrence in [since, until), deleted ones included; their rules know exactly."""
+    return [rows.maintenance_window(row) for row in await db.fetch(_BETWEEN, since, until)]
 
 
 _OVER_ENDPOINT = f"""
 {_WINDOWS}
-where w.start_time < $3 and w.end_time > $2
-and w.id in (select window_id from maintenance_window_endpoint where endpoint_id = $1)
+where {_IN_PERIOD} and (
+    w.id in (select window_id from maintenance_window_endpoint where endpoint_id = $3)
+    or exists (select from service_endpoint e where e.id = $3 and (e.site = any(w.sites) or e.tags && w.tags))
+)
 order by w.start_time, w.id
-"""  # noqa: S608 - made of the constant above
+"""  # noqa: S608 - made of the constants above
 
 
 async def over_endpoint(db: Executor, endpoint_id: str, since: datetime, until: datetime) -> list[MaintenanceWindow]:
-    """The windows over an endpoint that touch the period from ``since`` until ``until``."""
-    return [rows.maintenance_window(row) for row in await db.fetch(_OVER_ENDPOINT, endpoint_id, since, until)]
+    """The windows over an endpoint, by its present tags and site, that may touch [since, until), as ``between``."""
+    return [rows.maintenance_window(row) for row in await db.fetch(_OVER_ENDPOINT, since, until, endpoint_id)]
 
 
-def _arguments(window: MaintenanceWindow) -> tuple[Any, ...]:
+def _arguments(window: MaintenanceWindow, over_at: datetime | None) -> tuple[Any, ...]:
     return (
         window.id,
         window.description,
@@ -155,6 +190,16 @@ def _arguments(window: MaintenanceWindow) -> tuple[Any, ...]:
         window.mode,
         window.created_by,
         window.endpoint_ids,
+        window.tags,
+        window.sites,
+        window.rrule,
+        window.timezone,
+        window.exdates,
+        window.notify,
+        window.notify_before,
+        window.creator_channel,
+        window.rule_from,
+        over_at,
     )
 
 

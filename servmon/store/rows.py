@@ -17,6 +17,7 @@ from servmon.model import (
     FailureKind,
     MaintenanceMode,
     MaintenanceWindow,
+    Occurrence,
     Outage,
     Phases,
     ServiceStatus,
@@ -306,7 +307,7 @@ def state_change(row: Row) -> StateChange:
 
 
 def maintenance_window(row: Row) -> MaintenanceWindow:
-    """A row of ``maintenance_window`` with its ``endpoint_ids``."""
+    """A row of ``maintenance_window`` with its ``endpoint_ids`` and ``recorded`` occurrences."""
     return MaintenanceWindow(
         id=str(row["id"]),
         description=row["description"],
@@ -317,4 +318,20 @@ def maintenance_window(row: Row) -> MaintenanceWindow:
         created_by=row["created_by"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
+        tags=tuple(row["tags"]),
+        sites=tuple(row["sites"]),
+        rrule=row["rrule"],
+        timezone=row["timezone"],
+        exdates=tuple(row["exdates"]),
+        notify=tuple(row["notify"]),
+        notify_before=tuple(row["notify_before"]),
+        creator_channel=row["creator_channel"],
+        rule_from=row["rule_from"],
+        deleted_at=row["deleted_at"],
+        recorded=tuple(map(_occurrence, from_json(row["recorded"]) or ())),
     )
+
+
+def _occurrence(row: Row) -> Occurrence:
+    start, end = (datetime.fromisoformat(row[name]) for name in ("start_time", "end_time"))
+    return Occurrence(str(row["window_id"]), row["key"], start, end)

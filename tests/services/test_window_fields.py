@@ -16,7 +16,7 @@ RIGHT = {"endpoint_ids": ["a"], "start_time": START, "end_time": START + timedel
 
 def wrong_fields(**changes) -> set[str]:
     with pytest.raises(InvalidInputError) as caught:
-        parse_window({**RIGHT, **changes}, default_creator="me")
+        parse_window({**RIGHT, **changes}, default_creator="me", channels=["noc", "hook"])
     return {problem.field for problem in caught.value.problems}
 
 
@@ -57,7 +57,46 @@ def test_an_endpoint_named_twice_is_covered_once():
         ({"description": "a\0b"}, {"description"}),
         ({"end": 1}, {"end"}),
         ({"mode": "x", "end_time": "x", "description": 1}, {"mode", "end_time", "description"}),
+        ({"endpoint_ids": [], "tags": [], "sites": []}, {"endpoint_ids"}),
+        ({"endpoint_ids": "a", "tags": ["core"]}, {"endpoint_ids"}),
+        ({"tags": ["", 7], "sites": "pop-north"}, {"tags.0", "tags.1", "sites"}),
+        ({"tags": ["x"] * 1001}, {"tags"}),
+        ({"timezone": "Mars/Olympus"}, {"timezone"}),
+        ({"rrule": "FREQ=HOURLY"}, {"rrule"}),
+        ({"rrule": 7}, {"rrule"}),
+        ({"rrule": "FREQ=DAILY", "exdates": ["2026-11-24", "2026-11-22", "x"]}, {"exdates.2"}),
+        ({"rrule": "FREQ=WEEKLY", "exdates": ["2026-11-30", "2026-12-01"]}, {"exdates.1"}),
+        ({"exdates": ["2026-11-24"]}, {"exdates"}),
+        ({"notify": ["noc", "sms", ""]}, {"notify.1", "notify.2"}),
+        ({"creator_channel": "sms"}, {"creator_channel"}),
+        ({"notify_before": ["24h"]}, {"notify_before"}),
+        (
+            {"notify": ["noc"], "notify_before": ["24h", "1 h", 60, "0m", "99d"]},
+            {f"notify_before.{n}" for n in (1, 2, 3, 4)},
+        ),
     ],
 )
 def test_every_wrong_field_is_named(changes, fields):
     assert wrong_fields(**changes) == fields
+
+
+def test_a_window_may_be_for_tags_and_sites_alone():
+    wanted = {**RIGHT, "endpoint_ids": [], "tags": ["core", "core"], "sites": ("pop-north",)}
+    window = parse_window(wanted, default_creator="me")
+    assert (window.endpoint_ids, window.tags, window.sites) == ((), ("core",), ("pop-north",))
+
+
+def test_a_recurring_window_with_stakeholders_is_read_whole():
+    wanted = {
+        **RIGHT,
+        "rrule": "RRULE:freq=weekly;byday=mo",
+        "timezone": "Europe/Berlin",
+        "exdates": ["2026-12-07", "2026-11-30"],
+        "notify": ["noc"],
+        "notify_before": ["1h", "1d", "60m"],
+        "creator_channel": "hook",
+    }
+    window = parse_window(wanted, default_creator="me", channels=["noc", "hook"])
+    assert (window.rrule, window.timezone) == ("FREQ=WEEKLY;BYDAY=MO", "Europe/Berlin")
+    assert [day.day for day in window.exdates] == [30, 7]
+    assert (window.notify, window.notify_before, window.creator_channel) == (("noc",), (86_400, 3600), "hook")

@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 
 from servmon.errors import InvalidInputError, NotFoundError
-from servmon.model import MaintenanceMode, MaintenanceWindow
+from servmon.model import MaintenanceMode, MaintenanceWindow, Occurrence
 from servmon.store import endpoints, maintenance
 from tests.store.seeds import endpoint
 
@@ -61,17 +61,26 @@ async def test_a_window_that_is_not_there_is_not_found(db):
     for ask in (
         maintenance.get(db, missing.id),
         maintenance.update(db, missing),
-        maintenance.delete(db, missing.id),
+        maintenance.delete(db, missing.id, START),
     ):
         with pytest.raises(NotFoundError, match=missing.id):
             await ask
 
 
-async def test_a_removed_window_is_gone(db):
+async def test_a_deleted_window_is_found_no_more_and_ends_what_it_covers(db):
     stored = await maintenance.insert(db, window("a"))
-    await maintenance.delete(db, stored.id)
+    await maintenance.delete(db, stored.id, START + HOUR)
     assert await maintenance.get_page(db, before=None, limit=10) == []
-    assert await db.fetchval("select count(*) from maintenance_window_endpoint") == 0
+    for ask in (
+        maintenance.get(db, stored.id),
+        maintenance.update(db, stored),
+        maintenance.delete(db, stored.id, START + HOUR),
+    ):
+        with pytest.raises(NotFoundError):
+            await ask
+    (kept,) = await maintenance.over_endpoint(db, "a", START, START + 2 * HOUR)
+    assert kept.deleted_at == START + HOUR
+    assert await maintenance.between(db, START + HOUR, START + 2 * HOUR) == []
 
 
 async def test_windows_are_listed_latest_start_first(db):
@@ -82,16 +91,39 @@ async def test_windows_are_listed_latest_start_first(db):
     assert first + rest == newest_first
 
 
-async def test_a_window_covers_its_start_and_not_its_end(db):
+async def test_windows_of_a_period_are_those_that_touch_it(db):
     stored = await maintenance.insert(db, window("a"))
-    moments = {
-        START - HOUR: ([], [stored]),
-        START: ([stored], [stored]),
-        stored.end_time - timedelta(microseconds=1): ([stored], [stored]),
-        stored.end_time: ([], []),
-    }
-    for moment, expected in moments.items():
-        assert (await maintenance.active(db, moment), await maintenance.not_ended(db, moment)) == expected
+    later, instant = stored.end_time + HOUR, timedelta(microseconds=1)
+    for since, until, found in (
+        (START - HOUR, START, []),
+        (START - HOUR, START + instant, [stored]),
+        (stored.end_time - instant, later, [stored]),
+        (stored.end_time, later, []),
+    ):
+        assert await maintenance.between(db, since, until) == found
+        assert await maintenance.over_endpoint(db, "a", since, until) == found
+        assert await maintenance.over_endpoint(db, "b", since, until) == []
+
+
+async def test_windows_are_found_by_tag_and_site_and_recurring_ones_until_they_are_over(db):
+    await endpoints.provision(db, "api", [endpoint("edge", tags=("core",), site="pop-north")])
+    by_tag = await maintenance.insert(db, window(tags=("core", "x"), rrule="FREQ=DAILY"))
+    by_site = await maintenance.insert(db, window(sites=("pop-north",), rrule="FREQ=DAILY;COUNT=3"), START + 50 * HOUR)
+    late = START + 49 * HOUR
+    assert {one.id for one in await maintenance.over_endpoint(db, "edge", late, late + HOUR)} == {by_tag.id, by_site.id}
+    assert await maintenance.over_endpoint(db, "a", late, late + HOUR) == []
+    assert [one.id for one in await maintenance.between(db, START + 50 * HOUR, START + 99 * HOUR)] == [by_tag.id]
+
+
+async def test_recorded_occurrences_are_kept_as_they_are_given(db):
+    stored = await maintenance.insert(db, window("a", rrule="FREQ=DAILY"))
+    keys = ("2026-11-23", "2026-11-24")
+    both = tuple(Occurrence(stored.id, key, START + n * HOUR, START + (n + 1) * HOUR) for n, key in enumerate(keys))
+    changed = await maintenance.update(db, replace(stored, recorded=both))
+    assert changed.recorded == both
+    moved = (replace(both[1], end_time=START + 9 * HOUR),)
+    await maintenance.update(db, replace(stored, recorded=moved))
+    assert (await maintenance.get(db, stored.id)).recorded == moved
 
 
 async def test_a_deleted_endpoint_stays_in_its_windows(db):
