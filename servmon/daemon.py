@@ -24,6 +24,7 @@ from servmon.alerts.heartbeat import beat
 from servmon.api.app import build_app, serve
 from servmon.api.auth import ADMIN, AccessToken, load_or_create_token
 from servmon.api.health import Vitals
+from servmon.causes import Causes
 from servmon.checks.doubts import Doubts
 from servmon.checks.lanes import Lanes, socket_cap
 from servmon.checks.pulse import Pulse
@@ -87,6 +88,7 @@ async def run(loaded: Loaded, edits: ConfigWatch | None = None) -> None:
         await daemon.writer.replay()
         await daemon.provision()
         await daemon.watchlist.load(daemon.writer)
+        daemon.causes.restore()
         address = await ladder.enter_async_context(daemon.serve())
         async with asyncio.TaskGroup() as group:
             work = [*daemon.fatal(), *daemon.followers(postgres, edits)]
@@ -151,7 +153,7 @@ class Daemon:
         verifier = Verifier(
             counters=self.counters,
             fresh_network=network.fresh,
-            dependents=lambda endpoint_id: len(self.surroundings.dependants(endpoint_id)),
+            dependents=lambda endpoint_id: len(self.monitor.graph.dependants(endpoint_id)),
         )
         self.monitor = Monitor(
             rules=rules_of(settings),
@@ -167,6 +169,8 @@ class Daemon:
             paused=self.monitor.is_paused,
         )
         self.monitor.ask_soon = self.scheduler.ask_soon
+        self.causes = Causes(self.monitor, ask_now=self.scheduler.ask_now)
+        self.monitor.verdicts.ancestry = self.causes
         self.sight = Sight(
             self.monitor,
             self.witnesses,
@@ -181,7 +185,7 @@ class Daemon:
             lanes=Lanes(socket_cap(settings.service.max_sockets)),
             counters=self.counters,
         )
-        self.surroundings = Surroundings(self.monitor)
+        self.surroundings = Surroundings(self.monitor, self.causes)
         self.alerting = Alerting(
             dsn,
             Dispatcher(settings.alert, tuple(settings.channels), self.surroundings, new_id),
@@ -215,6 +219,7 @@ class Daemon:
             "own pulse": self.pulse.run,
             "witnesses": self.witnesses.run,
             "blind endpoints": self.sight.follow_blindness,
+            "causes": self.causes.follow,
             "events": self.events.run,
             "alerts": self.alerting.run,
             "heartbeat": lambda: beat(lambda: self.provisioning.settings.alert, self.condition.unwell),

@@ -148,6 +148,28 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class DependencyRule:
+    """Parents for every endpoint that all of the given selectors name: ``ids``, ``tags`` and ``sites``.
+
+    Of each group in ``parents`` one has to be up. What is a parent here is no child of the rule.
+    """
+
+    parents: tuple[tuple[str, ...], ...]
+    ids: frozenset[str] = frozenset()
+    tags: frozenset[str] = frozenset()
+    sites: frozenset[str] = frozenset()
+
+    def selects(self, endpoint: Endpoint) -> bool:
+        """Whether ``endpoint`` is a child: every selector that is given names it."""
+        return (
+            (not self.ids or endpoint.id in self.ids)
+            and (not self.tags or not self.tags.isdisjoint(endpoint.tags))
+            and (not self.sites or endpoint.site in self.sites)
+            and not any(endpoint.id in group for group in self.parents)
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Phases:
     """How the answering attempt spent its time, in milliseconds; ``None`` where a phase did not happen."""
 
@@ -219,7 +241,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """One endpoint's time from its first failure to its recovery."""
+    """One endpoint's time from its first failure to its recovery.
+
+    ``caused_by`` is the endpoint whose failure cuts this one off, as far as that is known.
+    """
 
     id: str
     endpoint_id: str
@@ -235,6 +260,7 @@ class Outage:
     evidence: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
     revision: int = 0
     elasticsearch_synced: bool = False
+    caused_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

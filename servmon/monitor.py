@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import replace
 from typing import Protocol
 
 import structlog
@@ -15,8 +13,9 @@ from servmon.checks.attempts import Plan
 from servmon.checks.doubts import Doubts
 from servmon.clock import SYSTEM_CLOCK, Clock, now
 from servmon.detection import machine, maintenance
-from servmon.detection.state import NEW, EndpointState, Policy
-from servmon.detection.verdict import Method, SecondLook
+from servmon.detection.dependencies import Graph
+from servmon.detection.state import NEW, EndpointState
+from servmon.detection.verdict import SecondLook
 from servmon.metrics import Counters
 from servmon.model import (
     CheckResult,
@@ -24,18 +23,17 @@ from servmon.model import (
     Endpoint,
     FailureKind,
     MaintenanceMode,
-    Occurrence,
     State,
     Status,
     Transition,
 )
 from servmon.store.rows import status_id
-from servmon.tasks import cancel, spawn
+from servmon.verdicts import Verdicts
+from servmon.watched import Rules, Watched
 
 _log = structlog.get_logger(__name__)
 
-# After so long of being late ourselves, an outage is declared without a second look that could be trusted.
-LONGEST_DOUBT_SECONDS = 60.0
+__all__ = ["Monitor", "Rules", "Watched", "Writer", "as_stored"]
 
 
 class Writer(Protocol):
@@ -44,50 +42,6 @@ class Writer(Protocol):
     def put(self, result: CheckResult | None, transitions: Sequence[Transition]) -> None:
         """Queue a result and its transitions to be stored together."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """The settings every endpoint is judged by, where it does not override them. Intervals are seconds."""
-
-    retry_interval: int = 15
-    detection_threshold: int = 3
-    recovery_threshold: int = 2
-    verification_enabled: bool = True
-
-    def policy(self, endpoint: Endpoint) -> Policy:
-        """How ``endpoint`` is judged; its ``retry_interval`` is never above its interval."""
-        return Policy(
-            check_interval=endpoint.check_interval,
-            retry_interval=min(endpoint.retry_interval or self.retry_interval, endpoint.check_interval),
-            detection_threshold=endpoint.detection_threshold or self.detection_threshold,
-            recovery_threshold=endpoint.recovery_threshold or self.recovery_threshold,
-            severity=endpoint.severity,
-            verify=self.verification_enabled,
-            detection_window=self._window(endpoint),
-            degraded_outage_after=endpoint.degraded_outage_after,
-            degraded_loss_percent=endpoint.options.get("degraded_loss_percent", 20),
-        )
-
-    def _window(self, endpoint: Endpoint) -> int | None:
-        if endpoint.detection_window is None:
-            return None
-        return max(endpoint.detection_window, endpoint.detection_threshold or self.detection_threshold)
-
-
-@dataclass(slots=True)
-class Watched:
-    """One endpoint under watch: how it is asked, how it is judged, and what is known of it.
-
-    ``blind`` says that nothing was learned of it for so long that it was told.
-    """
-
-    plan: Plan
-    policy: Policy
-    watched_at: datetime
-    state: EndpointState = NEW
-    windows: Sequence[Occurrence] = ()
-    blind: bool = False
 
 
 class Monitor:
@@ -113,7 +67,6 @@ class Monitor:
         self.observer = 1
         self._rules = rules
         self._writer = writer
-        self._look_again = look_again
         self._pulse = doubts.pulse
         self._witnesses = doubts.witnesses
         self._plan_of = plan_of
@@ -121,7 +74,14 @@ class Monitor:
         # Brings checks forward; the scheduler's, once there is one.
         self.ask_soon: Callable[[Iterable[str]], None] = lambda _endpoint_ids: None
         self._clock = clock
-        self._verifications: set[asyncio.Task[None]] = set()
+        self._graph: Graph | None = None
+        self.verdicts = Verdicts(
+            look_again,
+            doubts,
+            take=self.take,
+            is_watched=lambda watched: self.watched.get(watched.plan.endpoint.id) is watched,
+            clock=clock,
+        )
 
     def receive(self, result: CheckResult) -> None:
         """Take one check result through detection, storage and the live view, in this order."""
@@ -139,7 +99,7 @@ class Monitor:
         if log.shows_checks():
             self._show(result)
         if watched.state.verifying and not before.verifying:
-            self._verify(watched)
+            self.verdicts.seek(watched)
 
     def judgement_failed(self, result: CheckResult, error: Exception) -> None:
         """Store a result that could not be judged as UNKNOWN; what is known of its endpoint stays as it is."""
@@ -200,13 +160,17 @@ class Monitor:
         known = self.watched.get(endpoint.id)
         if state is None and known is not None and _asks_the_same(known.plan.endpoint, endpoint):
             state = known.state
-        self.watched[endpoint.id] = Watched(
+        self.watched[endpoint.id] = watched = Watched(
             plan=self._plan_of(endpoint),
             policy=self._rules.policy(endpoint),
+            groups=self._rules.groups(endpoint),
             watched_at=now(self._clock),
             state=state or NEW,
             windows=known.windows if known else (),
         )
+        self._graph = None
+        if watched.state.verifying:  # the verdict that was sought is not this one's any more
+            self.verdicts.seek(watched)
 
     def forget(self, endpoint_id: str) -> None:
         """Watch ``endpoint_id`` no longer."""
@@ -217,6 +181,16 @@ class Monitor:
         self._rules = rules
         for watched in self.watched.values():
             watched.policy = rules.policy(watched.plan.endpoint)
+            watched.groups = rules.groups(watched.plan.endpoint)
+        self._graph = None
+
+    @property
+    def graph(self) -> Graph:
+        """Who depends on whom, of all that are watched."""
+        if self._graph is None:
+            depending = ((endpoint_id, watched.groups) for endpoint_id, watched in self.watched.items())
+            self._graph = Graph({endpoint_id: groups for endpoint_id, groups in depending if groups})
+        return self._graph
 
     def set_windows(self, windows: maintenance.OccurrencesByEndpoint) -> None:
         """Replace the maintenance windows of all endpoints."""
@@ -260,13 +234,13 @@ class Monitor:
 
     async def stop(self) -> None:
         """Give up verifications under way; after a restart they are made again."""
-        await cancel(*self._verifications)
+        await self.verdicts.stop()
 
     def resume(self) -> None:
         """After the states were rebuilt: make the verifications that were under way."""
         for watched in self.watched.values():
             if watched.state.verifying:
-                self._verify(watched)
+                self.verdicts.seek(watched)
 
     def _current(self, watched: Watched) -> CurrentStatus:
         state, last = watched.state, watched.state.last
@@ -284,35 +258,6 @@ class Monitor:
             in_maintenance=in_maintenance,
             outage_id=state.outage.id if state.outage else None,
         )
-
-    def _verify(self, watched: Watched) -> None:
-        task = spawn(self._verified(watched), name=f"verify {watched.plan.endpoint.id}")
-        self._verifications.add(task)
-        task.add_done_callback(self._verifications.discard)
-
-    async def _verified(self, watched: Watched) -> None:
-        began_at = self._clock.monotonic()
-        try:
-            look = await self._look_again(watched.plan)
-            if look.result.status is Status.DOWN:
-                await self._witnesses.confirm()
-            self._conclude(watched, look, began_at)
-        finally:
-            if watched.state.verifying:  # whatever went wrong, the next failure asks again
-                watched.state = machine.verification_void(watched.state, watched.policy)
-
-    def _conclude(self, watched: Watched, look: SecondLook, began_at: float) -> None:
-        if self.watched.get(watched.plan.endpoint.id) is not watched:
-            return  # changed or gone meanwhile: its runs start anew
-        if self._witnesses.isolated(watched.plan.prepared.target.host) or self._witnesses.returned_since(began_at):
-            return
-        if maintenance.mode_at(watched.windows, now(self._clock)) is not None:
-            return
-        if look.result.status is not Status.UP and self._pulse.faltered_since(began_at):
-            if self._pulse.lagging_seconds() < LONGEST_DOUBT_SECONDS:
-                return
-            look = replace(look, method=Method.UNVERIFIED)
-        self.take(watched, machine.verified(watched.state, look, watched.policy))
 
     def _check_id(self, result: CheckResult) -> str:
         """The id that the API will tell of this check."""
@@ -336,23 +281,17 @@ class Monitor:
                 "state changed", endpoint=change.endpoint_id, old=change.old, new=change.new, reason=change.reason, **by
             )
             if change.new is State.SUSPECTED:
-                self._ask_parents(change.endpoint_id)
+                self.verdicts.ask_parents(change.endpoint_id)
             if outage is None:
                 self._counters.verifications_refuted += "verification" in change.evidence
             elif outage.resolved:
                 self._counters.outages_resolved += 1
                 _log.info("outage resolved", endpoint=outage.endpoint_id, outage=outage.id)
-            else:
+            elif change.old is not State.DOWN:
                 self._counters.outages_declared += 1
                 _log.warning(
                     "outage declared", endpoint=outage.endpoint_id, outage=outage.id, description=outage.description
                 )
-
-    def _ask_parents(self, endpoint_id: str) -> None:
-        """Whether it is the endpoint or what it depends on has to be known by the time it would be told."""
-        plan = self.plan(endpoint_id)
-        if plan is not None and plan.endpoint.depends_on:
-            self.ask_soon([parent for group in plan.endpoint.depends_on for parent in group])
 
 
 def _as_isolated(result: CheckResult) -> CheckResult:

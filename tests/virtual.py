@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from datetime import datetime
 from typing import Any, ClassVar
 
+from servmon.causes import Causes
 from servmon.checks.attempts import Plan, ask
 from servmon.checks.doubts import Doubts
 from servmon.checks.lanes import Lanes
@@ -172,6 +173,8 @@ class World:
             clock=self.clock,
         )
         self.monitor.ask_soon = self.scheduler.ask_soon
+        self.causes = Causes(self.monitor, ask_now=self.scheduler.ask_now, clock=self.clock)
+        self.monitor.verdicts.ancestry = self.causes
         self.sight = Sight(
             self.monitor,
             self.witnesses,
@@ -199,6 +202,7 @@ class World:
             spawn(self.pulse.run(), name="pulse"),
             spawn(self.witnesses.run(), name="witnesses"),
             spawn(self.sight.follow_blindness(), name="blind endpoints"),
+            spawn(self.causes.follow(), name="causes"),
         ]
         await asyncio.sleep(seconds)
         await cancel(*started)

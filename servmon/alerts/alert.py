@@ -53,7 +53,10 @@ class News:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One outage of an alert; ``resolved_at`` is its end as far as the alert knows."""
+    """One outage of an alert; ``resolved_at`` is its end as far as the alert knows.
+
+    ``takes_down`` are the ids of what its endpoint cuts off, where that was known when it was told.
+    """
 
     outage_id: str
     endpoint_id: str
@@ -61,6 +64,7 @@ class Member:
     start_time: datetime
     description: str = ""
     resolved_at: datetime | None = None
+    takes_down: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,15 +6,15 @@ Pure: news and a time go in, messages and decisions come out; no I/O, no clock.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from servmon.alerts import messages
+from servmon.alerts import messages, sites
 from servmon.alerts.alert import RANK, Alert, Decision, Member, MessageKind, News, NewsKind, Notification, Told
 from servmon.alerts.open_alerts import OpenAlerts
 from servmon.alerts.routing import Facts, Route, Silence, channels_of, flapping_rule, rule_of, stopped_by
-from servmon.alerts.settings import SERVICE_DOWN, AlertSection
+from servmon.alerts.settings import SERVICE_DOWN, AlertSection, RuleSection
 from servmon.alerts.waiting import Group, Waiting
 from servmon.model import EventKind, Severity
 
@@ -24,8 +24,9 @@ LASTING = frozenset({EventKind.ISOLATED.value})
 STORM_WINDOW = timedelta(minutes=1)
 LONGEST_REMINDER = timedelta(days=1)
 HELD_LOOK = timedelta(seconds=5)
-# Passing reasons: what they keep back is looked at again. The others are final.
-PASSING = frozenset({"maintenance", "dependency", "silence", "flapping"})
+# Passing reasons: what they keep back is looked at again. The others are final: an outage that turns out not to be
+# its parent's doing is news of its own.
+PASSING = frozenset({"maintenance", "silence", "flapping"})
 
 
 class Dispatcher:
@@ -89,20 +90,46 @@ class Dispatcher:
             self._take_condition(news, route, told)
 
     def _take_down(self, news: News, route: Route, told: Told) -> None:
-        alert = self.alerts.of_outage(news.outage_id)
-        if alert is not None and RANK[news.severity] >= RANK[alert.severity]:
+        self._supersede(news, route, told)
+        stopped = stopped_by(news, route)
+        alert = self.alerts.of_outage(news.outage_id) or (None if stopped else self._join_site(news, route, told))
+        if stopped is not None and stopped[0] == "dependency":
+            self._decide(news, *stopped, route.now, told)
+        elif alert is not None and RANK[news.severity] >= RANK[alert.severity]:
             self._decide(news, "already told", f"in the alert {alert.title!r}", route.now, told, alert.id)
         elif alert is not None:
             told.worse.append(news.outage_id or "")
             raised = replace(alert, severity=news.severity, told_at=route.now)
             self._say(raised, MessageKind.RAISED, route.now, told, [news])
             self._decide(news, "sent", f"raised to {news.severity}", route.now, told, alert.id)
-        elif (stopped := stopped_by(news, route)) is None:
+        elif stopped is None:
             self._join_group(news, route)
         elif stopped[0] in PASSING:
             self._hold(news, stopped, route, told)
         else:
             self._decide(news, *stopped, route.now, told)
+
+    def _join_site(self, news: News, route: Route, told: Told) -> Alert | None:
+        """The alert of its whole site, which an outage that was declared a little later is part of."""
+        channels = channels_of(news, route)
+        for alert in self.alerts:
+            if alert.channels == channels and sites.belongs_to(alert, news, self._facts):
+                alert.members.update(self._members([news]))
+                self.alerts.keep(alert)
+                told.alerts[alert.id] = alert
+                return alert
+        return None
+
+    def _supersede(self, news: News, route: Route, told: Told) -> None:
+        """What waits to be told of the same outage is older than this."""
+        waiting = self._waiting.of_outage(news.outage_id or "")
+        if waiting is not None:
+            self._forget_waiting(waiting)
+            self._decide(waiting, "superseded", "something newer is known of the outage", route.now, told)
+
+    def _forget_waiting(self, news: News) -> None:
+        self._waiting.drop(news)
+        self._kept_back_by.pop(news.id, None)
 
     def _hold(self, news: News, stopped: tuple[str, str], route: Route, told: Told) -> None:
         self._waiting.hold(news)
@@ -130,15 +157,15 @@ class Dispatcher:
         else:
             member = alert.members[outage_id]
             over_at = news.outage.resolved_at if news.outage else None
-            alert.members[outage_id] = replace(member, resolved_at=over_at or news.at)
+            below = member.takes_down or self._facts.takes_down(member.endpoint_id)
+            alert.members[outage_id] = replace(member, resolved_at=over_at or news.at, takes_down=below)
             told.ended.setdefault(alert.id, []).append(news)
             self._decide(news, "sent", news.reason, route.now, told, alert.id)
 
     def _meet(self, down: News, up: News, route: Route, told: Told) -> None:
         """The end of an outage arrives while its beginning still waits."""
         held = self._waiting.is_held(down)
-        self._waiting.drop(down)
-        self._kept_back_by.pop(down.id, None)
+        self._forget_waiting(down)
         if not held:
             self._tell_brief(down, up, route, told)
             return
@@ -203,6 +230,9 @@ class Dispatcher:
         for news in self._waiting.held:
             if (stopped := stopped_by(news, route)) is None:
                 self._join_group(news, route)
+            elif stopped[0] not in PASSING:
+                self._forget_waiting(news)
+                self._decide(news, *stopped, route.now, told)
             elif self._kept_back_by.get(news.id) != stopped:
                 self._hold(news, stopped, route, told)
 
@@ -299,22 +329,12 @@ class Dispatcher:
             return messages.plain(notification_id, channel, alert, kind, now)
 
     def _alert(self, news: Sequence[News], route: Route) -> Alert:
-        members = {
-            one.outage.id: Member(
-                one.outage.id,
-                one.endpoint.id,
-                one.endpoint.name,
-                one.outage.start_time,
-                messages.described(one.outage, self._facts.dependants(one.endpoint.id)),
-            )
-            for one in news
-            if one.outage and one.endpoint and one.kind is NewsKind.DOWN
-        }
+        members = self._members(news)
         severity = min((one.severity for one in news), key=RANK.__getitem__, default=Severity.MAJOR)
         rule = rule_of(news[0].endpoint, news[0], self.settings) if news[0].endpoint else None
         return Alert(
             id=self._ids(),
-            rule=rule.name if rule else SERVICE_DOWN if members else news[0].kind.value,
+            rule=self._rule_name(rule, news, members),
             title=messages.title(news, self._facts),
             severity=severity,
             opened_at=route.now,
@@ -322,6 +342,25 @@ class Dispatcher:
             channels=channels_of(news[0], route),
             members=members,
         )
+
+    def _rule_name(self, rule: RuleSection | None, news: Sequence[News], members: Mapping[str, Member]) -> str:
+        if members and sites.site_down(news, self._facts):
+            return sites.RULE
+        return rule.name if rule else SERVICE_DOWN if members else news[0].kind.value
+
+    def _members(self, news: Sequence[News]) -> dict[str, Member]:
+        return {
+            one.outage.id: Member(
+                one.outage.id,
+                one.endpoint.id,
+                one.endpoint.name,
+                one.outage.start_time,
+                one.outage.description,
+                takes_down=self._facts.takes_down(one.endpoint.id),
+            )
+            for one in news
+            if one.outage and one.endpoint and one.kind is NewsKind.DOWN
+        }
 
     def _decide(
         self, news: News, stage: str, reason: str, now: datetime, told: Told, alert_id: str | None = None

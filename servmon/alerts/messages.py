@@ -13,8 +13,9 @@ from uuid import uuid4
 
 from servmon.alerts.alert import Alert, Member, MessageKind, News, Notification
 from servmon.alerts.routing import Facts
+from servmon.alerts.sites import site_down
 from servmon.clock import rfc3339
-from servmon.model import Endpoint, Outage, Severity
+from servmon.model import Endpoint, Severity
 
 SUBJECT_LIMIT = 200
 LINE_LIMIT = 600
@@ -23,8 +24,6 @@ NAMED = 50
 # What machines get has a limit too; beyond it the count tells.
 LISTED = 1000
 NAMED_DEPENDANTS = 10
-# Half of a site, and at least so many, is the site itself.
-SITE_DOWN = 5
 ABOUT = (("owner", "Owner"), ("contact", "Contact"), ("circuit_id", "Circuit"), ("runbook_url", "Runbook"))
 
 _HEADS: Mapping[MessageKind, str] = {
@@ -39,15 +38,6 @@ _HEADS: Mapping[MessageKind, str] = {
     MessageKind.EVENT: "servmon",
     MessageKind.EVENT_OVER: "servmon",
 }
-
-
-def described(outage: Outage, dependants: Sequence[str]) -> str:
-    """An outage's own sentence, and what else it takes down."""
-    if not dependants:
-        return outage.description
-    shown = ", ".join(dependants[:NAMED_DEPENDANTS]) + (", …" if len(dependants) > NAMED_DEPENDANTS else "")
-    what = "1 endpoint depends" if len(dependants) == 1 else f"{len(dependants)} endpoints depend"
-    return f"{outage.description}; {what} on it: {shown}"
 
 
 def one_line(text: str, limit: int = LINE_LIMIT) -> str:
@@ -69,10 +59,10 @@ def title(news: Sequence[News], facts: Facts) -> str:
     site = endpoints[0].site
     if site is None:
         return f"{len(endpoints)} endpoints"
-    size = facts.site_size(site)
+    if whole := site_down(news, facts):
+        return one_line(f"site {site}: {whole.failing} of {whole.size} endpoints", SUBJECT_LIMIT)
     down = len(endpoints)
-    whole = f"site {site}: " if down >= SITE_DOWN and 2 * down >= size else ""
-    return one_line(f"{whole}{down} of {max(size, down)} endpoints" + ("" if whole else f" at {site}"), SUBJECT_LIMIT)
+    return one_line(f"{down} of {max(facts.site_size(site), down)} endpoints at {site}", SUBJECT_LIMIT)
 
 
 def compose(
@@ -173,6 +163,16 @@ def _about_one(member: Member, kind: MessageKind, now: datetime, news: Sequence[
         yield f"{name} is down since {_at(member.start_time)}{for_how_long}."
     if member.description:
         yield one_line(member.description)
+    if member.takes_down:
+        yield _cut_off(member)
+
+
+def _cut_off(member: Member) -> str:
+    """What else is down because of an outage; each of those has an outage of its own, and no message."""
+    below = member.takes_down
+    number = "1 endpoint that depends" if len(below) == 1 else f"{len(below)} endpoints that depend"
+    more = ", …" if len(below) > NAMED_DEPENDANTS else ""
+    return one_line(f"Cuts off {number} on it: {', '.join(below[:NAMED_DEPENDANTS])}{more}")
 
 
 def _about_several(alert: Alert, kind: MessageKind, now: datetime) -> Iterator[str]:
@@ -189,7 +189,8 @@ def _about_several(alert: Alert, kind: MessageKind, now: datetime) -> Iterator[s
 def _named(members: Sequence[Member], now: datetime) -> Iterator[str]:
     for member in members[:NAMED]:
         span = lasted((member.resolved_at or now) - member.start_time)
-        yield f"- {one_line(member.name, 120)}: since {_at(member.start_time)}, {span}"
+        below = f", cuts off {len(member.takes_down)} more" if member.takes_down else ""
+        yield f"- {one_line(member.name, 120)}: since {_at(member.start_time)}, {span}{below}"
     if len(members) > NAMED:
         yield f"- … and {len(members) - NAMED} more"
 
@@ -243,6 +244,7 @@ def _member(member: Member) -> dict[str, Any]:
         "start_time": rfc3339(member.start_time),
         "resolved_at": rfc3339(member.resolved_at) if member.resolved_at else None,
         "description": member.description,
+        "takes_down": list(member.takes_down[:LISTED]),
     }
 
 

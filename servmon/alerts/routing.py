@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from servmon.alerts.alert import News, NewsKind
@@ -60,16 +60,20 @@ class Facts(Protocol):
         """Whether another endpoint of the same site is suspected just now."""
         ...
 
-    def cause(self, endpoint: Endpoint) -> str | None:
-        """In words, what is out that the endpoint depends on, or was until a moment ago."""
-        ...
-
-    def dependants(self, endpoint_id: str) -> list[str]:
-        """The ids of everything that depends on an endpoint, nearest first."""
+    def takes_down(self, endpoint_id: str) -> tuple[str, ...]:
+        """The ids of what an endpoint's failure cuts off, nearest first."""
         ...
 
     def site_size(self, site: str) -> int:
         """How many endpoints are watched at a site."""
+        ...
+
+    def failing_at(self, site: str, around: datetime, within: timedelta) -> int:
+        """How many endpoints of a site fail, suspected ones included, and began to at that time."""
+        ...
+
+    def unsteady_parent(self, endpoint: Endpoint) -> str | None:
+        """The name of what makes an endpoint go up and down, where that is something it depends on."""
         ...
 
 
@@ -130,7 +134,14 @@ def _maintenance(news: News, route: Route) -> str | None:
 
 
 def _dependency(news: News, route: Route) -> str | None:
-    return route.facts.cause(news.endpoint) if news.kind is NewsKind.DOWN and news.endpoint else None
+    if news.kind is NewsKind.FLAPPING and news.endpoint:
+        unsteady = route.facts.unsteady_parent(news.endpoint)
+        return f"it depends on {unsteady}, which goes up and down" if unsteady else None
+    cause = news.outage.caused_by if news.outage and news.kind is NewsKind.DOWN else None
+    if cause is None:
+        return None
+    parent = route.facts.endpoint(cause)
+    return f"it depends on {parent.name if parent else cause}, which is out or has just come back"
 
 
 def _silence(news: News, route: Route) -> str | None:

@@ -108,6 +108,7 @@ def outage_shape(outage: Outage) -> dict[str, Any]:
         "resolved_at": outage.resolved_at,
         "resolution_notes": outage.resolution_notes,
         "notification_channels": outage.notification_channels,
+        "caused_by": outage.caused_by,
         "evidence": outage.evidence,
         "elasticsearch_synced": outage.elasticsearch_synced,
     }

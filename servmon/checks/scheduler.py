@@ -112,6 +112,13 @@ class Scheduler:
             if slot := self._slots.get(endpoint_id):
                 self._push_soon(slot, at_the_latest=slot.due)
 
+    def ask_now(self, endpoint_ids: Iterable[str]) -> None:
+        """Check these at once, or where a check is under way right after it."""
+        for endpoint_id in endpoint_ids:
+            if slot := self._slots.get(endpoint_id):
+                slot.soon = True
+                self._push(slot, self._clock.monotonic())
+
     def done(self, slot: Slot, pace: float | None) -> None:
         """A check ended. ``pace`` is the seconds to the next one while suspected or recovering, else ``None``."""
         slot.busy = False

@@ -13,7 +13,7 @@ from typing import Any
 
 from servmon.detection.recent import observe, without_complaints
 from servmon.detection.state import EndpointState, Mark, NewId, Policy, Transitions, new_id
-from servmon.detection.verdict import NOT_VERIFIED, SecondLook, describe, evidence
+from servmon.detection.verdict import NOT_VERIFIED, Method, SecondLook, describe, evidence
 from servmon.model import AVAILABLE, CheckResult, CheckSource, Outage, Severity, State, StateChange, Status, Transition
 
 # Counters without any evidence for this many intervals say nothing about the present any more.
@@ -56,18 +56,26 @@ def step(
 
 
 def verified(
-    before: EndpointState, look: SecondLook, policy: Policy, *, ids: NewId = new_id
+    before: EndpointState,
+    look: SecondLook,
+    policy: Policy,
+    *,
+    at: datetime | None = None,
+    cause: str | None = None,
+    ids: NewId = new_id,
 ) -> tuple[EndpointState, Transitions]:
     """The state after the second look: the outage is declared, or refuted so that the next DOWN asks again.
 
     A second look that nobody waits for any more (a good check came meanwhile) changes nothing. One that found other
-    addresses of the name alive makes the endpoint DEGRADED.
+    addresses of the name alive makes the endpoint DEGRADED. ``at`` is the moment of the verdict (that of the look where
+    it is left out), ``cause`` the endpoint that cuts this one off.
     """
     if not before.verifying:
         return before, ()
     result = look.result
     if result.status is Status.DOWN:
-        return _declare(before, policy, result.timestamp, ids, look)
+        shown = None if look.method is Method.OFF else look
+        return _declare(before, policy, at or result.timestamp, ids, shown, cause)
     state = verification_void(before, policy)
     if result.status is Status.DEGRADED and result.details and "addresses" in result.details:
         return _reduced(state, look, ids)
@@ -103,6 +111,30 @@ def failures_void(
         return after, ()
     change = _change(before, before.before_suspected, reason, replace(before.last, timestamp=at), ids)
     return replace(after, state=before.before_suspected, since=at), (Transition(change),)
+
+
+def blame(
+    before: EndpointState,
+    cause: str | None,
+    reason: str,
+    at: datetime,
+    *,
+    back_at: datetime | None = None,
+    ids: NewId = new_id,
+) -> tuple[EndpointState, Transitions]:
+    """The state where an open outage turns out to be another endpoint's doing, or its own (``None``).
+
+    ``back_at`` is when the cause answered again, from which on the endpoint has some time to follow.
+    """
+    if before.outage is None:
+        return before, ()
+    shown = {"caused_by": cause, "back_at": _iso(back_at)}
+    evidence = {**before.outage.evidence, "cause": shown}
+    outage = replace(before.outage, caused_by=cause, evidence=evidence, revision=before.outage.revision + 1)
+    change = StateChange(
+        ids(), outage.endpoint_id, before.state, before.state, reason, at, outage_id=outage.id, evidence=shown
+    )
+    return replace(before, outage=outage), (Transition(change, outage),)
 
 
 def gone_blind(
@@ -248,7 +280,7 @@ def _bad(state: EndpointState, result: CheckResult, policy: Policy, ids: NewId) 
     failures = sum(failed for _, failed in marks) if marks else counted.failures
     if failures < policy.detection_threshold or counted.verifying:
         return counted, transitions
-    if policy.verify:
+    if policy.verify or policy.has_parents:
         return replace(counted, verifying=True), transitions
     declared, outage = _declare(counted, policy, at, ids)
     return declared, transitions + outage
@@ -272,7 +304,12 @@ def _from_first_failure(marks: tuple[Mark, ...]) -> tuple[Mark, ...]:
 
 
 def _declare(
-    state: EndpointState, policy: Policy, at: datetime, ids: NewId, look: SecondLook | None = None
+    state: EndpointState,
+    policy: Policy,
+    at: datetime,
+    ids: NewId,
+    look: SecondLook | None = None,
+    cause: str | None = None,
 ) -> tuple[EndpointState, Transitions]:
     """Open an outage, or raise the one that degradation opened to the endpoint's severity."""
     found: Mapping[str, Any] = evidence(look) if look else NOT_VERIFIED
@@ -285,6 +322,7 @@ def _declare(
             description=description,
             evidence={**found, **_BY_DEGRADATION},
             revision=state.outage.revision + 1,
+            caused_by=cause,
         )
     else:
         outage = Outage(
@@ -297,12 +335,16 @@ def _declare(
             last_good_at=state.last_good_at,
             evidence=found,
             revision=1,
+            caused_by=cause,
         )
     recent = without_complaints(state.recent)
     after = replace(state, state=State.DOWN, since=at, verifying=False, outage=outage, recent=recent, reduced=False)
     reason = f"{state.failures} failed checks" + (f", {look.method.value}" if look else "")
+    recorded = outage.evidence
+    if cause is not None:
+        reason, recorded = f"{reason}, cut off by {cause}", {**recorded, "caused_by": cause}
     change = StateChange(
-        ids(), outage.endpoint_id, state.state, State.DOWN, reason, at, outage_id=outage.id, evidence=outage.evidence
+        ids(), outage.endpoint_id, state.state, State.DOWN, reason, at, outage_id=outage.id, evidence=recorded
     )
     return after, (Transition(change, outage),)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -37,7 +37,7 @@ def rebuild(
     """The stored results, oldest first, replayed on top of the last recorded change."""
     state, since = _base(recorded.last_change, recorded.open_outage)
     ended_at = recorded.outage_ended_at
-    declared_at = state.since if state.state is State.DOWN else None
+    judged_at = _judged_at(recorded.open_outage) if state.state is State.DOWN else None
     run_began_at = state.first_failure_at
     caused: list[Transition] = []
     for result in results:
@@ -47,7 +47,7 @@ def rebuild(
             state = _remember(state, result, policy, is_down=is_down, muted=muted(result.timestamp))
             state = replace(state, recent=replace(state.recent, flapping=flapping))
             continue
-        if declared_at is not None and result.timestamp < declared_at and result.status in AVAILABLE:
+        if judged_at is not None and result.timestamp < judged_at and result.status in AVAILABLE:
             # Between the failures that declared it: it broke their row, and is no recovery.
             state = _remember(state, result, policy, is_down=True, muted=muted(result.timestamp))
             state = replace(state, failures=0, first_failure_at=run_began_at)
@@ -85,6 +85,14 @@ def _base(last_change: StateChange | None, open_outage: Outage | None) -> tuple[
         evidence_at=last_change.at,
         before_suspected=State.UP,
     ), last_change.at
+
+
+def _judged_at(outage: Outage | None) -> datetime | None:
+    """When the question was asked that declared an outage; the verdict may have waited for that on its parents."""
+    if outage is None:
+        return None
+    look = outage.evidence.get("verification")
+    return datetime.fromisoformat(look["at"]) if isinstance(look, Mapping) else outage.declared_at
 
 
 def _in_outage(outage: Outage, last_change: StateChange | None) -> tuple[EndpointState, datetime]:

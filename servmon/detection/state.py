@@ -21,7 +21,8 @@ class Policy:
     """How one endpoint is judged; the endpoint's own overrides over the settings. Intervals are seconds.
 
     With a ``detection_window`` of N, ``detection_threshold`` failures among the last N checks suffice; without one
-    they have to be consecutive. ``degraded_outage_after`` is a number of degraded checks in a row.
+    they have to be consecutive. ``degraded_outage_after`` is a number of degraded checks in a row. Where an endpoint
+    ``has_parents`` its verdict may have to wait for theirs.
     """
 
     check_interval: float
@@ -30,6 +31,7 @@ class Policy:
     recovery_threshold: int = 2
     severity: Severity = Severity.MAJOR
     verify: bool = True
+    has_parents: bool = False
     detection_window: int | None = None
     degraded_outage_after: int | None = None
     degraded_loss_percent: float = 20

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from servmon.checks.settings import DEADLINE_SHARE, RETRY_PAUSE_SECONDS, ServiceSection, attempts_that_fit
+from servmon.detection.dependencies import cycle_in_words, cycles
 from servmon.errors import InvalidInputError
 from servmon.model import Endpoint
 from servmon.probes.specification import EndpointDefaults, parse_endpoint
@@ -125,28 +126,9 @@ def _parents(endpoint: Endpoint) -> Iterator[str]:
 
 
 def _find_cycles(placed: Sequence[tuple[int, Endpoint]], findings: Findings) -> None:
-    """Depth first without recursion, every endpoint and dependency once: a chain may be thousands long."""
     numbers = {endpoint.id: number for number, endpoint in placed}
-    parents = {endpoint.id: tuple(_parents(endpoint)) for _, endpoint in placed if endpoint.depends_on}
-    done: set[str] = set()
-    for start, above in parents.items():
-        path = {start: iter(above)} if start not in done else {}
-        while path:
-            child = next(reversed(path))
-            parent = next(path[child], None)
-            if parent is None:
-                done.add(child)
-                del path[child]
-            elif parent in path:
-                _report_cycle(parent, list(path), numbers, findings)
-            elif parent not in done:
-                path[parent] = iter(parents.get(parent, ()))
-
-
-def _report_cycle(parent: str, path: list[str], numbers: Mapping[str, int], findings: Findings) -> None:
-    cycle = [*path[path.index(parent) :], parent]
-    shown = cycle if len(cycle) <= 12 else [*cycle[:6], "…", *cycle[-5:]]
-    sentence = f"goes round in a circle: {' → '.join(shown)}; no endpoint can depend on itself"
-    findings.problem(
-        ("endpoints", numbers[path[-1]], "depends_on"), sentence, label=f"endpoints[{path[-1]}].depends_on"
-    )
+    for cycle in cycles({endpoint.id: tuple(_parents(endpoint)) for _, endpoint in placed if endpoint.depends_on}):
+        last = cycle[-2]
+        findings.problem(
+            ("endpoints", numbers[last], "depends_on"), cycle_in_words(cycle), label=f"endpoints[{last}].depends_on"
+        )

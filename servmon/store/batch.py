@@ -33,7 +33,7 @@ written as (
     select * from jsonb_to_recordset($1::text::jsonb) as w(
         id uuid, endpoint_id text, severity severity_type, description text, start_time timestamptz,
         declared_at timestamptz, last_good_at timestamptz, resolved boolean, resolved_at timestamptz,
-        resolution_notes text, notification_channels jsonb, evidence jsonb, revision bigint)
+        resolution_notes text, notification_channels jsonb, evidence jsonb, caused_by text, revision bigint)
 )
 """
 
@@ -51,11 +51,11 @@ _STORE_OUTAGES = f"""
 with {_OUTAGES_WRITTEN}
 insert into service_outage as stored (
     id, endpoint_id, severity, description, start_time, declared_at, last_good_at, resolved, resolved_at,
-    resolution_notes, notification_channels, evidence, revision)
+    resolution_notes, notification_channels, evidence, caused_by, revision)
 select
     id, endpoint_id, severity, description, start_time, declared_at, last_good_at, resolved,
     case when resolved then greatest(resolved_at, start_time) end,
-    resolution_notes, notification_channels, evidence, revision
+    resolution_notes, notification_channels, evidence, caused_by, revision
 from written
 order by resolved desc
 on conflict (id) do update set
@@ -66,6 +66,7 @@ on conflict (id) do update set
     resolved_at = excluded.resolved_at,
     resolution_notes = coalesce(excluded.resolution_notes, stored.resolution_notes),
     evidence = excluded.evidence,
+    caused_by = excluded.caused_by,
     revision = greatest(stored.revision + 1, excluded.revision)
 where not stored.resolved and (excluded.resolved or stored.revision < excluded.revision)
 """  # noqa: S608 - made of the constant above

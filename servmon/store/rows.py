@@ -254,6 +254,7 @@ def outage_fields(outage: Outage) -> dict[str, Any]:
         "resolution_notes": outage.resolution_notes,
         "notification_channels": outage.notification_channels,
         "evidence": outage.evidence,
+        "caused_by": outage.caused_by,
         "revision": max(outage.revision, 1),
     }
 
@@ -275,6 +276,7 @@ def outage(row: Row) -> Outage:
         evidence=from_json(row["evidence"]),
         revision=row["revision"],
         elasticsearch_synced=row["elasticsearch_synced"],
+        caused_by=row["caused_by"],
     )
 
 

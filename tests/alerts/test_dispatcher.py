@@ -26,23 +26,25 @@ class Present:
         self.windows: set[str] = set()
         self.suspected = False
         self.size = 0
-        self.causes: dict[str, str] = {}
-        self.below: dict[str, list[str]] = {}
+        self.below: dict[str, tuple[str, ...]] = {}
 
     def endpoint(self, endpoint_id: str) -> Endpoint:
         return endpoint(endpoint_id)
 
-    def cause(self, endpoint: Endpoint) -> str | None:
-        return self.causes.get(endpoint.id)
-
-    def dependants(self, endpoint_id: str) -> list[str]:
-        return self.below.get(endpoint_id, [])
+    def takes_down(self, endpoint_id: str) -> tuple[str, ...]:
+        return self.below.get(endpoint_id, ())
 
     def in_maintenance(self, endpoint_id: str) -> bool:
         return endpoint_id in self.windows
 
     def neighbour_suspected(self, endpoint: Endpoint) -> bool:
         return self.suspected and endpoint.site is not None
+
+    def failing_at(self, _site: str, _around, _within) -> int:
+        return 0
+
+    def unsteady_parent(self, _endpoint) -> None:
+        return None
 
     def site_size(self, _site: str) -> int:
         return self.size
@@ -89,8 +91,16 @@ def outage(name: str, seconds: float = 0, **fields) -> Outage:
     return Outage(f"outage-{name}", name, fields.pop("severity", Severity.MAJOR), "no answer", at, at, **fields)
 
 
-def down(name: str, seconds: float = 0, *, severity: Severity = Severity.MAJOR, news_id: str = "", **fields) -> News:
-    about = outage(name, seconds, severity=severity)
+def down(
+    name: str,
+    seconds: float = 0,
+    *,
+    severity: Severity = Severity.MAJOR,
+    news_id: str = "",
+    caused_by: str | None = None,
+    **fields,
+) -> News:
+    about = outage(name, seconds, severity=severity, caused_by=caused_by)
     change = StateChange(
         news_id or f"down-{name}", name, State.SUSPECTED, State.DOWN, "3 failed checks", START, about.id
     )
@@ -261,27 +271,42 @@ def test_a_silence_does_not_keep_back_the_end_of_what_was_told():
 def test_router_down_with_200_children_is_one_message_that_names_them():
     desk = Desk()
     children = [f"c{number}" for number in range(200)]
-    desk.present.below["router"] = children
-    desk.present.causes = dict.fromkeys(children, "router is suspected, and it depends on that")
-    assert desk.at(0, *(down(name) for name in children)) == []
-    desk.present.causes = dict.fromkeys(children, "router is down (outage X), and it depends on that")
-    assert desk.at(10, down("router", 10)) == [(MessageKind.DOWN, "DOWN: router (MAJOR)")]
-    assert "200 endpoints depend on it: c0, c1, " in desk.told[-1].notifications[0].body
+    desk.present.below["router"] = tuple(children)
+    told = desk.at(10, down("router", 10), *(down(name, 10, caused_by="router") for name in children))
+    assert told == [(MessageKind.DOWN, "DOWN: router (MAJOR)")]
+    (message,) = desk.told[-1].notifications
+    assert "Cuts off 200 endpoints that depend on it: c0, c1, " in message.body
+    assert message.content["outages"][0]["takes_down"] == children
     assert desk.run(11, 600) == []
-    assert desk.reasons["down-c7"] == ("dependency", "router is down (outage X), and it depends on that")
+    assert desk.reasons["down-c7"] == ("dependency", "it depends on router, which is out or has just come back")
 
 
 def test_router_back_and_three_children_stay_dead_exactly_those_three_are_told():
     desk = Desk()
     children = [f"c{number}" for number in range(200)]
-    desk.present.causes = dict.fromkeys(children, "router is down")
-    desk.at(0, down("router"), *(down(name, site="pop-north") for name in children))
+    desk.at(0, down("router"), *(down(name, site="pop-north", caused_by="router") for name in children))
     assert kinds(desk.at(600, up("router", 600))) == [MessageKind.RECOVERED]
     assert desk.at(630, *(up(name, 630) for name in children[3:])) == []
-    desk.present.causes = {}
-    left = [(moment, told) for moment in range(720, 800) if (told := desk.at(moment))]
-    assert left == [(left[0][0], [(MessageKind.DOWN, "DOWN: 3 of 3 endpoints at pop-north (MAJOR)")])]
-    assert desk.reasons["down-c5"][0] == "never told"
+    own = (down(name, news_id=f"own-{name}", site="pop-north") for name in children[:3])
+    assert desk.at(720, *own) == [(MessageKind.DOWN, "DOWN: 3 of 3 endpoints at pop-north (MAJOR)")]
+    assert desk.reasons["up-c5"][0] == "never told"
+
+
+def test_an_outage_that_turns_out_to_be_its_own_before_anybody_looked_is_told_once():
+    desk = Desk()
+    assert desk.at(0, down("c0"), down("c0", news_id="own")) == [(MessageKind.DOWN, "DOWN: c0 (MAJOR)")]
+    assert desk.reasons["down-c0"][0] == "superseded"
+    assert kinds(desk.at(60, up("c0", 60))) == [MessageKind.RECOVERED]
+
+
+def test_what_a_window_holds_back_and_then_is_its_parents_doing_is_not_told():
+    desk = Desk()
+    desk.present.windows = {"c0"}
+    desk.at(0, down("c0"))
+    desk.at(30, down("c0", news_id="blamed", caused_by="router"))
+    desk.present.windows = set()
+    assert desk.run(31, 600) == []
+    assert kinds(desk.at(600, up("c0", 600))) == []
 
 
 def test_rules_choose_who_is_told_and_what_none_selects_is_told_to_nobody():

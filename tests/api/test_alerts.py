@@ -26,17 +26,20 @@ class Present:
     def endpoint(self, _endpoint_id: str) -> None:
         return None
 
-    def cause(self, _endpoint) -> None:
-        return None
-
-    def dependants(self, _endpoint_id: str) -> list[str]:
-        return []
+    def takes_down(self, _endpoint_id: str) -> tuple[str, ...]:
+        return ()
 
     def in_maintenance(self, _endpoint_id: str) -> bool:
         return False
 
     def neighbour_suspected(self, _endpoint) -> bool:
         return False
+
+    def failing_at(self, _site: str, _around, _within) -> int:
+        return 0
+
+    def unsteady_parent(self, _endpoint) -> None:
+        return None
 
     def site_size(self, _site: str) -> int:
         return 1

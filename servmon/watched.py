@@ -1,0 +1,69 @@
+"""One endpoint under watch, and the settings that all of them are judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from servmon.checks.attempts import Plan
+from servmon.detection.dependencies import Groups
+from servmon.detection.state import NEW, EndpointState, Policy
+from servmon.model import DependencyRule, Endpoint, Occurrence
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The settings every endpoint is judged by, where it does not override them. Intervals are seconds.
+
+    ``dependencies`` give parents to all endpoints that they select, beside the endpoints' own ``depends_on``.
+    """
+
+    retry_interval: int = 15
+    detection_threshold: int = 3
+    recovery_threshold: int = 2
+    verification_enabled: bool = True
+    dependencies: tuple[DependencyRule, ...] = ()
+
+    def policy(self, endpoint: Endpoint) -> Policy:
+        """How ``endpoint`` is judged; its ``retry_interval`` is never above its interval."""
+        return Policy(
+            check_interval=endpoint.check_interval,
+            retry_interval=min(endpoint.retry_interval or self.retry_interval, endpoint.check_interval),
+            detection_threshold=endpoint.detection_threshold or self.detection_threshold,
+            recovery_threshold=endpoint.recovery_threshold or self.recovery_threshold,
+            severity=endpoint.severity,
+            verify=self.verification_enabled,
+            has_parents=bool(self.groups(endpoint)),
+            detection_window=self._window(endpoint),
+            degraded_outage_after=endpoint.degraded_outage_after,
+            degraded_loss_percent=endpoint.options.get("degraded_loss_percent", 20),
+        )
+
+    def groups(self, endpoint: Endpoint) -> Groups:
+        """The groups of parents of which ``endpoint`` needs one each: its own, and those that rules give it."""
+        if not self.dependencies:
+            return endpoint.depends_on
+        given = (group for rule in self.dependencies if rule.selects(endpoint) for group in rule.parents)
+        return tuple(dict.fromkeys((*endpoint.depends_on, *given)))
+
+    def _window(self, endpoint: Endpoint) -> int | None:
+        if endpoint.detection_window is None:
+            return None
+        return max(endpoint.detection_window, endpoint.detection_threshold or self.detection_threshold)
+
+
+@dataclass(slots=True)
+class Watched:
+    """One endpoint under watch: how it is asked, how it is judged, and what is known of it.
+
+    ``blind`` says that nothing was learned of it for so long that it was told.
+    """
+
+    plan: Plan
+    policy: Policy
+    watched_at: datetime
+    groups: Groups = ()
+    state: EndpointState = NEW
+    windows: Sequence[Occurrence] = ()
+    blind: bool = False
