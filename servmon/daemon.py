@@ -37,6 +37,7 @@ from servmon.condition import Condition
 from servmon.database import database, remember_database
 from servmon.detection.settings import AUTO
 from servmon.detection.state import new_id
+from servmon.errors import StoreUnavailableError
 from servmon.metrics import Counters, Histogram
 from servmon.monitor import Monitor, Rules
 from servmon.probes.network import Network
@@ -53,10 +54,10 @@ from servmon.settings.watch import ConfigWatch
 from servmon.sight import Sight
 from servmon.store import rollup_worker
 from servmon.store.embedded import EmbeddedPostgres
-from servmon.store.events import EventLog
 from servmon.store.feed import ChangeFeed
+from servmon.store.local import LocalFile
 from servmon.store.migrate import migrate
-from servmon.store.pool import AWAY, Pool, open_pool
+from servmon.store.pool import Pool, open_pool
 from servmon.store.retention import keep_records
 from servmon.store.spool import Spool
 from servmon.store.writer import Writer
@@ -85,6 +86,7 @@ async def run(loaded: Loaded, edits: ConfigWatch | None = None) -> None:
         network = await ladder.enter_async_context(Network(canary_names=loaded.settings.service.canary_names))
         daemon = Daemon(loaded, signals, dsn=dsn, pool=pool, network=network)
         ladder.push_async_callback(daemon.finish)
+        await daemon.writer.open()
         await daemon.writer.replay()
         await daemon.provision()
         await daemon.watchlist.load(daemon.writer)
@@ -141,9 +143,9 @@ class Daemon:
         self.token = load_or_create_token(settings.servmon.data_dir, token.get_secret_value() if token else None)
         log.hide("token", [self.token.token])
         self._connection = Connection(pool, defaults=defaults_of(settings), observer=DEFAULT_OBSERVER)
-        self._spool = Spool(settings.servmon.data_dir, settings.database.spool_max_mb * 1024 * 1024)
-        self.writer = Writer(dsn, self.counters, observer=DEFAULT_OBSERVER, spool=self._spool)
-        self.events = EventLog(pool)
+        self._local_file = LocalFile(settings.servmon.data_dir)
+        spool = Spool(self._local_file, settings.database.spool_max_mb * 1024 * 1024)
+        self.writer = Writer(dsn, self.counters, observer=DEFAULT_OBSERVER, spool=spool)
         self.pulse = Pulse(counters=self.counters, set_back=lambda: self.sight.clock_set_back())  # noqa: PLW0108
         self.witnesses = Witnesses(
             self._find_witnesses,
@@ -174,7 +176,7 @@ class Daemon:
         self.sight = Sight(
             self.monitor,
             self.witnesses,
-            tell=self.events.put,
+            tell=self.writer.put_event,
             ask_soon=self.scheduler.ask_soon,
             counters=self.counters,
         )
@@ -190,7 +192,7 @@ class Daemon:
             dsn,
             Dispatcher(settings.alert, tuple(settings.channels), self.surroundings, new_id),
             transitions=self.writer.unstored,
-            events=lambda: self.events.unstored,
+            events=self.writer.unstored_events,
             endpoint=self.surroundings.endpoint,
             troubles=self.troubles,
         )
@@ -220,7 +222,6 @@ class Daemon:
             "witnesses": self.witnesses.run,
             "blind endpoints": self.sight.follow_blindness,
             "causes": self.causes.follow,
-            "events": self.events.run,
             "alerts": self.alerting.run,
             "heartbeat": lambda: beat(lambda: self.provisioning.settings.alert, self.condition.unwell),
             "window ends": self.watchlist.follow_window_ends,
@@ -289,9 +290,8 @@ class Daemon:
         await self.monitor.stop()
         await self.witnesses.stop()
         await self.writer.drain()
-        await self._spool.close()
-        with contextlib.suppress(*AWAY):
-            await self.events.drain()
+        with contextlib.suppress(StoreUnavailableError):
+            await self._local_file.close()
 
     async def apply(self, loaded: Loaded, force: bool) -> None:
         """Make a configuration that can be used the one that runs: first what can fail, then the swap."""

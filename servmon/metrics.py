@@ -36,6 +36,7 @@ class Counters:
     rows_stored: int = _counter("Check results that Postgres took.")
     batches_stored: int = _counter("Batches that Postgres took.")
     store_errors: int = _counter("Batches that Postgres did not take; they are tried again.")
+    rows_rejected: int = _counter("Results and changes that can never be stored; the table rejected has them.")
     results_dropped: int = _counter("Check results lost because too many waited for Postgres.")
 
 

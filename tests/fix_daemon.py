@@ -149,7 +149,9 @@ class RunningServmon:
             return 0
         with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as spool:
             try:
-                return spool.execute("select count(*) from entry").fetchone()[0]
+                return spool.execute("select coalesce(sum(entries), 0) from bundle where stored_at is null").fetchone()[
+                    0
+                ]
             except sqlite3.OperationalError:  # it is just being made
                 return 0
 

@@ -1,4 +1,4 @@
-"""One batch of results and transitions into Postgres, in one transaction and any number of times."""
+"""One batch of results, transitions and events into Postgres, in one transaction and any number of times."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import asyncpg
 
 from servmon.errors import StoreUnavailableError
 from servmon.model import Outage, Transition
-from servmon.store import rollup_worker, rows
+from servmon.store import events, rollup_worker, rows
+from servmon.store.entries import Entry, events_in, results_in, transitions_in
 from servmon.store.pool import Connection, transaction
-from servmon.store.spool import Entry
 
 _COLUMNS = ", ".join(rows.STATUS_COLUMNS)
 
@@ -90,13 +90,14 @@ SUPERSEDED = "Closed because a newer outage of the endpoint was declared"
 
 
 async def write(connection: Connection, part: Sequence[Entry], observer: int) -> None:
-    """Store the results and transitions of ``part`` in one transaction; what is there already stays as it is.
+    """Store the results, transitions and events of ``part`` in one transaction; what is there already stays as it is.
 
     ``observer`` is who found them out. Raises one of ``pool.NEVER`` where a row of it can never be stored, and
     ``StoreUnavailableError`` or the driver's errors where Postgres does not take it now.
     """
-    records = [rows.status_record(result, observer) for result, _ in part if result is not None]
-    transitions = [transition for _, caused in part for transition in caused]
+    records = [rows.status_record(result, observer) for result in results_in(part)]
+    transitions = list(transitions_in(part))
+    happened = events_in(part)
     copy = _copy
     for _ in range(3):  # at most one time each: some rows are there already, a day has no partition
         try:
@@ -106,6 +107,8 @@ async def write(connection: Connection, part: Sequence[Entry], observer: int) ->
                     await rollup_worker.mark(connection, [record[0] for record in records])
                 if transitions:
                     await _store_transitions(connection, transitions)
+                for event in happened:
+                    await events.insert(connection, event)
             break
         except asyncpg.UniqueViolationError:
             copy = _copy_new

@@ -1,217 +1,225 @@
-"""Keeps on the local disk what Postgres does not take: results and transitions, in their order, over any restart.
+"""Keeps on the local disk what Postgres does not take: results, transitions and events, in their order.
 
-One SQLite file in WAL mode, touched by one thread of its own, so that a slow disk delays no check. Single results are
-committed with ``synchronous = NORMAL`` (a power cut may cost the last moments), changes with ``FULL``.
+What Postgres took stays for five minutes more: a failover to a replica may lose its last commits, and then it waits
+once again.
 """
 
 from __future__ import annotations
 
-import asyncio
-import json
 import sqlite3
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
-from typing import Any, TypeVar
 
-import structlog
+from servmon.clock import SYSTEM_CLOCK, Clock
+from servmon.store.entries import Entry, decode, encode, is_lasting
+from servmon.store.local import LocalFile, commit
 
-from servmon.errors import StoreUnavailableError
-from servmon.model import (
-    CheckResult,
-    CheckSource,
-    FailureKind,
-    Outage,
-    Phases,
-    Severity,
-    State,
-    StateChange,
-    Status,
-    Transition,
-)
-from servmon.store import rows
+KEPT_SECONDS = 300.0
+FORGET_EVERY_SECONDS = 10.0
+# Single results stand together, so that they cost little; but not too many, since they are dropped together.
+BUNDLE = 500
+# So much is freed at once where the file is full: a little at a time would mean doing it at every write.
+FREED_AT_ONCE = 5000
 
-T = TypeVar("T")
-_log = structlog.get_logger(__name__)
-Entry = tuple[CheckResult | None, Sequence[Transition]]
-
-FILE = "spool.sqlite"
-_SCHEMA = """
-create table if not exists entry (
-    id integer primary key,
-    -- 1 where it holds a transition: such an entry is never dropped.
-    changes integer not null,
-    body text not null
-)
+_APPEND = """
+insert into bundle (entries, lasting, stored_at, body) values (?, ?, ?, ?)
 """
-# So many are dropped at once where the file is full: a little at a time would mean doing it at every write.
-DROPPED_AT_ONCE = 5000
+
+_COUNT = """
+select coalesce(sum(entries), 0) from bundle where stored_at is null
+"""
+
+_LASTING = """
+select body from bundle where stored_at is null and lasting = 1 order by id
+"""
+
+_OLDEST = """
+select id, entries, body from bundle where stored_at is null order by id
+"""
+
+_OLDEST_STORED = """
+select id, entries from bundle where stored_at is not null order by stored_at, id
+"""
+
+_OLDEST_SINGLES = """
+select id, entries from bundle where stored_at is null and lasting = 0 order by id
+"""
+
+_STORED = """
+update bundle set stored_at = ? where stored_at is null and id <= ? returning entries
+"""
+
+_FORGET = """
+delete from bundle where stored_at < ?
+"""
+
+_WAIT_AGAIN = """
+update bundle set stored_at = null where stored_at is not null returning entries
+"""
+
+_SERVER = """
+select body from page where subject = 'server' and key = 'met'
+"""
+
+_MEET = """
+insert into page (subject, key, body) values ('server', 'met', ?)
+on conflict (subject, key) do update set body = excluded.body
+"""
+
+_KEPT = """
+select body from bundle order by id
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Spooled:
-    """The oldest entries, and the number of the last of them, to drop them by once they are stored."""
+    """The oldest waiting entries, and the number of the last of them, to say by once they are stored."""
 
     entries: list[Entry]
     last: int
 
 
 class Spool:
-    """A queue on disk of at most ``max_bytes``; where it is full the oldest single results go, transitions never.
+    """A queue on disk of at most ``max_bytes``; where it is full the oldest single results go, others never.
 
     Every method raises ``StoreUnavailableError`` where the disk fails or is full; what was to be kept is then not.
     """
 
-    def __init__(self, folder: Path, max_bytes: int) -> None:
-        self._path = folder / FILE
+    def __init__(self, file: LocalFile, max_bytes: int, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._file = file
         self._max_bytes = max_bytes
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool")
-        self._file: sqlite3.Connection | None = None
+        self._clock = clock
+        self._forget_at = 0.0
+        # How many entries wait.
         self.count = 0
 
-    async def open(self) -> None:
-        """Take up what an earlier run left; a file that cannot be read is put aside, and a new one begun."""
-        self.count = await self._in_thread(self._take_up)
-
-    async def close(self) -> None:
-        """Close the file; what is in it stays."""
-        await self._in_thread(self._close)
-        self._thread.shutdown(wait=False)
+    async def open(self) -> list[Entry]:
+        """Take up what an earlier run left; returns the transitions and events that wait."""
+        await self._file.check()
+        self.count, waiting = await self._file.run(_take_up)
+        return waiting
 
     async def put(self, entries: Sequence[Entry]) -> int:
-        """Append ``entries`` in one transaction; returns how many single results were dropped to make room."""
-        dropped, self.count = await self._in_thread(lambda: self._append(entries))
+        """Append ``entries`` to what waits, in one transaction; returns how many single results made room for it."""
+        durable = any(map(is_lasting, entries))
+        dropped = await self._file.run(lambda file: self._append(file, _bundles(entries), durable=durable))
+        self.count += len(entries) - dropped
         return dropped
 
     async def oldest(self, limit: int) -> Spooled:
-        """The oldest entries, at most ``limit``; they stay until they are dropped."""
-        return await self._in_thread(lambda: self._read(limit))
+        """The oldest waiting entries, about ``limit`` of them; they wait until they are ``stored``."""
+        return await self._file.run(lambda file: _oldest(file, limit))
 
-    async def drop(self, last: int) -> None:
-        """Forget every entry up to the one with this number: it is stored elsewhere."""
-        self.count = await self._in_thread(lambda: self._forget(last))
+    async def stored(self, last: int) -> None:
+        """Postgres has every entry up to the one with this number."""
+        self.count -= await self._file.run(lambda file: self._stored(file, last))
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-        except (sqlite3.Error, OSError) as error:
-            raise StoreUnavailableError(f"the spool {self._path} cannot be used: {error}") from None
+    async def remember(self, entries: Sequence[Entry]) -> None:
+        """Keep for a while what Postgres took without its having waited here."""
+        await self._file.run(lambda file: self._remember(file, entries))
+
+    async def meet(self, server: str) -> str | None:
+        """Note which server is connected; returns the one before, ``None`` where that is not known.
+
+        Another one may have lost what it was given lately, so all of that waits once more.
+        """
+        before, again = await self._file.run(lambda file: _meet(file, server))
+        self.count += again
+        return before
+
+    async def kept(self) -> list[Entry]:
+        """Every entry that waits or was stored in the last minutes, in their order."""
+        return await self._file.run(lambda file: [one for (body,) in file.execute(_KEPT) for one in decode(body)])
 
     # In the thread.
 
-    def _opened(self) -> sqlite3.Connection:
-        if self._file is None:
-            self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            file = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
-            self._path.chmod(0o600)
-            file.execute("pragma journal_mode = wal")
-            file.execute("pragma auto_vacuum = incremental")
-            file.execute(_SCHEMA)
-            self._file = file
-        return self._file
+    def _append(self, file: sqlite3.Connection, bundles: list[tuple[int, int, str]], *, durable: bool) -> int:
+        with commit(file, durable=durable):
+            dropped: int = self._make_room(file)
+            file.executemany(_APPEND, [(number, lasting, None, body) for number, lasting, body in bundles])
+        return dropped
 
-    def _take_up(self) -> int:
-        try:
-            return self._count()
-        except sqlite3.DatabaseError as error:
-            self._close()
-            aside = self._path.with_suffix(".broken")
-            self._path.rename(aside)
-            _log.error("the spool cannot be read and is put aside", file=str(aside), problem=str(error))
-            return 0
+    def _remember(self, file: sqlite3.Connection, entries: Sequence[Entry]) -> None:
+        at = self._clock.wall()
+        with commit(file, durable=False):
+            self._forget(file, at)
+            if self._has_room(file):
+                lasting = any(map(is_lasting, entries))
+                file.execute(_APPEND, (len(entries), int(lasting), at, encode(entries)))
 
-    def _count(self) -> int:
-        if self._file is None and not self._path.exists():
-            return 0
-        number: int = self._opened().execute("select count(*) from entry").fetchone()[0]
+    def _stored(self, file: sqlite3.Connection, last: int) -> int:
+        at = self._clock.wall()
+        with commit(file, durable=False):
+            number: int = sum(entries for (entries,) in file.execute(_STORED, (at, last)).fetchall())
+            self._forget(file, at)
+        if not file.execute(_COUNT).fetchone()[0]:
+            file.execute("pragma wal_checkpoint(truncate)")
         return number
 
-    def _append(self, entries: Sequence[Entry]) -> tuple[int, int]:
-        file = self._opened()
-        changes = any(transitions for _, transitions in entries)
-        file.execute(f"pragma synchronous = {'full' if changes else 'normal'}")
-        bodies = [(int(bool(entry[1])), encode(entry)) for entry in entries]
-        file.execute("begin")
-        try:
-            dropped = self._make_room(file)
-            file.executemany("insert into entry (changes, body) values (?, ?)", bodies)
-            file.execute("commit")
-        except BaseException:
-            file.execute("rollback")
-            raise
-        return dropped, self._count()
+    def _forget(self, file: sqlite3.Connection, at: float) -> None:
+        if at >= self._forget_at:
+            file.execute(_FORGET, (at - KEPT_SECONDS,))
+            self._forget_at = at + FORGET_EVERY_SECONDS
 
-    def _make_room(self, file: sqlite3.Connection) -> int:
+    def _has_room(self, file: sqlite3.Connection) -> bool:
         pages, size, free = (
             file.execute(f"pragma {name}").fetchone()[0] for name in ("page_count", "page_size", "freelist_count")
         )
-        if (pages - free) * size < self._max_bytes:
+        return bool((pages - free) * size < self._max_bytes)
+
+    def _make_room(self, file: sqlite3.Connection) -> int:
+        """Free room where there is none: first what Postgres has, then the oldest single results that wait."""
+        if self._has_room(file) or _delete(file, _OLDEST_STORED):
             return 0
-        oldest = "select id from entry where changes = 0 order by id limit ?"
-        return file.execute(f"delete from entry where id in ({oldest})", (DROPPED_AT_ONCE,)).rowcount  # noqa: S608
-
-    def _read(self, limit: int) -> Spooled:
-        found = self._opened().execute("select id, body from entry order by id limit ?", (limit,)).fetchall()
-        return Spooled([decode(body) for _, body in found], found[-1][0] if found else 0)
-
-    def _forget(self, last: int) -> int:
-        file = self._opened()
-        file.execute("delete from entry where id <= ?", (last,))
-        left = self._count()
-        if not left:
-            file.execute("pragma incremental_vacuum")
-            file.execute("pragma wal_checkpoint(truncate)")
-        return left
-
-    def _close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        return _delete(file, _OLDEST_SINGLES)
 
 
-def encode(entry: Entry) -> str:
-    """An entry as JSON."""
-    result, transitions = entry
-    return json.dumps(
-        [result, [[one.change, one.outage] for one in transitions]], default=rows.plain, ensure_ascii=True
-    )
+def _bundles(entries: Sequence[Entry]) -> list[tuple[int, int, str]]:
+    """``entries`` in their order: how many are in a bundle, whether it is lasting, and its text."""
+    bundles: list[list[Entry]] = []
+    for entry in entries:
+        last = bundles[-1] if bundles else []
+        if last and len(last) < BUNDLE and is_lasting(last[0]) == is_lasting(entry):
+            last.append(entry)
+        else:
+            bundles.append([entry])
+    return [(len(bundle), int(is_lasting(bundle[0])), encode(bundle)) for bundle in bundles]
 
 
-def decode(body: str) -> Entry:
-    """What ``encode`` was given."""
-    result, transitions = json.loads(body)
-    return (
-        _result(result) if result else None,
-        tuple(Transition(_change(change), _outage(outage) if outage else None) for change, outage in transitions),
-    )
+def _take_up(file: sqlite3.Connection) -> tuple[int, list[Entry]]:
+    waiting = [entry for (body,) in file.execute(_LASTING) for entry in decode(body)]
+    return file.execute(_COUNT).fetchone()[0], waiting
 
 
-def _result(found: dict[str, Any]) -> CheckResult:
-    kind = found["failure_kind"]
-    return CheckResult(
-        **{
-            **found,
-            "status": Status(found["status"]),
-            "timestamp": datetime.fromisoformat(found["timestamp"]),
-            "failure_kind": FailureKind(kind) if kind else None,
-            "source": CheckSource(found["source"]),
-            "phases": Phases(**found["phases"]),
-        }
-    )
+def _oldest(file: sqlite3.Connection, limit: int) -> Spooled:
+    entries: list[Entry] = []
+    last = 0
+    for number, _, body in file.execute(_OLDEST):
+        entries += decode(body)
+        last = number
+        if len(entries) >= limit:
+            break
+    return Spooled(entries, last)
 
 
-def _change(found: dict[str, Any]) -> StateChange:
-    moment = datetime.fromisoformat(found["at"])
-    return StateChange(**{**found, "old": State(found["old"]), "new": State(found["new"]), "at": moment})
+def _meet(file: sqlite3.Connection, server: str) -> tuple[str | None, int]:
+    known: tuple[str] | None = file.execute(_SERVER).fetchone()
+    if known == (server,):
+        return server, 0
+    with commit(file, durable=True):
+        file.execute(_MEET, (server,))
+        again = sum(entries for (entries,) in file.execute(_WAIT_AGAIN).fetchall())
+    return known[0] if known else None, again
 
 
-def _outage(found: dict[str, Any]) -> Outage:
-    times = {name: _moment(found[name]) for name in ("start_time", "declared_at", "last_good_at", "resolved_at")}
-    channels = tuple(found["notification_channels"])
-    return Outage(**{**found, **times, "severity": Severity(found["severity"]), "notification_channels": channels})
-
-
-def _moment(text: str | None) -> datetime | None:
-    return datetime.fromisoformat(text) if text else None
+def _delete(file: sqlite3.Connection, candidates: str) -> int:
+    """Delete the first of ``candidates``, some 5,000 entries; returns how many."""
+    deleted = 0
+    gone: list[tuple[int]] = []
+    for number, entries in file.execute(candidates):
+        gone.append((number,))
+        deleted += entries
+        if deleted >= FREED_AT_ONCE:
+            break
+    file.executemany("delete from bundle where id = ?", gone)
+    return deleted

@@ -1,28 +1,26 @@
 """Stores what the checks found and what it meant: in batches, off the path of the checks, nothing twice.
 
-The only way of check results into Postgres. A connection of its own, so that no reader ever waits for it or makes
-it wait.
+The only way of check results into Postgres. Single results go there straight; what people may be owed goes by way of
+the disk, so that it outlives the process before anything leaves it; while Postgres is away everything waits there.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import Any
 
-import asyncpg
 import structlog
 
 from servmon.clock import SYSTEM_CLOCK
 from servmon.errors import StoreUnavailableError
 from servmon.metrics import Counters
-from servmon.model import CheckResult, Transition
-from servmon.store.batch import halves, write
-from servmon.store.pool import NEVER, connect
-from servmon.store.spool import Entry, Spool
+from servmon.model import CheckResult, Event, Transition
+from servmon.store.bridge import Bridge
+from servmon.store.delivery import AWAY_NOW, Delivery, Parts
+from servmon.store.entries import Entry, events_in, is_lasting, transitions_in
+from servmon.store.spool import Spool
 from servmon.tasks import cancel, spawn
 
 _log = structlog.get_logger(__name__)
@@ -36,44 +34,30 @@ FIRST_RETRY_SECONDS = 0.1
 LONGEST_RETRY_SECONDS = 5.0
 # A server that does not answer for so long is given up with its connection, and asked again on another one.
 PATIENCE_SECONDS = 5.0
-# What waited on disk comes in large batches, for which a busy server may need longer.
-REPLAY_PATIENCE_SECONDS = 30.0
 # At the stop the process has to end soon; while Postgres takes batches it gets all the time it needs.
 DRAIN_PATIENCE_SECONDS = 3.0
 
-# Postgres is away, or refuses for now: full, read-only, shutting down, not migrated. The batch is kept.
-_AWAY = (
-    OSError,
-    StoreUnavailableError,
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-)
-
 
 class Writer:
-    """Takes results and transitions at any time and stores them soon, each with its transitions in one transaction.
+    """Takes results, transitions and events at any time and stores them soon, each with what belongs to it.
 
-    ``observer`` is this daemon's number in the rows. While Postgres is away everything goes to ``spool`` and from
-    there to Postgres, oldest first, once it is back. Without a spool, or where its disk fails, all waits in memory:
-    beyond 200,000 waiting results the oldest are dropped and counted, transitions never.
+    ``observer`` is this daemon's number in the rows. Without a ``spool``, or where its disk fails, all waits in
+    memory: beyond 200,000 waiting results the oldest are dropped and counted, transitions and events never.
     """
 
     def __init__(self, dsn: str, counters: Counters, observer: int, spool: Spool | None = None) -> None:
-        self._dsn = dsn
+        self.observer = observer
         self._counters = counters
-        self._observer = observer
-        self._spool = spool
-        # The transitions in the spool, for those who need to know what Postgres does not.
-        self._spooled: list[Transition] = []
+        self._delivery = self._way(dsn)
+        self._bridge = Bridge(spool, self._way(dsn), self._note) if spool else None
         self._queue: deque[Entry] = deque()
+        # What stands before the queue: results were dropped from it, and these have to stay.
         self._rescued: list[Entry] = []
-        # What is being stored, in parts: more than one where a row that can never be stored is looked for.
-        self._parts: deque[list[Entry]] = deque()
+        # What is being stored.
+        self._parts: Parts = deque()
         self._filled = asyncio.Event()
         self._hurry = asyncio.Event()
         self._turn = asyncio.Lock()
-        self._connection: Any = None
         self._runs = False
         self._away = False
         self._spool_fails = False
@@ -90,16 +74,23 @@ class Writer:
 
     @property
     def queued(self) -> int:
-        """How many results and separate transitions are not stored yet."""
-        spooled = self._spool.count if self._spool else 0
+        """How many results, separate transitions and events are not stored yet."""
+        spooled = self._bridge.count if self._bridge else 0
         return len(self._queue) + len(self._rescued) + sum(map(len, self._parts)) + spooled
 
     def unstored(self) -> list[Transition]:
         """The transitions that wait to be stored, oldest first."""
-        entries = chain(chain.from_iterable(self._parts), self._rescued, self._queue)
-        return [*self._spooled, *(transition for _, transitions in entries for transition in transitions)]
+        waiting = dict(self._bridge.transitions) if self._bridge else {}
+        waiting.update((one.change.id, one) for one in transitions_in(list(self._entries())))
+        return list(waiting.values())
 
-    def put(self, result: CheckResult | None, transitions: Sequence[Transition]) -> None:
+    def unstored_events(self) -> list[Event]:
+        """The events that wait to be stored, oldest first."""
+        waiting = dict(self._bridge.events) if self._bridge else {}
+        waiting.update((one.id, one) for one in events_in(list(self._entries())))
+        return list(waiting.values())
+
+    def put(self, result: CheckResult | Event | None, transitions: Sequence[Transition]) -> None:
         """Queue a result and its transitions to be stored together; a transition is stored at once."""
         if result is None and not transitions:
             return
@@ -112,31 +103,35 @@ class Writer:
         if len(queue) > QUEUE_LIMIT:
             self._drop_oldest()
 
+    def put_event(self, event: Event) -> None:
+        """Queue an event, which is stored at once."""
+        self.put(event, ())
+        self._hurry.set()
+
     async def run(self) -> None:
         """Store what is queued, at the latest every 250 ms or 500 results, for ever; afterwards ``drain`` the rest."""
         self._runs = True
-        wait = FIRST_RETRY_SECONDS
         try:
-            while True:
-                await self._wait_for_a_batch()
-                if not self._is_behind and await self._store_batch(PATIENCE_SECONDS):
-                    wait = FIRST_RETRY_SECONDS
-                elif self._spool is not None:
-                    await self._bridge()
-                else:
-                    await asyncio.sleep(wait)
-                    wait = min(2 * wait, LONGEST_RETRY_SECONDS)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._follow_queue(), name="results")
+                if self._bridge is not None:
+                    group.create_task(self._bridge.run(), name="spool")
         finally:
             self._runs = False
 
+    async def open(self) -> None:
+        """Take up what an earlier run left in the spool."""
+        if self._bridge is not None:
+            await self._bridge.open()
+
     async def replay(self) -> None:
-        """Store what an earlier run left in the spool; returns once Postgres has all of it."""
-        if self._spool is None:
-            return
-        await self._spool.open()
-        if self._spool.count:
-            _log.info("results of an earlier run are stored", results=self._spool.count)
-            await self._replay()
+        """Bring all that is in the spool to Postgres. Raises ``StoreUnavailableError`` where it does not take it."""
+        owed = self.queued
+        while self._bridge is not None and self._bridge.count:
+            if not await self._bridge.cross(DRAIN_PATIENCE_SECONDS):
+                raise StoreUnavailableError(f"{self.queued} results of an earlier run wait for Postgres")
+        if owed:
+            _log.info("results of an earlier run are stored", results=owed)
 
     async def drain(self) -> None:
         """Bring all that is queued to Postgres, or else to the spool, and return.
@@ -145,97 +140,37 @@ class Writer:
         """
         give_up_at = SYSTEM_CLOCK.monotonic() + DRAIN_PATIENCE_SECONDS
         try:
-            while self._in_memory:
-                if not self._is_behind and await self._store_batch(DRAIN_PATIENCE_SECONDS):
+            while self._queue or self._rescued:
+                if await self._pass_on(DRAIN_PATIENCE_SECONDS):
                     give_up_at = SYSTEM_CLOCK.monotonic() + DRAIN_PATIENCE_SECONDS
-                elif await self._keep():
-                    _log.warning("results wait on disk for the next start", results=self.queued)
                 elif SYSTEM_CLOCK.monotonic() >= give_up_at:
                     _log.error("results not stored: Postgres is away", results=self.queued)
                     return
-                else:
+                elif not self._has_disk:
                     await asyncio.sleep(FIRST_RETRY_SECONDS)
+            await self._cross_until(SYSTEM_CLOCK.monotonic() + DRAIN_PATIENCE_SECONDS)
         finally:
             if not self._runs:
                 await self._close()
 
-    @property
-    def _in_memory(self) -> bool:
-        return bool(self._queue or self._rescued or self._parts)
+    async def _cross_until(self, end: float) -> None:
+        bridge = self._bridge
+        while bridge and bridge.count and not self._away and SYSTEM_CLOCK.monotonic() < end:
+            await bridge.cross(DRAIN_PATIENCE_SECONDS)
+        if bridge and bridge.count:
+            _log.warning("results wait on disk for the next start", results=bridge.count)
 
-    @property
-    def _is_behind(self) -> bool:
-        """Whether something older than what is in memory waits on disk."""
-        return self._spool is not None and self._spool.count > 0
-
-    async def _bridge(self) -> None:
-        """While Postgres is away: what arrives goes to disk within 250 ms, and from there to Postgres when it can."""
-        replay = spawn(self._replay(), name="replay of the spool")
-        try:
-            while not replay.done():
-                if not await self._keep():
-                    await asyncio.sleep(FLUSH_SECONDS)
-                await self._wait_for_more(replay)
-            # The spool itself may fail: what is in memory goes to Postgres all the same.
-            with suppress(StoreUnavailableError):
-                await replay
-        finally:
-            await cancel(replay)
-        # Only here nothing is on its way to the disk: what came after the last look of the replay is still there.
-        if not self._is_behind:
-            self._spooled.clear()
-
-    async def _wait_for_more(self, replay: asyncio.Task[None]) -> None:
-        more = spawn(self._filled.wait(), name="more results")
-        await asyncio.wait({more, replay}, return_when=asyncio.FIRST_COMPLETED)
-        await cancel(more)
-        if not replay.done() and not self._hurry.is_set():
-            await asyncio.wait({replay}, timeout=FLUSH_SECONDS)
-
-    async def _keep(self) -> bool:
-        """Whether everything in memory is on disk now; where the disk fails it stays in memory."""
-        if self._spool is None:
-            return False
-        async with self._turn:
-            self._take_batch(limit=QUEUE_LIMIT)
-            entries = [entry for part in self._parts for entry in part]
-            try:
-                dropped = await self._spool.put(entries) if entries else 0
-            except StoreUnavailableError as error:
-                if not self._spool_fails:
-                    _log.error("the spool takes nothing, results wait in memory", problem=str(error))
-                self._spool_fails = True
-                self._take_back(entries)
-                return False
-            self._spool_fails = False
-            self._parts.clear()
-            self._spooled.extend(transition for _, transitions in entries for transition in transitions)
-            self._count_dropped(dropped)
-            return True
-
-    def _take_back(self, entries: Sequence[Entry]) -> None:
-        """Keep in memory what the disk did not take, as far as there is room."""
-        self._parts.clear()
-        self._queue.extendleft(reversed(entries))
-        self._filled.set()
-        while len(self._queue) > QUEUE_LIMIT:
-            self._drop_oldest()
-
-    async def _replay(self) -> None:
-        """Store the spool's entries, oldest first, until it is empty."""
-        assert self._spool is not None  # noqa: S101 - only called where there is one
+    async def _follow_queue(self) -> None:
         wait = FIRST_RETRY_SECONDS
-        while (spooled := await self._spool.oldest(LARGEST_BATCH)).entries:
-            parts = deque([spooled.entries])
-            while not await self._store_parts(parts, REPLAY_PATIENCE_SECONDS):
+        while True:
+            await self._wait_for_a_batch()
+            if await self._pass_on(PATIENCE_SECONDS):
+                wait = FIRST_RETRY_SECONDS
+            elif not self._has_disk:
                 await asyncio.sleep(wait)
                 wait = min(2 * wait, LONGEST_RETRY_SECONDS)
-            wait = FIRST_RETRY_SECONDS
-            await self._spool.drop(spooled.last)
 
     async def _wait_for_a_batch(self) -> None:
-        if self._parts or self._rescued or self._is_behind:
-            return
         await self._filled.wait()
         if not self._hurry.is_set():
             try:
@@ -244,85 +179,128 @@ class Writer:
             except TimeoutError:
                 pass
 
-    async def _store_batch(self, patience: float) -> bool:
-        """Whether Postgres took the next batch; if it did not, the batch stays where it is."""
-        async with self._turn:
-            if not self._parts:
-                self._take_batch(limit=LARGEST_BATCH)
-            return await self._store_parts(self._parts, patience)
+    @property
+    def _has_disk(self) -> bool:
+        return self._bridge is not None and not self._spool_fails
 
-    async def _store_parts(self, parts: deque[list[Entry]], patience: float) -> bool:
-        try:
-            async with asyncio.timeout(patience):
-                while parts:
-                    await self._store_part(await self._connected(), parts)
-        except _AWAY as error:
-            self._counters.store_errors += 1
-            self._hang_up()
-            if not self._away:
-                _log.warning("results wait for Postgres", error=str(error) or type(error).__name__)
-            self._away = True
+    async def _pass_on(self, patience: float) -> bool:
+        """Whether what was queued is on disk or in Postgres; what is neither stays in the queue."""
+        async with self._turn:
+            try:
+                batch = await self._to_disk(self._take_batch())
+                return not batch or await self._store(batch, patience)
+            finally:
+                left = list(chain.from_iterable(self._parts))
+                self._parts.clear()
+                self._queue_again(left)
+
+    async def _to_disk(self, batch: list[Entry]) -> list[Entry]:
+        """Put on disk what has to go by way of it; returns what goes to Postgres straight."""
+        lasting = batch if self._away else [entry for entry in batch if is_lasting(entry)]
+        if not lasting or not await self._keep(lasting):
+            return batch
+        straight = [] if self._away else [entry for entry in batch if not is_lasting(entry)]
+        self._parts = deque([straight] if straight else [])
+        return straight
+
+    async def _keep(self, entries: Sequence[Entry]) -> bool:
+        if self._bridge is None:
             return False
-        except asyncio.CancelledError:
-            self._hang_up()  # in the middle of a statement: of no use any more
-            raise
-        if self._away:
-            _log.info("Postgres takes results again", results=self.queued)
-        self._away = False
+        try:
+            self._count_dropped(await self._bridge.keep(entries))
+        except StoreUnavailableError as error:
+            if not self._spool_fails:
+                _log.error("the spool takes nothing, results wait in memory", problem=str(error))
+            self._spool_fails = True
+            return False
+        self._spool_fails = False
         return True
 
-    def _take_batch(self, limit: int) -> None:
-        batch, self._rescued = self._rescued, []
+    async def _store(self, batch: list[Entry], patience: float) -> bool:
+        storing = spawn(self._try(patience), name="store a batch")
+        try:
+            on_disk = await self._keep_meanwhile(storing, batch)
+        finally:
+            await cancel(storing)
+        failed = storing.result()
+        self._note(failed)
+        if failed is not None and on_disk:
+            self._parts.clear()
+        elif failed is None and self._bridge is not None and not on_disk:
+            await self._bridge.remember(batch, self._delivery.met)
+        return failed is None or on_disk
+
+    async def _try(self, patience: float) -> BaseException | None:
+        try:
+            await self._delivery.take(self._parts, patience)
+        except AWAY_NOW as error:
+            return error
+        return None
+
+    async def _keep_meanwhile(self, storing: asyncio.Task[BaseException | None], batch: list[Entry]) -> bool:
+        """Whether ``batch`` is on disk too, because Postgres takes its time: a kill must not cost what waits for it."""
+        on_disk = False
+        while not (await asyncio.wait({storing}, timeout=FLUSH_SECONDS))[0] and self._bridge is not None:
+            arrived = self._take_queue(QUEUE_LIMIT)
+            if await self._keep(arrived if on_disk else [*batch, *arrived]):
+                on_disk = True
+            else:
+                self._queue_again(arrived)
+        return on_disk
+
+    def _take_batch(self) -> list[Entry]:
+        batch = self._take_queue(QUEUE_LIMIT if self._away and self._has_disk else LARGEST_BATCH)
+        self._parts = deque([batch] if batch else [])
+        return batch
+
+    def _take_queue(self, limit: int) -> list[Entry]:
+        taken, self._rescued = self._rescued, []
         queue = self._queue
-        while queue and len(batch) < limit:
-            batch.append(queue.popleft())
-        if batch:
-            self._parts.append(batch)
+        while queue and len(taken) < limit:
+            taken.append(queue.popleft())
         if not queue:
             self._filled.clear()
             self._hurry.clear()
+        return taken
 
-    async def _connected(self) -> Any:
-        if self._connection is None or self._connection.is_closed():
-            self._connection = await connect(self._dsn)
-        return self._connection
+    def _queue_again(self, entries: Sequence[Entry]) -> None:
+        """What was neither stored nor kept stands before the queue again, as far as there is room."""
+        if not entries:
+            return
+        self._queue.extendleft(reversed(entries))
+        self._filled.set()
+        while len(self._queue) > QUEUE_LIMIT:
+            self._drop_oldest()
 
-    async def _store_part(self, connection: Any, parts: deque[list[Entry]]) -> None:
-        part = parts[0]
-        try:
-            await write(connection, part, self._observer)
-        except NEVER as error:  # one row of the part can never be stored; the others can
-            parts.popleft()
-            smaller = halves(part)
-            if not smaller:
-                self._counters.store_errors += 1
-                _log.error("could not be stored, dropped", entry=repr(part), error=str(error))
-            parts.extendleft(reversed(smaller))
-        else:
-            parts.popleft()
-            self._counters.batches_stored += 1
-            self._counters.rows_stored += sum(result is not None for result, _ in part)
+    def _entries(self) -> Iterator[Entry]:
+        return chain(chain.from_iterable(self._parts), self._rescued, self._queue)
 
     def _drop_oldest(self) -> None:
-        result, transitions = self._queue.popleft()
-        if transitions:
-            self._rescued.append((None, transitions))
-        self._count_dropped(result is not None)
+        entry = self._queue.popleft()
+        if is_lasting(entry):
+            found, transitions = entry
+            self._rescued.append((found if isinstance(found, Event) else None, transitions))
+        self._count_dropped(isinstance(entry[0], CheckResult))
 
     def _count_dropped(self, number: int) -> None:
         if number and not self._counters.results_dropped:
             _log.error("too many results wait for Postgres, the oldest are dropped")
         self._counters.results_dropped += number
 
-    def _hang_up(self) -> None:
-        if self._connection is not None:
-            self._connection.terminate()
-            self._connection = None
+    def _way(self, dsn: str) -> Delivery:
+        return Delivery(dsn, self._counters, lambda: self.observer, self._meet)
+
+    async def _meet(self, server: str | None) -> int:
+        return await self._bridge.meet(server) if self._bridge else 0
+
+    def _note(self, failed: BaseException | None) -> None:
+        if failed is None and self._away:
+            _log.info("Postgres takes results again", results=self.queued)
+        elif failed is not None and not self._away:
+            _log.warning("results wait for Postgres", error=str(failed) or type(failed).__name__)
+        self._away = failed is not None
 
     async def _close(self) -> None:
-        if self._connection is not None and not self._connection.is_closed():
-            try:
-                await self._connection.close(timeout=1)
-            except (*_AWAY, TimeoutError):
-                self._connection.terminate()
-        self._connection = None
+        await self._delivery.close()
+        if self._bridge is not None:
+            await self._bridge.close()

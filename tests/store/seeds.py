@@ -10,7 +10,7 @@ from uuid import uuid4
 from servmon.clock import now
 from servmon.metrics import Counters
 from servmon.model import CheckResult, Endpoint, Outage, Severity, State, StateChange, Status, Transition
-from servmon.store.spool import Entry
+from servmon.store.entries import Entry
 from servmon.store.writer import Writer
 
 

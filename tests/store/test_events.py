@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncpg
-import pytest
-
 from servmon.clock import now
 from servmon.detection.state import new_id
+from servmon.metrics import Counters
 from servmon.model import Event, EventKind, Severity
-from servmon.store.events import EventLog, insert
-from servmon.store.pool import AWAY, open_pool
+from servmon.store.events import insert
+from servmon.store.writer import Writer
 
 
 def event(kind: EventKind = EventKind.ISOLATED, **details) -> Event:
@@ -28,14 +26,13 @@ async def test_an_event_is_stored_once_and_is_owed(db):
 
 
 async def test_events_wait_in_their_order_while_postgres_is_away(db, database):
-    away = await open_pool(database)
-    log = EventLog(away)
-    log.put(event())
-    log.put(event(EventKind.CONNECTED))
-    await away.close()
-    with pytest.raises((*AWAY, asyncpg.InterfaceError)):
-        await log.drain()
-    log._db = db
-    await log.drain()
-    await log.drain()
+    writer = Writer("postgresql://nobody@127.0.0.1:1/nowhere", Counters(), observer=1)
+    first, second = event(), event(EventKind.CONNECTED)
+    writer.put_event(first)
+    writer.put_event(second)
+    assert not await writer._pass_on(1)
+    assert writer.unstored_events() == [first, second]
+    writer._delivery._dsn = database
+    await writer.drain()
     assert await kinds(db) == ["isolated", "connected"]
+    assert writer.unstored_events() == []

@@ -4,26 +4,53 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servmon.clock import now
+from servmon.clock import SYSTEM_CLOCK, now
+from servmon.detection.state import new_id
 from servmon.errors import StoreUnavailableError
 from servmon.metrics import Counters
-from servmon.model import CheckResult, CheckSource, FailureKind, Phases, State, Status
-from servmon.store import endpoints, outages
+from servmon.model import (
+    CheckResult,
+    CheckSource,
+    Event,
+    EventKind,
+    FailureKind,
+    Phases,
+    Severity,
+    State,
+    Status,
+)
+from servmon.store import delivery, endpoints, outages
 from servmon.store import spool as spooling
 from servmon.store import writer as writing
-from servmon.store.spool import FILE, Spool, decode, encode
+from servmon.store.entries import decode, encode
+from servmon.store.local import FILE, LocalFile
+from servmon.store.spool import Spool
 from servmon.store.writer import Writer
 from servmon.tasks import cancel, spawn
 from tests.store.seeds import change, declared, endpoint, outage, resolved, result
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nowhere"
 MIB = 1024 * 1024
+
+
+class HandClock:
+    """Wall time that passes when the test says so."""
+
+    def __init__(self) -> None:
+        self.at = now().timestamp()
+
+    def wall(self) -> float:
+        return self.at
+
+    def monotonic(self) -> float:
+        return self.at
 
 
 @pytest.fixture
@@ -33,10 +60,18 @@ async def watched(db):
 
 @pytest.fixture
 async def spool(tmp_path):
-    opened = Spool(tmp_path, 100 * MIB)
-    await opened.open()
-    yield opened
-    await opened.close()
+    async with spool_in(tmp_path) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def spool_in(folder, max_bytes: int = 100 * MIB, clock=SYSTEM_CLOCK):
+    """A spool as one run of servmon has it."""
+    file = LocalFile(folder)
+    spool = Spool(file, max_bytes, clock)
+    await spool.open()
+    yield spool
+    await file.close()
 
 
 def writer_to(dsn: str, spool: Spool) -> Writer:
@@ -56,9 +91,14 @@ async def until(holds) -> None:
 async def replay(database: str, spool: Spool) -> None:
     writer = writer_to(database, spool)
     try:
+        await writer.open()
         await writer.replay()
     finally:
         await writer.drain()
+
+
+def an_event() -> Event:
+    return Event(new_id(), EventKind.ISOLATED, Severity.CRITICAL, "isolated", now(), {"witnesses": ["192.0.2.1"]})
 
 
 async def stored(db) -> int:
@@ -85,42 +125,74 @@ some_results = st.builds(
 
 @given(some_results)
 def test_a_result_comes_back_as_it_was(one):
-    assert decode(encode((one, ()))) == (one, ())
+    assert decode(encode([(one, ())])) == [(one, ())]
 
 
 def test_a_transition_comes_back_as_it_was():
     opened = outage("a", evidence={"verification": {"method": "second look", "explanations": ["host answers ping"]}})
     entry = (result(endpoint("a"), Status.DOWN), (declared(opened), resolved(opened)))
-    assert decode(encode(entry)) == entry
+    assert decode(encode([entry])) == [entry]
 
 
 async def test_entries_wait_in_their_order_over_a_restart(tmp_path):
-    spool = Spool(tmp_path, 100 * MIB)
-    every = [(one, ()) for one in results(endpoint("a"), 25)]
-    await spool.put(every[:10])
-    await spool.put(every[10:])
-    await spool.close()
-    again = Spool(tmp_path, 100 * MIB)
-    await again.open()
-    assert again.count == 25
-    first = await again.oldest(10)
-    assert first.entries == every[:10]
-    await again.drop(first.last)
-    assert (again.count, (await again.oldest(100)).entries) == (15, every[10:])
-    await again.close()
+    every = [(one, ()) for one in results(endpoint("a"), 1500)]
+    every[700] = (every[700][0], tuple(change("a", State.UP, State.SUSPECTED, now())[1]))
+    async with spool_in(tmp_path) as spool:
+        await spool.put(every[:1000])
+        await spool.put(every[1000:])
+    async with spool_in(tmp_path) as again:
+        assert again.count == 1500
+        first = await again.oldest(600)
+        assert first.entries == every[:700]
+        await again.stored(first.last)
+        assert (again.count, (await again.oldest(5000)).entries) == (800, every[700:])
 
 
-async def test_a_full_spool_drops_the_oldest_single_results_and_no_transition(tmp_path):
-    small = Spool(tmp_path, MIB)
-    dropped = await small.put([change("a", State.UP, State.SUSPECTED, now())])
-    for _ in range(6):
-        dropped += await small.put([(one, ()) for one in results(endpoint("a"), 5000)])
-    assert dropped >= 5000
-    assert small.count == 30_001 - dropped
-    oldest = (await small.oldest(1)).entries[0]
-    assert (oldest[0], len(oldest[1])) == (None, 1)
-    assert (tmp_path / FILE).stat().st_size < 8 * MIB
-    await small.close()
+async def test_a_full_spool_drops_the_oldest_single_results_and_nothing_that_people_may_be_owed(tmp_path):
+    async with spool_in(tmp_path, MIB) as small:
+        owed = [change("a", State.UP, State.SUSPECTED, now()), (an_event(), ())]
+        dropped = await small.put(owed)
+        for _ in range(6):
+            dropped += await small.put([(one, ()) for one in results(endpoint("a"), 5000)])
+        assert dropped >= 5000
+        assert small.count == 30_002 - dropped
+        assert [len(entry[1]) for entry in (await small.oldest(2)).entries[:2]] == [1, 0]
+        assert (tmp_path / FILE).stat().st_size < 8 * MIB
+
+
+async def test_room_is_made_first_by_what_postgres_has(tmp_path):
+    async with spool_in(tmp_path, MIB) as small:
+        await small.put([(one, ()) for one in results(endpoint("a"), 9000)])
+        await small.stored((await small.oldest(9000)).last)
+        assert await small.put([(one, ()) for one in results(endpoint("a"), 100)]) == 0
+        assert small.count == 100
+
+
+async def test_what_postgres_took_stays_for_five_minutes(tmp_path):
+    clock = HandClock()
+    async with spool_in(tmp_path, clock=clock) as spool:
+        await spool.put([change("a", State.UP, State.SUSPECTED, now())])
+        await spool.stored((await spool.oldest(1)).last)
+        await spool.remember([(one, ()) for one in results(endpoint("a"), 3)])
+        clock.at += 299
+        await spool.remember([(one, ()) for one in results(endpoint("a"), 2)])
+        assert (spool.count, len(await spool.kept())) == (0, 6)
+        clock.at += 11
+        await spool.remember([])
+        assert len(await spool.kept()) == 2
+
+
+async def test_another_server_gets_what_the_one_before_took_lately(tmp_path):
+    async with spool_in(tmp_path) as spool:
+        assert await spool.meet("1/00000001") is None
+        await spool.remember([(one, ()) for one in results(endpoint("a"), 3)])
+        assert await spool.meet("1/00000001") == "1/00000001"
+        assert spool.count == 0
+        assert await spool.meet("1/00000002") == "1/00000001"
+        assert spool.count == 3
+    async with spool_in(tmp_path) as again:
+        assert await again.meet("1/00000002") == "1/00000002"
+        assert again.count == 3
 
 
 async def test_it_is_only_for_its_owner(spool, tmp_path):
@@ -130,21 +202,19 @@ async def test_it_is_only_for_its_owner(spool, tmp_path):
 
 async def test_a_broken_file_is_put_aside_and_a_new_one_begun(tmp_path):
     (tmp_path / FILE).write_bytes(b"this is no database" * 1000)
-    opened = Spool(tmp_path, MIB)
-    await opened.open()
-    assert opened.count == 0
-    await opened.put([(result(endpoint("a")), ())])
-    assert opened.count == 1
+    async with spool_in(tmp_path) as opened:
+        assert opened.count == 0
+        await opened.put([(result(endpoint("a")), ())])
+        assert opened.count == 1
     assert (tmp_path / "spool.broken").exists()
-    await opened.close()
 
 
 async def test_a_disk_that_fails_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
-    opened = Spool(tmp_path / "file", MIB)
+    file = LocalFile(tmp_path / "file")
     with pytest.raises(StoreUnavailableError, match="cannot be used"):
-        await opened.put([(result(endpoint("a")), ())])
-    await opened.close()
+        await Spool(file, MIB).put([(result(endpoint("a")), ())])
+    await file.close()
 
 
 # The writer over it
@@ -167,7 +237,7 @@ async def test_while_postgres_is_away_results_are_on_disk_within_a_moment(spool,
 async def test_once_postgres_is_back_everything_is_stored_once_and_the_spool_is_empty(
     spool, watched, db, database, monkeypatch
 ):
-    real = writing.connect
+    real = delivery.connect
     reachable = asyncio.Event()
 
     async def connect(dsn):
@@ -175,7 +245,7 @@ async def test_once_postgres_is_back_everything_is_stored_once_and_the_spool_is_
             raise ConnectionRefusedError("nobody listens")
         return await real(dsn)
 
-    monkeypatch.setattr(writing, "connect", connect)
+    monkeypatch.setattr(delivery, "connect", connect)
     writer = writer_to(database, spool)
     task = spawn(writer.run(), name="writer")
     every = results(watched, 12_000)
@@ -198,39 +268,16 @@ async def test_once_postgres_is_back_everything_is_stored_once_and_the_spool_is_
     assert not writer.is_away
 
 
-async def test_what_reaches_the_disk_as_the_replay_ends_is_not_left_there(spool, watched, db, database, monkeypatch):
-    """The replay finds the spool empty in the moment in which one more result is written to it."""
-    writer = writer_to(database, spool)
-    late = results(watched, 2)
-    put, oldest = spool.put, spool.oldest
-
-    async def oldest_and_then_one_more(limit):
-        found = await oldest(limit)
-        if not found.entries and late:
-            await put([(late.pop(), ())])
-        return found
-
-    monkeypatch.setattr(spool, "oldest", oldest_and_then_one_more)
-    await put([(result(watched), ())])
-    task = spawn(writer.run(), name="writer")
-    await until(lambda: not late and writer.queued == 0)
-    await cancel(task)
-    await writer.drain()
-    assert await stored(db) == 3
-
-
 async def test_a_stop_while_postgres_is_away_loses_nothing(tmp_path, watched, db, database):
-    first = Spool(tmp_path, MIB)
-    writer = writer_to(NOWHERE, first)
     opened = outage("a")
-    for one in results(watched, 300):
-        writer.put(one, ())
-    writer.put(None, [declared(opened)])
-    await writer.drain()
-    await first.close()
-    second = Spool(tmp_path, MIB)
-    await replay(database, second)
-    await second.close()
+    async with spool_in(tmp_path) as first:
+        writer = writer_to(NOWHERE, first)
+        for one in results(watched, 300):
+            writer.put(one, ())
+        writer.put(None, [declared(opened)])
+        await writer.drain()
+    async with spool_in(tmp_path) as second:
+        await replay(database, second)
     assert await stored(db) == 300
     assert await outages.open_outages(db) == [opened]
 
@@ -242,11 +289,11 @@ async def test_a_crash_between_storing_and_forgetting_stores_nothing_twice(spool
     async def crashes(_self, _last):
         raise OSError("as good as a crash")
 
-    drop = Spool.drop
-    monkeypatch.setattr(Spool, "drop", crashes)
+    stored_before = Spool.stored
+    monkeypatch.setattr(Spool, "stored", crashes)
     with pytest.raises(OSError, match="as good as a crash"):
         await replay(database, spool)
-    monkeypatch.setattr(Spool, "drop", drop)
+    monkeypatch.setattr(Spool, "stored", stored_before)
     assert await stored(db) == 50
     await replay(database, spool)
     assert (await stored(db), spool.count) == (50, 0)
@@ -265,20 +312,20 @@ async def test_what_can_never_be_stored_does_not_block_the_spool(spool, watched,
 async def test_with_the_spools_disk_full_too_the_newest_results_wait_in_memory(
     spool, watched, db, database, monkeypatch
 ):
-    def full(*_arguments):
+    def full(*_arguments, **_named):
         raise sqlite3.OperationalError("database or disk is full")
 
     monkeypatch.setattr(spooling.Spool, "_append", full)
     monkeypatch.setattr(writing, "FLUSH_SECONDS", 0.01)
     reachable = asyncio.Event()
-    real = writing.connect
+    real = delivery.connect
 
     async def connect(dsn):
         if not reachable.is_set():
             raise ConnectionRefusedError("nobody listens")
         return await real(dsn)
 
-    monkeypatch.setattr(writing, "connect", connect)
+    monkeypatch.setattr(delivery, "connect", connect)
     writer = writer_to(database, spool)
     task = spawn(writer.run(), name="writer")
     monkeypatch.setattr(writing, "QUEUE_LIMIT", 30)

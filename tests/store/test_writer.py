@@ -13,7 +13,7 @@ import pytest
 from servmon.clock import now
 from servmon.metrics import Counters
 from servmon.model import State, Status
-from servmon.store import batch, endpoints, outages, state_changes, statuses
+from servmon.store import batch, delivery, endpoints, outages, state_changes, statuses
 from servmon.store import writer as writing
 from servmon.store.writer import Writer
 from servmon.tasks import cancel, spawn
@@ -239,7 +239,7 @@ async def test_a_connection_lost_after_the_commit_doubles_nothing(db, database, 
         connection.terminate()
 
     monkeypatch.setattr(batch, "_store_transitions", commits_and_dies)
-    assert not await writer._store_batch(5)
+    assert not await writer._pass_on(5)
     assert (writer.queued, await stored(db)) == (1, 1)
     monkeypatch.setattr(batch, "_store_transitions", real)
     await writer.drain()
@@ -278,23 +278,27 @@ async def test_what_can_never_be_stored_holds_up_nothing_else(db, database, watc
     await writer.drain()
     assert (writer.queued, await stored(db)) == (0, 17)
     assert await outages.open_outages(db) == [opened]
-    assert writer._counters.store_errors == 4
+    assert (writer._counters.rows_rejected, writer._counters.store_errors) == (4, 0)
+    reasons = await db.fetch("select reason, body from rejected order by id")
+    assert reasons[0]["reason"] == "value out of int16 range"
+    assert "1000000" in reasons[0]["body"]
+    assert "nobody" in reasons[3]["body"]
 
 
 async def test_without_postgres_the_writer_waits_and_then_stores_all(db, database, watched, monkeypatch):
     writer = a_writer(database)
-    real = writing.connect
+    real = delivery.connect
 
     async def unreachable(_dsn):
         raise ConnectionRefusedError("nobody listens")
 
-    monkeypatch.setattr(writing, "connect", unreachable)
+    monkeypatch.setattr(delivery, "connect", unreachable)
     async with running(writer):
         for one in results(watched, 600):
             writer.put(one, ())
         await until(lambda: has_failed(writer, 2))
         assert writer.queued == 600
-        monkeypatch.setattr(writing, "connect", real)
+        monkeypatch.setattr(delivery, "connect", real)
         await until(lambda: has(db, 600))
 
 
