@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # A deep run explores more and longer; the fast profile is what `make test` can afford.
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: run test test-deep check lint bench lock clean
+.PHONY: run test test-deep check lint bench lock dashboards clean
 
 run: $(VENV)/ready  ## Run servmon with the example configuration on its embedded Postgres
 	$(BIN)/servmon run --config config.example.toml
@@ -40,6 +40,9 @@ $(VENV)/ready: requirements.lock pyproject.toml
 lock:  ## Write requirements.lock anew: versions and hashes for every platform (needs uv)
 	printf "hatchling\neditables\n" | uv pip compile --universal --generate-hashes --no-annotate --no-header --no-emit-index-url \
 		--python-version 3.11 --extra aioping --group dev pyproject.toml - -o requirements.lock
+
+dashboards: $(VENV)/ready  ## Write the file for Kibana anew from its source
+	$(BIN)/python -m servmon.elastic.kibana
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -13,7 +13,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 def _freeze(mapping: dict[str, Any]) -> MappingProxyType[str, Any]:
@@ -29,6 +29,15 @@ class Section(BaseModel):
     """Base of every room's settings: unknown keys are errors, values are frozen once read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class AlertThresholds(Section):
+    """From where on something is told that is more than one outage: the same for servmon's own rules and Kibana's."""
+
+    response_time_ms: float = Field(1000, gt=0)
+    multiple_services: int = Field(3, ge=2)
+    # Seconds.
+    long_outage_after: int = Field(3600, ge=60)
 
 
 class ProtocolType(StrEnum):

@@ -17,6 +17,7 @@ pytest_plugins = [
     "tests.fix_daemon",
     "tests.fix_mail",
     "tests.fix_elastic",
+    "tests.fix_kibana",
 ]
 
 settings.register_profile("fast", max_examples=150, deadline=None)

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, ConfigDict, Field, SecretStr, field_validator
 from yarl import URL
 
-from servmon.model import Section, Severity
+from servmon.model import AlertThresholds, Section, Severity
 
 SERVICE_DOWN = "service_down"
 
@@ -44,8 +44,11 @@ class RuleSection(Section):
     enabled: bool = True
 
 
-class AlertSection(Section):
-    """``[alert]``: the channels used where no rule says otherwise, and the pace of telling. Times are seconds."""
+class AlertSection(AlertThresholds):
+    """``[alert]``: the channels used where no rule says otherwise, the pace of telling, and from where on.
+
+    Times are seconds where the name does not say otherwise.
+    """
 
     notification_channels: tuple[str, ...] = ("email",)
     group_wait: int = Field(30, ge=0, le=600)

@@ -15,6 +15,7 @@ from typer.exceptions import TyperException
 from servmon import __version__
 from servmon.cli import alerts as alert_commands
 from servmon.cli import config as config_commands
+from servmon.cli import kibana as kibana_commands
 from servmon.cli.base import EXIT_CONFIGURATION, ConfigOption, fail, load
 from servmon.errors import InvalidInputError, ServmonError, StartError
 
@@ -28,6 +29,7 @@ app.add_typer(alert_commands.alerts_app, name="alerts")
 app.add_typer(alert_commands.channels_app, name="channels")
 app.add_typer(config_commands.app, name="config")
 app.add_typer(db_app, name="db")
+app.add_typer(kibana_commands.app, name="kibana")
 app.add_typer(service_app, name="service")
 
 

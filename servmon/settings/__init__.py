@@ -16,6 +16,7 @@ from servmon.alerts.settings import AlertSection, ChannelSection
 from servmon.api.settings import ApiSection
 from servmon.checks.settings import ServiceSection
 from servmon.detection.settings import OutageSection
+from servmon.elastic.kibana.settings import KibanaSection
 from servmon.elastic.settings import ElasticsearchSection
 from servmon.model import Endpoint, Section
 from servmon.probes.specification import FROM_FILE
@@ -106,6 +107,7 @@ class Settings(BaseSettings):
     alert: AlertSection = AlertSection()
     channels: dict[str, ChannelSection] = Field(default_factory=dict)
     elasticsearch: ElasticsearchSection = ElasticsearchSection()
+    kibana: KibanaSection = KibanaSection()
     cleanup: CleanupSection = CleanupSection()
     api: ApiSection = ApiSection()
     log: LogSection = LogSection()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
@@ -12,6 +13,8 @@ from pydantic_core import ErrorDetails
 from servmon.settings.toml_positions import Keys
 from servmon.settings.written_values import holds
 
+# A user and a password in a URL.
+_IDENTITY = re.compile(r"//[^/\s]*@")
 _SENTENCES: Mapping[str, str] = {
     "missing": "missing, and required",
     "int_parsing": "must be a whole number",
@@ -49,7 +52,8 @@ def sentence(detail: ErrorDetails, model: type[BaseModel] | None, keys: Keys) ->
     field = model.model_fields.get(str(keys[0])) if model is not None and keys else None
     if field is None or holds(field, SecretStr) or not isinstance(detail["input"], (str, int, float)):
         return text
-    return f"{text}, not {json.dumps(detail['input'], ensure_ascii=False)[:60]}"
+    shown = json.dumps(detail["input"], ensure_ascii=False)
+    return f"{text}, not {_IDENTITY.sub('//***@', shown)[:60]}"
 
 
 def known_keys(model: type[BaseModel]) -> list[str]:
