@@ -24,6 +24,7 @@ from servmon.alerts.heartbeat import beat
 from servmon.api.app import build_app, serve
 from servmon.api.auth import ADMIN, AccessToken, load_or_create_token
 from servmon.api.health import Vitals
+from servmon.beginning import Beginning
 from servmon.causes import Causes
 from servmon.checks.doubts import Doubts
 from servmon.checks.lanes import Lanes, socket_cap
@@ -34,7 +35,7 @@ from servmon.checks.verification import Verifier
 from servmon.checks.witnesses import Asker, Witnesses, system_witnesses
 from servmon.clock import SYSTEM_CLOCK
 from servmon.condition import Condition
-from servmon.database import database, remember_database
+from servmon.database import database
 from servmon.detection.settings import AUTO
 from servmon.detection.state import new_id
 from servmon.errors import StoreUnavailableError
@@ -56,7 +57,7 @@ from servmon.store import rollup_worker
 from servmon.store.embedded import EmbeddedPostgres
 from servmon.store.feed import ChangeFeed
 from servmon.store.local import LocalFile
-from servmon.store.migrate import migrate
+from servmon.store.notebook import Notebook
 from servmon.store.pool import Pool, open_pool
 from servmon.store.retention import keep_records
 from servmon.store.spool import Spool
@@ -80,16 +81,11 @@ async def run(loaded: Loaded, edits: ConfigWatch | None = None) -> None:
     signals = Signals()
     async with AsyncExitStack() as ladder:
         dsn, postgres = await ladder.enter_async_context(database(loaded.settings))
-        await migrate(dsn)
-        remember_database(loaded.settings)
-        pool = await ladder.enter_async_context(await open_pool(dsn))
+        pool = await ladder.enter_async_context(await open_pool(dsn, min_size=0))
         network = await ladder.enter_async_context(Network(canary_names=loaded.settings.service.canary_names))
         daemon = Daemon(loaded, signals, dsn=dsn, pool=pool, network=network)
         ladder.push_async_callback(daemon.finish)
-        await daemon.writer.open()
-        await daemon.writer.replay()
-        await daemon.provision()
-        await daemon.watchlist.load(daemon.writer)
+        await daemon.beginning.begin()
         daemon.causes.restore()
         address = await ladder.enter_async_context(daemon.serve())
         async with asyncio.TaskGroup() as group:
@@ -198,7 +194,18 @@ class Daemon:
         )
         self._configure_alerts()
         self.reload = Reload(loaded.path, signals.reload, self.apply, self.troubles)
-        self.watchlist = Watchlist(pool, monitor=self.monitor, scheduler=self.scheduler, runner=self.runner)
+        notebook = Notebook(self._local_file)
+        self.watchlist = Watchlist(
+            pool, monitor=self.monitor, scheduler=self.scheduler, runner=self.runner, notebook=notebook
+        )
+        self.beginning = Beginning(
+            dsn,
+            provisioning=self.provisioning,
+            writer=self.writer,
+            watchlist=self.watchlist,
+            spool=spool,
+            notebook=notebook,
+        )
         self.condition = Condition(
             self.provisioning,
             watchlist=self.watchlist,
@@ -218,6 +225,7 @@ class Daemon:
         feed = ChangeFeed(self._dsn)
         follow: dict[str, Callable[[], Awaitable[None]]] = {
             "changes": lambda: self.watchlist.follow(feed),
+            "Postgres": self.beginning.follow,
             "own pulse": self.pulse.run,
             "witnesses": self.witnesses.run,
             "blind endpoints": self.sight.follow_blindness,
@@ -278,11 +286,6 @@ class Daemon:
     def _find_witnesses(self) -> Iterator[str]:
         for witness in self.provisioning.settings.outage.witnesses:
             yield from system_witnesses() if witness == AUTO else (witness,)
-
-    async def provision(self) -> None:
-        """Bring the configuration's endpoints into Postgres."""
-        await self.provisioning.begin()
-        await self.provisioning.keep()
 
     async def finish(self) -> None:
         """Abandon what is under way, and store every result there is."""

@@ -18,6 +18,7 @@ EXTERNAL_DATABASE = "external-database"
 async def database(settings: Settings) -> AsyncIterator[tuple[str, EmbeddedPostgres | None]]:
     """The DSN of the configured Postgres, or of servmon's own beside it, which runs as long as the context."""
     if settings.database.url is not None:
+        settings.servmon.data_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
         yield settings.database.url.get_secret_value(), None
         return
     if (place := used_database(settings)) is not None:
@@ -34,7 +35,6 @@ async def database(settings: Settings) -> AsyncIterator[tuple[str, EmbeddedPostg
 def remember_database(settings: Settings) -> None:
     """Note in the data folder that its records lie in an external database, if they do."""
     if settings.database.url is not None:
-        settings.servmon.data_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
         place = place_of(settings.database.url.get_secret_value())
         (settings.servmon.data_dir / EXTERNAL_DATABASE).write_text(f"{place}\n", encoding="utf-8")
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -14,12 +14,16 @@ from servmon.checks.runner import Runner
 from servmon.checks.scheduler import Scheduler
 from servmon.clock import SYSTEM_CLOCK, Clock, now
 from servmon.detection import maintenance, restart
-from servmon.model import CheckResult, CurrentStatus, Endpoint, MaintenanceWindow, Occurrence
+from servmon.errors import StoreUnavailableError
+from servmon.model import CheckResult, CurrentStatus, Endpoint, MaintenanceWindow, Occurrence, Outage
 from servmon.monitor import Monitor, Writer, as_stored
-from servmon.store import endpoints, outages, state_changes, statuses
+from servmon.store import endpoints, notes, outages
 from servmon.store import maintenance as stored_windows
 from servmon.store.feed import ChangeFeed
+from servmon.store.notebook import Notebook
+from servmon.store.notes import pages_of_all, watched_pages
 from servmon.store.pool import Executor
+from servmon.store.recollection import Recollection, from_postgres
 
 _log = structlog.get_logger(__name__)
 
@@ -42,9 +46,11 @@ class Watchlist:
         monitor: Monitor,
         scheduler: Scheduler,
         runner: Runner,
+        notebook: Notebook | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._db = db
+        self._notebook = notebook
         self._monitor = monitor
         self._scheduler = scheduler
         self._runner = runner
@@ -55,32 +61,29 @@ class Watchlist:
         self._expanded_at: datetime | None = None
         self._refreshing = asyncio.Lock()
 
-    async def load(self, writer: Writer) -> None:
-        """Rebuild every endpoint's state from what is stored, then put it into the schedule."""
-        changes = await endpoints.changed_since(self._db, 0)
-        self._revision = changes.revision
-        self._expand(await self._read_windows(), [one for one in changes.endpoints if _is_watched(one)])
-        last_changes = {change.endpoint_id: change for change in await state_changes.last_changes(self._db)}
-        flapping = await state_changes.flapping(self._db)
-        ended = await state_changes.outages_ended(self._db)
-        open_outages = {outage.endpoint_id: outage for outage in await outages.open_outages(self._db)}
-        results: dict[str, list[CheckResult]] = defaultdict(list)
-        for result in await statuses.recent_results(self._db):
-            results[result.endpoint_id].append(result)
-        for endpoint in changes.endpoints:
-            if not _is_watched(endpoint):
-                continue
+    async def recollect(self) -> Recollection:
+        """What is stored of all that is watched; it is noted, too, for a start without Postgres."""
+        present = now(self._clock)
+        known = await from_postgres(self._db, present - REMEMBER_ENDED_WINDOWS, present + KNOWN_AHEAD)
+        await self._note(lambda notebook: notebook.replace(pages_of_all(known)))
+        return known
+
+    def load(self, known: Recollection, writer: Writer) -> None:
+        """Rebuild every endpoint's state from what is ``known``, then put it into the schedule."""
+        self._revision = known.revision
+        self._expand(list(known.windows), known.endpoints)
+        for endpoint in known.endpoints:
             self._monitor.watch(endpoint)
             watched = self._monitor.watched[endpoint.id]
             watched.windows = self._over.get(endpoint.id, ())
             watched.state, transitions = restart.rebuild(
-                results.get(endpoint.id, ()),
+                known.results.get(endpoint.id, ()),
                 watched.policy,
                 restart.Recorded(
-                    last_change=last_changes.get(endpoint.id),
-                    open_outage=open_outages.get(endpoint.id),
-                    flapping=flapping.get(endpoint.id, ()),
-                    outage_ended_at=ended.get(endpoint.id),
+                    last_change=known.last_changes.get(endpoint.id),
+                    open_outage=known.open_outages.get(endpoint.id),
+                    flapping=known.flapping.get(endpoint.id, ()),
+                    outage_ended_at=known.outages_ended.get(endpoint.id),
                 ),
                 muted=partial(_is_muted, watched.windows),
             )
@@ -101,10 +104,32 @@ class Watchlist:
                 self._take(endpoint)
                 if number % CHANGES_A_TURN == 0:
                     await asyncio.sleep(0)  # thousands of changed endpoints delay no check
-            self._take_windows(await self._read_windows(), changed=bool(changes.endpoints))
+            windows = await self._read_windows()
+            news = bool(changes.endpoints) or windows != self._windows
+            self._take_windows(windows, changed=bool(changes.endpoints))
             open_ids = self._monitor.open_outage_ids()
-            for closed in await outages.resolved_among(self._db, list(open_ids)) if open_ids else ():
-                self._monitor.outage_closed(open_ids[closed.id], closed.id)
+            closed = await outages.resolved_among(self._db, list(open_ids)) if open_ids else []
+            for outage in closed:
+                self._monitor.outage_closed(open_ids[outage.id], outage.id)
+            if news or closed:
+                await self._note_changes(changes, windows, closed)
+
+    async def _note_changes(
+        self, changes: endpoints.Changes, windows: Sequence[MaintenanceWindow], closed: Sequence[Outage]
+    ) -> None:
+        pages = watched_pages(changes.endpoints, windows)
+        if changes.complete:
+            await self._note(lambda notebook: notebook.replace(pages))
+        else:
+            await self._note(lambda notebook: notebook.write({notes.ENDPOINT: pages[notes.ENDPOINT]}))
+            await self._note(lambda notebook: notebook.replace({notes.WINDOW: pages[notes.WINDOW]}))
+        await self._note(lambda notebook: notebook.write({notes.OUTAGE: {one.endpoint_id: None for one in closed}}))
+
+    async def _note(self, work: Callable[[Notebook], Awaitable[None]]) -> None:
+        """Note for a start without Postgres; where the disk fails, such a start knows less."""
+        if self._notebook is not None:
+            with suppress(StoreUnavailableError):
+                await work(self._notebook)
 
     async def follow(self, feed: ChangeFeed) -> None:
         """Refresh whenever anything changed, for ever."""

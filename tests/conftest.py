@@ -10,6 +10,7 @@ from hypothesis import settings
 
 pytest_plugins = [
     "tests.fix_postgres",
+    "tests.fix_proxy",
     "tests.fix_servers",
     "tests.fix_dns",
     "tests.fix_netns",

@@ -12,17 +12,12 @@ from servmon.model import (
     CheckResult,
     CheckSource,
     Event,
-    EventKind,
     FailureKind,
-    Outage,
     Phases,
-    Severity,
-    State,
-    StateChange,
     Status,
     Transition,
 )
-from servmon.store import rows
+from servmon.store.plain import dump, of_kind
 
 # A result with the transitions it caused, transitions alone, or an event. Each is stored whole or not at all.
 Entry: TypeAlias = tuple[CheckResult | Event | None, Sequence[Transition]]
@@ -50,11 +45,8 @@ def events_in(entries: Sequence[Entry]) -> list[Event]:
 
 def encode(entries: Sequence[Entry]) -> str:
     """Entries as JSON. Their results are lists of values, since there are many of them."""
-    plain = [
-        [_listed(found), [[one.change, one.outage] for one in transitions]] if transitions else [_listed(found)]
-        for found, transitions in entries
-    ]
-    return json.dumps(plain, default=rows.plain, ensure_ascii=True)
+    plain = [[_listed(found), list(transitions)] if transitions else [_listed(found)] for found, transitions in entries]
+    return dump(plain)
 
 
 def decode(body: str) -> list[Entry]:
@@ -87,8 +79,7 @@ def _found(found: Any) -> CheckResult | Event | None:
     if found is None:
         return None
     if isinstance(found, dict):
-        kind, severity = EventKind(found["kind"]), Severity(found["severity"])
-        return Event(**{**found, "kind": kind, "severity": severity, "at": datetime.fromisoformat(found["at"])})
+        return of_kind(Event, found)
     endpoint_id, key, status, timestamp, response_time, attempts, kind, message, source, phases, details = found
     return CheckResult(
         endpoint_id=endpoint_id,
@@ -106,21 +97,4 @@ def _found(found: Any) -> CheckResult | Event | None:
 
 
 def _transitions(found: Sequence[Any] = ()) -> tuple[Transition, ...]:
-    return tuple(Transition(change_of(change), outage_of(outage) if outage else None) for change, outage in found)
-
-
-def change_of(found: dict[str, Any]) -> StateChange:
-    """A state change out of JSON."""
-    moment = datetime.fromisoformat(found["at"])
-    return StateChange(**{**found, "old": State(found["old"]), "new": State(found["new"]), "at": moment})
-
-
-def outage_of(found: dict[str, Any]) -> Outage:
-    """An outage out of JSON."""
-    times = {name: _moment(found[name]) for name in ("start_time", "declared_at", "last_good_at", "resolved_at")}
-    channels = tuple(found["notification_channels"])
-    return Outage(**{**found, **times, "severity": Severity(found["severity"]), "notification_channels": channels})
-
-
-def _moment(text: str | None) -> datetime | None:
-    return datetime.fromisoformat(text) if text else None
+    return tuple(of_kind(Transition, one) for one in found)

@@ -6,9 +6,10 @@ import sqlite3
 from collections.abc import Iterable, Mapping
 
 from servmon.store.local import LocalFile, commit
+from servmon.store.plain import dump
 
 _READ = """
-select key, body from page where subject = ? order by rowid
+select subject, key, body from page where subject in (select value from json_each(?)) order by rowid
 """
 
 _PUT = """
@@ -24,7 +25,8 @@ _CLEAR = """
 delete from page where subject = ?
 """
 
-Pages = Mapping[str, str | None]
+# By subject and key; None takes a page out.
+Pages = Mapping[str, Mapping[str, str | None]]
 
 
 class Notebook:
@@ -33,24 +35,34 @@ class Notebook:
     def __init__(self, file: LocalFile) -> None:
         self._file = file
 
-    async def read(self, subject: str) -> dict[str, str]:
-        """Every page on ``subject`` by its key, in the order in which they were first written."""
-        return await self._file.run(lambda file: dict(file.execute(_READ, (subject,)).fetchall()))
+    async def read(self, *subjects: str) -> dict[str, dict[str, str]]:
+        """Every page on ``subjects`` by its key, in the order in which they were first written."""
+        return await self._file.run(lambda file: _read(file, subjects))
 
-    async def write(self, pages: Mapping[str, Pages]) -> None:
-        """Put pages in their place, by subject and key, in one transaction; ``None`` takes one out."""
+    async def write(self, pages: Pages) -> None:
+        """Put pages in their place, in one transaction."""
         await self._file.run(lambda file: _write(file, pages, replaced=()))
 
-    async def replace(self, pages: Mapping[str, Pages]) -> None:
+    async def replace(self, pages: Pages) -> None:
         """As ``write``; of these subjects no other page is left."""
         await self._file.run(lambda file: _write(file, pages, replaced=pages))
 
 
-def _write(file: sqlite3.Connection, pages: Mapping[str, Pages], replaced: Iterable[str]) -> None:
+def put_pages(file: sqlite3.Connection, pages: Pages) -> None:
+    """Put pages in their place, within a transaction of the caller's."""
+    for subject, bodies in pages.items():
+        file.executemany(_DROP, [(subject, key) for key, body in bodies.items() if body is None])
+        file.executemany(_PUT, [(subject, key, body) for key, body in bodies.items() if body is not None])
+
+
+def _read(file: sqlite3.Connection, subjects: Iterable[str]) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {subject: {} for subject in subjects}
+    for subject, key, body in file.execute(_READ, (dump(list(found)),)):
+        found[subject][key] = body
+    return found
+
+
+def _write(file: sqlite3.Connection, pages: Pages, replaced: Iterable[str]) -> None:
     with commit(file, durable=True):
-        for subject in replaced:
-            file.execute(_CLEAR, (subject,))
-        for subject, bodies in pages.items():
-            gone = [(subject, key) for key, body in bodies.items() if body is None]
-            file.executemany(_DROP, gone)
-            file.executemany(_PUT, [(subject, key, body) for key, body in bodies.items() if body is not None])
+        file.executemany(_CLEAR, [(subject,) for subject in replaced])
+        put_pages(file, pages)

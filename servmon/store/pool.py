@@ -51,14 +51,14 @@ AWAY = (
 NEVER = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, ValueError, TypeError, OverflowError)
 
 
-async def open_pool(dsn: str, *, max_size: int = 8) -> Pool:
-    """A pool of at most ``max_size`` connections to ``dsn``, at least one of them open.
+async def open_pool(dsn: str, *, min_size: int = 1, max_size: int = 8) -> Pool:
+    """A pool of at most ``max_size`` connections to ``dsn``, ``min_size`` of them open: with 0 it needs no server yet.
 
     Also an async context manager that closes it. Whenever it cannot open a connection, now or later, it raises
     ``StoreUnavailableError``.
     """
     return await asyncpg.create_pool(
-        dsn, min_size=1, max_size=max_size, connect=_connect, command_timeout=COMMAND_SECONDS
+        dsn, min_size=min_size, max_size=max_size, connect=_connect, command_timeout=COMMAND_SECONDS
     )
 
 

@@ -11,13 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from servmon.clock import SYSTEM_CLOCK, Clock
-from servmon.store.entries import Entry, decode, encode, is_lasting
+from servmon.store.entries import Entry, decode, encode, is_lasting, transitions_in
 from servmon.store.local import LocalFile, commit
+from servmon.store.notebook import put_pages
+from servmon.store.notes import pages_of
 
 KEPT_SECONDS = 300.0
 FORGET_EVERY_SECONDS = 10.0
 # Single results stand together, so that they cost little; but not too many, since they are dropped together.
 BUNDLE = 500
+# A start without Postgres reads no more than that.
+NEWEST = 200_000
 # So much is freed at once where the file is full: a little at a time would mean doing it at every write.
 FREED_AT_ONCE = 5000
 
@@ -66,8 +70,8 @@ insert into page (subject, key, body) values ('server', 'met', ?)
 on conflict (subject, key) do update set body = excluded.body
 """
 
-_KEPT = """
-select body from bundle order by id
+_NEWEST = """
+select body from bundle order by id desc
 """
 
 
@@ -102,7 +106,7 @@ class Spool:
     async def put(self, entries: Sequence[Entry]) -> int:
         """Append ``entries`` to what waits, in one transaction; returns how many single results made room for it."""
         durable = any(map(is_lasting, entries))
-        dropped = await self._file.run(lambda file: self._append(file, _bundles(entries), durable=durable))
+        dropped = await self._file.run(lambda file: self._append(file, entries, durable=durable))
         self.count += len(entries) - dropped
         return dropped
 
@@ -127,16 +131,19 @@ class Spool:
         self.count += again
         return before
 
-    async def kept(self) -> list[Entry]:
-        """Every entry that waits or was stored in the last minutes, in their order."""
-        return await self._file.run(lambda file: [one for (body,) in file.execute(_KEPT) for one in decode(body)])
+    async def newest(self, limit: int = NEWEST) -> list[Entry]:
+        """The newest entries, oldest first, about ``limit`` of them: whether they wait or were stored lately."""
+        return await self._file.run(lambda file: _newest(file, limit))
 
     # In the thread.
 
-    def _append(self, file: sqlite3.Connection, bundles: list[tuple[int, int, str]], *, durable: bool) -> int:
+    def _append(self, file: sqlite3.Connection, entries: Sequence[Entry], *, durable: bool) -> int:
+        bundles = [(number, lasting, None, body) for number, lasting, body in _bundles(entries)]
+        pages = pages_of(transitions_in(entries))
         with commit(file, durable=durable):
             dropped: int = self._make_room(file)
-            file.executemany(_APPEND, [(number, lasting, None, body) for number, lasting, body in bundles])
+            file.executemany(_APPEND, bundles)
+            put_pages(file, pages)
         return dropped
 
     def _remember(self, file: sqlite3.Connection, entries: Sequence[Entry]) -> None:
@@ -200,6 +207,17 @@ def _oldest(file: sqlite3.Connection, limit: int) -> Spooled:
         if len(entries) >= limit:
             break
     return Spooled(entries, last)
+
+
+def _newest(file: sqlite3.Connection, limit: int) -> list[Entry]:
+    bundles: list[list[Entry]] = []
+    number = 0
+    for (body,) in file.execute(_NEWEST):
+        bundles.append(decode(body))
+        number += len(bundles[-1])
+        if number >= limit:
+            break
+    return [entry for bundle in reversed(bundles) for entry in bundle]
 
 
 def _meet(file: sqlite3.Connection, server: str) -> tuple[str | None, int]:

@@ -59,7 +59,7 @@ class Daemon:
 async def daemon(database, connection):
     async with Network() as network:
         daemon = Daemon(database, connection, network)
-        await daemon.view.load(daemon.writer)
+        daemon.view.load(await daemon.view.recollect(), daemon.writer)
         yield daemon
         await daemon.monitor.stop()
 

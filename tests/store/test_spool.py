@@ -176,10 +176,10 @@ async def test_what_postgres_took_stays_for_five_minutes(tmp_path):
         await spool.remember([(one, ()) for one in results(endpoint("a"), 3)])
         clock.at += 299
         await spool.remember([(one, ()) for one in results(endpoint("a"), 2)])
-        assert (spool.count, len(await spool.kept())) == (0, 6)
+        assert (spool.count, len(await spool.newest())) == (0, 6)
         clock.at += 11
         await spool.remember([])
-        assert len(await spool.kept()) == 2
+        assert len(await spool.newest()) == 2
 
 
 async def test_another_server_gets_what_the_one_before_took_lately(tmp_path):

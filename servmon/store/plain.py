@@ -1,0 +1,32 @@
+"""Values of the model as JSON on the local disk, and the reverse."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
+
+from servmon.store import rows
+
+T = TypeVar("T")
+_ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
+
+
+def dump(value: Any) -> str:
+    """A value of the model, or several in a list, as JSON that holds any text, half surrogate pairs too."""
+    return json.dumps(value, default=rows.plain, ensure_ascii=True)
+
+
+def load(kind: type[T], body: str) -> T:
+    """What ``dump`` was given, which is of this ``kind``."""
+    return of_kind(kind, json.loads(body))
+
+
+def of_kind(kind: type[T], value: Any) -> T:
+    """A value of this ``kind`` out of what JSON makes of it."""
+    adapter = _ADAPTERS.get(kind)
+    if adapter is None:
+        adapter = _ADAPTERS[kind] = TypeAdapter(kind)
+    read: T = adapter.validate_python(value)
+    return read

@@ -1,0 +1,48 @@
+"""A start while Postgres is away goes on from what was known, and is brought up to date when it comes."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from tests.fix_daemon import FAST
+
+pytestmark = pytest.mark.timeout(90)
+
+
+def watching(port: int, dsn: str) -> str:
+    return (
+        f'{FAST}[database]\nurl = "{dsn}"\n[outage]\nwitnesses = ["127.0.0.1"]\n'
+        f'[[endpoints]]\nid = "web"\nname = "A web server"\nurl = "http://127.0.0.1:{port}/"\ncheck_interval = 1\n'
+    )
+
+
+async def test_a_start_without_postgres_goes_on_with_the_same_outage(servmon_daemon, site, pg_proxy, db):
+    daemon = servmon_daemon(watching(site.port, pg_proxy.dsn))
+    await daemon.start()
+    await daemon.get_until("/services/web/status", lambda found: found["status"] == "UP")
+    await site.stop()
+    (before,) = (await daemon.get_until("/outages/active", lambda found: found["items"]))["items"]
+    await daemon.stop(signal.SIGKILL)
+    pg_proxy.set("cut")
+    await daemon.start()
+    await daemon.logged("Postgres is away: starting from what is known")
+    status = await daemon.get_until("/services/web/status", lambda found: found["state"] == "down")
+    assert status["outage_id"] == before["id"]
+    await site.start()
+    await daemon.get_until("/services/web/status", lambda found: found["state"] == "up")
+    pg_proxy.set("open")
+    await daemon.logged("Postgres is here")
+    resolved = await daemon.get_until(f"/outages/{before['id']}", lambda found: found["resolved"])
+    assert resolved["start_time"] == before["start_time"]
+    assert await db.fetchval("select count(*) from service_outage") == 1
+    assert await daemon.stop() == 0
+
+
+async def test_a_first_start_without_postgres_says_so_and_ends(servmon_daemon, pg_proxy):
+    pg_proxy.set("cut")
+    daemon = servmon_daemon(watching(1, pg_proxy.dsn))
+    with pytest.raises(AssertionError, match="cannot connect to the database"):
+        await daemon.start()
+    assert daemon.process.returncode == 1
