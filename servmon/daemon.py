@@ -38,6 +38,7 @@ from servmon.condition import Condition
 from servmon.database import database
 from servmon.detection.settings import AUTO
 from servmon.detection.state import new_id
+from servmon.elastic.follower import ElasticFollower
 from servmon.errors import StoreUnavailableError
 from servmon.metrics import Counters, Histogram
 from servmon.monitor import Monitor, Rules
@@ -206,6 +207,9 @@ class Daemon:
             spool=spool,
             notebook=notebook,
         )
+        self.elastic = ElasticFollower(
+            dsn, lambda: self.provisioning.settings.elasticsearch, counters=self.counters, troubles=self.troubles
+        )
         self.condition = Condition(
             self.provisioning,
             watchlist=self.watchlist,
@@ -237,6 +241,7 @@ class Daemon:
             "repeats in the log": log.count_repeats,
             "retention": lambda: keep_records(self._pool, lambda: self.provisioning.settings.cleanup),
             "rollups": lambda: rollup_worker.follow(self._pool),
+            "elasticsearch sync": self.elastic.run,
             "reload": self.reload.follow,
         }
         if edits is not None:
@@ -265,6 +270,7 @@ class Daemon:
                 loop_lag=lambda: self.scheduler.loop_lag,
                 writer_queue=lambda: self.writer.queued,
                 degraded=self.condition.degraded,
+                gauges=self.elastic.gauges,
             ),
         )
         server = await serve(app, api.host, api.port)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -36,8 +36,22 @@ class Counters:
     rows_stored: int = _counter("Check results that Postgres took.")
     batches_stored: int = _counter("Batches that Postgres took.")
     store_errors: int = _counter("Batches that Postgres did not take; they are tried again.")
+<<<<<<< HEAD
     rows_rejected: int = _counter("Results and changes that can never be stored; the table rejected has them.")
+=======
+    elasticsearch_documents: int = _counter("Documents that Elasticsearch took, or had already.")
+    elasticsearch_refused: int = _counter("Documents that Elasticsearch refused for what they are; each try counts.")
+    elasticsearch_failures: int = _counter("Times at which Elasticsearch did not do its part; it is tried again.")
+>>>>>>> 755ee8e (Elasticsearch: every row becomes one document, whatever the cluster does)
     results_dropped: int = _counter("Check results lost because too many waited for Postgres.")
+
+
+class Gauge(NamedTuple):
+    """One figure that a part of servmon shows of itself."""
+
+    name: str
+    meaning: str
+    value: float
 
 
 # Seconds; fine where a scheduler should be, coarse where it should never be.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import ssl
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -88,8 +89,9 @@ Fault = Callable[[web.Request, bytes], Awaitable[web.StreamResponse | None]]
 class FaultProxy:
     """Stands before a cluster. ``fault`` may answer in its place, change nothing (``None``), or never answer."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, *, tls: ssl.SSLContext | None = None) -> None:
         self.cluster = cluster
+        self._tls = tls
         self.fault: Fault | None = None
         self.requests: list[tuple[str, str]] = []
         self.port = free_port()
@@ -98,7 +100,7 @@ class FaultProxy:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
 
     async def start(self) -> None:
         app = web.Application(client_max_size=64 * 1024 * 1024)
@@ -106,7 +108,7 @@ class FaultProxy:
         self._session = aiohttp.ClientSession(auto_decompress=False)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
+        await web.TCPSite(self._runner, "127.0.0.1", self.port, ssl_context=self._tls).start()
 
     async def stop(self) -> None:
         """Refuse connections from now on; ``start`` listens on the same port again."""
@@ -124,10 +126,13 @@ class FaultProxy:
             return answer
         return await self.forward(request, body)
 
-    async def forward(self, request: web.Request, body: bytes) -> web.Response:
-        """The cluster's own answer."""
+    async def forward(self, request: web.Request, body: bytes, *, plain: bool = False) -> web.Response:
+        """The cluster's own answer; ``plain`` where the test wants to read it."""
         assert self._session is not None
-        kept = {k: v for k, v in request.headers.items() if k.lower() not in ("host", "content-length")}
+        left_out = ("host", "content-length", *(("accept-encoding",) if plain else ()))
+        kept = {name: value for name, value in request.headers.items() if name.lower() not in left_out}
+        if plain:
+            kept["Accept-Encoding"] = "identity"
         async with self._session.request(
             request.method, self.cluster.url + request.raw_path, data=body or None, headers=kept
         ) as answer:
@@ -204,3 +209,14 @@ async def proxy(cluster: Cluster) -> AsyncIterator[FaultProxy]:
     await made.start()
     yield made
     await made.stop()
+
+
+@pytest.fixture
+async def mirror(database: str, db: Any, proxy: FaultProxy) -> AsyncIterator[Any]:
+    """The follower between an empty database and an empty cluster behind the fault proxy; time is told."""
+    from tests.elastic.rig import Mirror  # noqa: PLC0415 - the rig needs this module
+
+    made = Mirror(database, db, proxy)
+    await made.open()
+    yield made
+    await made.close()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from aiohttp import web
 
 from servmon.api.routing import Route
 from servmon.api.shapes import json_answer
-from servmon.metrics import Counters, Histogram
+from servmon.metrics import Counters, Gauge, Histogram
 from servmon.services.live import LiveView
 
 
@@ -25,6 +25,7 @@ class Vitals:
     loop_lag: Callable[[], float] = lambda: 0.0
     writer_queue: Callable[[], int] = lambda: 0
     degraded: Callable[[], Sequence[str]] = tuple
+    gauges: Callable[[], Iterable[Gauge]] = tuple
 
 
 VITALS = web.AppKey("vitals", Vitals)

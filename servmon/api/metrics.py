@@ -58,6 +58,8 @@ def _add_vitals(exposition: Exposition, vitals: Vitals) -> None:
     exposition.gauge("servmon_writer_queue", "Results that wait for Postgres.", vitals.writer_queue())
     exposition.gauge("servmon_tasks", "Tasks of the event loop.", len(asyncio.all_tasks()))
     exposition.gauge("servmon_troubles", "Parts that are away, as /readyz names them.", len(vitals.degraded()))
+    for gauge in vitals.gauges():
+        exposition.gauge(*gauge)
 
 
 def _add_summary(exposition: Exposition, live: LiveView) -> None:

@@ -122,6 +122,8 @@ _OUTAGE_FIELDS: Mapping[str, Any] = {
     "duration_seconds": {"type": "double"},
     "notification_channels": _KEYWORD,
     "failure_kind": _KEYWORD,
+    # The endpoint whose failure cut this one off.
+    "caused_by": _KEYWORD,
     "revision": _LONG,
     "evidence": _NOT_INDEXED,
 }
@@ -136,6 +138,11 @@ _MAINTENANCE_FIELDS: Mapping[str, Any] = {
     "updated_at": _DATE,
     "endpoint_ids": _KEYWORD,
     "endpoint_names": _KEYWORD,
+    # What it covers beside the endpoints that it names, and how it recurs; the times are those of the first time.
+    "tags": _KEYWORD,
+    "sites": _KEYWORD,
+    "rrule": _KEYWORD,
+    "timezone": _KEYWORD,
 }
 # Twins under the names of the Elastic Common Schema, for dashboards that people have already.
 _ECS_FIELDS: Mapping[str, Any] = {
@@ -146,6 +153,17 @@ _ECS_FIELDS: Mapping[str, Any] = {
     "error": {"properties": {"message": {"type": "text"}}},
 }
 
+FIELDS: Mapping[Kind, Mapping[str, Any]] = {
+    Kind.STATUS: _STATUS_FIELDS,
+    Kind.OUTAGE: _OUTAGE_FIELDS,
+    Kind.MAINTENANCE: _MAINTENANCE_FIELDS,
+}
+# How the names of an index of each kind begin.
+PREFIXES: Mapping[Kind, str] = {
+    Kind.STATUS: STATUS_PREFIX,
+    Kind.OUTAGE: OUTAGE_PREFIX,
+    Kind.MAINTENANCE: MAINTENANCE_INDEX,
+}
 META: Mapping[str, Any] = {"owner": OWNER, "version": VERSION}
 COMPONENT_TEMPLATE = "servmon-endpoint"
 INDEX_TEMPLATES: Mapping[Kind, str] = {kind: f"servmon-{kind}" for kind in Kind}
@@ -164,11 +182,8 @@ def component_template() -> dict[str, Any]:
 
 def index_templates() -> dict[str, dict[str, Any]]:
     """The template of each kind of index, by its name."""
-    return {
-        INDEX_TEMPLATES[Kind.STATUS]: _index_template(f"{STATUS_PREFIX}*", _STATUS_FIELDS),
-        INDEX_TEMPLATES[Kind.OUTAGE]: _index_template(f"{OUTAGE_PREFIX}*", _OUTAGE_FIELDS),
-        INDEX_TEMPLATES[Kind.MAINTENANCE]: _index_template(MAINTENANCE_INDEX, _MAINTENANCE_FIELDS),
-    }
+    patterns = {kind: prefix if kind is Kind.MAINTENANCE else f"{prefix}*" for kind, prefix in PREFIXES.items()}
+    return {INDEX_TEMPLATES[kind]: _index_template(patterns[kind], FIELDS[kind]) for kind in Kind}
 
 
 def _index_template(pattern: str, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -228,6 +243,7 @@ def outage_document(outage: Outage, endpoint: Endpoint, *, seen_at: datetime, ec
         "duration_seconds": seconds,
         "notification_channels": outage.notification_channels,
         "failure_kind": _failure_kind(outage),
+        "caused_by": outage.caused_by,
         "revision": outage.revision,
         "evidence": outage.evidence or None,
     }
@@ -248,7 +264,11 @@ def maintenance_document(window: MaintenanceWindow, names: Iterable[str], *, ver
         "created_at": window.created_at and rfc3339(window.created_at),
         "updated_at": window.updated_at and rfc3339(window.updated_at),
         "endpoint_ids": window.endpoint_ids,
-        "endpoint_names": list(names),
+        "endpoint_names": tuple(names),
+        "tags": window.tags,
+        "sites": window.sites,
+        "rrule": window.rrule,
+        "timezone": window.timezone if window.rrule else None,
     }
     return Document(Kind.MAINTENANCE, MAINTENANCE_INDEX, window.id, version, _known(source))
 

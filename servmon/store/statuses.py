@@ -38,7 +38,9 @@ async def insert_manual(db: Executor, result: CheckResult, observer: int) -> str
 # unique (endpoint_key, observer, timestamp).
 _HISTORY = """
 select r.*, $1::text as endpoint_id, o.name as observer_name,
-    r.seq <= (select seq from elasticsearch_cursor) as elasticsearch_synced
+    r.seq <= (select seq from elasticsearch_cursor)
+        and r.seq <> all (array(select version from elasticsearch_dead_letter where kind = 'status'))
+        as elasticsearch_synced
 from observer o
 cross join lateral (
     select * from service_status_row s
