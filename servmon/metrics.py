@@ -36,13 +36,10 @@ class Counters:
     rows_stored: int = _counter("Check results that Postgres took.")
     batches_stored: int = _counter("Batches that Postgres took.")
     store_errors: int = _counter("Batches that Postgres did not take; they are tried again.")
-<<<<<<< HEAD
     rows_rejected: int = _counter("Results and changes that can never be stored; the table rejected has them.")
-=======
     elasticsearch_documents: int = _counter("Documents that Elasticsearch took, or had already.")
     elasticsearch_refused: int = _counter("Documents that Elasticsearch refused for what they are; each try counts.")
     elasticsearch_failures: int = _counter("Times at which Elasticsearch did not do its part; it is tried again.")
->>>>>>> 755ee8e (Elasticsearch: every row becomes one document, whatever the cluster does)
     results_dropped: int = _counter("Check results lost because too many waited for Postgres.")
 
 

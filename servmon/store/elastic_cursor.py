@@ -17,7 +17,6 @@ import asyncpg
 from servmon.errors import ServmonError
 from servmon.model import Endpoint, ServiceStatus
 from servmon.store import rows
-from servmon.store.partitions import PREFIX
 from servmon.store.pool import Connection, Executor, connect
 
 POLL_SECONDS = 0.05
@@ -264,8 +263,3 @@ async def count_day(db: Executor, since: datetime, until: datetime, mark: int) -
     """Count the rows of the day from ``since`` until ``until``; those up to the number ``mark`` are synced."""
     row = await db.fetchrow(_DAYS, since, until, mark)
     return DayCount(row["day"], row["stored"], row["synced"]) if row else DayCount(since.date(), 0, 0)
-
-
-def partition_of(day: date) -> str:
-    """The table that holds the rows of a UTC day."""
-    return f"{PREFIX}{day:%Y%m%d}"
