@@ -18,6 +18,7 @@ from aiohttp import web
 from servmon.clock import SYSTEM_CLOCK
 from servmon.probes.base import Answer
 from servmon.probes.network import Network, ProbeContext
+from servmon.probes.route import ANY_ROUTE
 from servmon.probes.specification import EndpointDefaults, parse_endpoint, prepare
 
 Behaviour = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -88,8 +89,8 @@ class TcpServer:
         self._server: asyncio.Server | None = None
         self._serving: set[asyncio.Task[Any]] = set()
 
-    async def start(self, host: str = "127.0.0.1", *, tls: ssl.SSLContext | None = None) -> None:
-        self._server = await asyncio.start_server(self._serve, host, 0, ssl=tls, backlog=1000)
+    async def start(self, host: str = "127.0.0.1", *, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
+        self._server = await asyncio.start_server(self._serve, host, port, ssl=tls, backlog=1000)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -207,7 +208,8 @@ def check(network):
 
 async def check_once(network: Network, url: str, seconds: float, **fields: Any) -> Answer:
     prepared = prepare(parse_endpoint({"url": url, **fields}, EndpointDefaults()))
-    context = ProbeContext(network, SYSTEM_CLOCK.monotonic() + 10 * seconds)
+    route = getattr(prepared.options, "route", ANY_ROUTE)
+    context = ProbeContext(network, SYSTEM_CLOCK.monotonic() + 10 * seconds, route)
     context.attempt_seconds = seconds
     async with asyncio.timeout(seconds) as context.attempt:
         return await prepared.probe.check(prepared.target, prepared.options, context)

@@ -14,7 +14,7 @@ from servmon.alerts.channels import SETTINGS as CHANNELS
 from servmon.alerts.settings import RuleSection
 from servmon.model import Endpoint, Section
 from servmon.probes import PROBES
-from servmon.probes.base import Options
+from servmon.probes.tls import TlsOptions
 from servmon.settings import Settings, load
 from servmon.settings.toml_positions import key_lines
 from servmon.settings.written_values import holds
@@ -84,11 +84,11 @@ def test_every_option_of_every_protocol_is_in_it(everything, tmp_path, probe):
     protocols = {other.protocol for other in PROBES if other.options is probe.options}
     same = {endpoint.id for endpoint in load(path, {}).endpoints if endpoint.protocol in protocols}
     shown = {key for table in everything["endpoints"] if table["id"] in same for key in table}
-    assert probe.options.model_fields.keys() - Options.model_fields.keys() <= shown
+    assert probe.options.model_fields.keys() - TlsOptions.model_fields.keys() <= shown
 
 
-def test_every_option_that_all_protocols_share_is_in_one_block(everything):
-    assert {key for table in everything["endpoints"] for key in table} >= Options.model_fields.keys()
+def test_every_option_that_protocols_share_is_in_one_block(everything):
+    assert {key for table in everything["endpoints"] for key in table} >= TlsOptions.model_fields.keys()
 
 
 @pytest.mark.parametrize("kind", CHANNELS)

@@ -9,12 +9,15 @@ from typing import ClassVar
 
 import structlog
 
+from servmon.checks.every_address import ask_every_address
+from servmon.checks.inverted import inverted
 from servmon.checks.settings import RETRY_PAUSE_SECONDS
 from servmon.clock import SYSTEM_CLOCK, Clock, utc
 from servmon.errors import InvalidInputError
 from servmon.model import OUR_FAILURES, CheckResult, CheckSource, Endpoint, FailureKind, Status
 from servmon.probes.base import Answer, Options, ProbeFailed, Target, failure_from
 from servmon.probes.network import Network, ProbeContext
+from servmon.probes.route import ANY_ROUTE, ConnectingOptions
 from servmon.probes.specification import Prepared, prepare
 
 # Less than this is no fair chance for any target.
@@ -78,14 +81,19 @@ async def ask(
 
     ``deadline`` (monotonic seconds) bounds all attempts together. Never raises: what goes wrong is the result.
     """
-    context = ProbeContext(network, deadline)
+    options = plan.prepared.options
+    connecting = options if isinstance(options, ConnectingOptions) else None
+    context = ProbeContext(network, deadline, ANY_ROUTE if connecting is None else connecting.route)
+    every_address = connecting is not None and connecting.addresses == "all" and plan.address is None
     if plan.address is not None:
         context.pin(plan.prepared.target.host, plan.address)
     started_at = clock.wall()
     attempts = 0
     while True:
         attempts += 1
-        outcome = await _attempt(plan, context, clock)
+        outcome = await (_attempt_all(plan, context, clock) if every_address else _attempt(plan, context, clock))
+        if options.inverted:
+            outcome = inverted(outcome)
         if isinstance(outcome, Answer) or outcome.kind in OUR_FAILURES or attempts > retries:
             break
         if deadline - clock.monotonic() < RETRY_PAUSE_SECONDS + SHORTEST_ATTEMPT_SECONDS:
@@ -107,6 +115,11 @@ async def ask_by_hand(endpoint: Endpoint, network: Network, *, clock: Clock = SY
         source=CheckSource.MANUAL,
         clock=clock,
     )
+
+
+async def _attempt_all(plan: Plan, context: ProbeContext, clock: Clock) -> Answer | ProbeFailed:
+    context.attempt_seconds = min(plan.endpoint.timeout, context.deadline - clock.monotonic())
+    return await ask_every_address(plan.prepared.target.host, context, lambda one: _attempt(plan, one, clock))
 
 
 async def _attempt(plan: Plan, context: ProbeContext, clock: Clock) -> Answer | ProbeFailed:
@@ -161,8 +174,8 @@ def _result(
     )
 
 
-def _slow(endpoint: Endpoint, response_ms: float) -> str | None:
+def _slow(endpoint: Endpoint, response_ms: float | None) -> str | None:
     threshold = endpoint.degraded_threshold_ms
-    if threshold is None or response_ms <= threshold:
+    if threshold is None or response_ms is None or response_ms <= threshold:
         return None
     return f"slow: {response_ms:.0f} ms, degraded above {threshold:g} ms"

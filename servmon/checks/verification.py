@@ -25,6 +25,7 @@ from servmon.probes.base import Answer, ProbeFailed, Target
 from servmon.probes.dns import DnsOptions
 from servmon.probes.icmp import IcmpOptions, IcmpProbe
 from servmon.probes.network import Network, ProbeContext
+from servmon.probes.route import ConnectingOptions
 
 AT_ONCE = 20
 EXTRA_SECONDS = 5.0
@@ -155,8 +156,12 @@ class Look:
 
     async def _addresses(self, host: str) -> list[str]:
         left = self._deadline - self._clock.monotonic()
+        options = self._plan.prepared.options
+        version = options.route.ip_version if isinstance(options, ConnectingOptions) else 0
         with suppress(ProbeFailed):
-            return (await self._network.resolver.all_addresses(host, min(left, EXPLAIN_SECONDS)))[:MOST_ADDRESSES]
+            return (await self._network.resolver.all_addresses(host, min(left, EXPLAIN_SECONDS), version))[
+                :MOST_ADDRESSES
+            ]
         return []
 
     async def _ask_address(self, address: str) -> CheckResult:

@@ -47,6 +47,8 @@ class Options(BaseModel):
     owner: str | None = Field(None, max_length=200)
     contact: str | None = Field(None, max_length=200)
     circuit_id: str | None = Field(None, max_length=200)
+    # What a firewall must keep away, or a server that is to be gone, must not answer.
+    inverted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ class Target:
 class Answer:
     """What a successful attempt learned. ``degraded`` says in words why UP is too much praise, if it is."""
 
-    response_ms: float
+    response_ms: float | None
     phases: Phases = NO_PHASES
     details: Mapping[str, Any] | None = None
     degraded: str | None = None

@@ -12,6 +12,7 @@ from servmon.clock import SYSTEM_CLOCK
 from servmon.model import FailureKind
 from servmon.probes.addresses import host_and_port
 from servmon.probes.base import ProbeFailed, failure_from
+from servmon.probes.route import ANY_ROUTE, Route
 
 if TYPE_CHECKING:
     from servmon.probes.network import ProbeContext
@@ -29,15 +30,22 @@ async def connect(context: ProbeContext, address: str, port: int) -> Connected:
     place = host_and_port(address, port)
     context.doing = f"connecting to {place}"
     try:
-        sock = open_socket(address, socket.SOCK_STREAM)
-        try:
-            started = SYSTEM_CLOCK.monotonic()
-            ended = await _established(sock, address, port)
-        except BaseException:
-            sock.close()
-            raise
+        return await connect_to(address, port, context.route)
     except OSError as error:
         raise connect_failure(error, place, context.doing) from None
+
+
+async def connect_to(address: str, port: int, route: Route = ANY_ROUTE) -> Connected:
+    """Open a TCP connection over this way. Raises ``OSError``."""
+    sock = open_socket(address, socket.SOCK_STREAM)
+    try:
+        if route is not ANY_ROUTE:
+            route.prepare(sock)
+        started = SYSTEM_CLOCK.monotonic()
+        ended = await _established(sock, address, port)
+    except BaseException:
+        sock.close()
+        raise
     return Connected(sock, (ended - started) * 1000)
 
 

@@ -26,8 +26,11 @@ class Conversation(asyncio.Protocol):
     ``first_byte_ms`` and ``tls_ms`` count from the beginning and over the handshake; ``banner`` is the first line.
     """
 
-    def __init__(self, sock: socket.socket, place: str, name: str, context: ProbeContext) -> None:
+    def __init__(
+        self, sock: socket.socket, place: str, name: str, context: ProbeContext, limit: int = TEXT_LIMIT
+    ) -> None:
         self._sock = sock
+        self._limit = limit
         self._place = place
         self._name = name
         self._context = context
@@ -41,6 +44,7 @@ class Conversation(asyncio.Protocol):
         self.first_byte_ms: float | None = None
         self.tls_ms: float | None = None
         self.tls_version: str | None = None
+        self.certificate: bytes | None = None
         self.banner: str | None = None
 
     async def begin(self, tls: ssl.SSLContext | None) -> None:
@@ -75,8 +79,8 @@ class Conversation(asyncio.Protocol):
                 return
             if text and refused is not None and await search(expression(refused), text, self._context):
                 raise ProbeFailed(FailureKind.PROTOCOL, f"{self._place} says {self._said}, expected {wanted!r}")
-            if len(self._heard) >= TEXT_LIMIT:
-                message = f"{self._place} sent {TEXT_LIMIT} bytes in which {wanted!r} is not found: {self._said}"
+            if len(self._heard) >= self._limit:
+                message = f"{self._place} sent {self._limit} bytes in which {wanted!r} is not found: {self._said}"
                 raise ProbeFailed(FailureKind.PATTERN, message)
             await self._more(wanted)
 
@@ -124,7 +128,8 @@ class Conversation(asyncio.Protocol):
         """Called by the loop."""
         self._transport = cast("asyncio.Transport", transport)
         encrypted = transport.get_extra_info("ssl_object")
-        self.tls_version = encrypted.version() if encrypted is not None else None
+        if encrypted is not None:
+            self.tls_version, self.certificate = encrypted.version(), encrypted.getpeercert(binary_form=True)
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""
@@ -132,7 +137,7 @@ class Conversation(asyncio.Protocol):
             self.first_byte_ms = (SYSTEM_CLOCK.monotonic() - self._began_at) * 1000
             self.banner = safe_text(data[:TEXT_LIMIT].partition(b"\n")[0].decode("utf-8", "replace").strip(), 200)
         self._heard += data
-        if len(self._heard) >= TEXT_LIMIT:
+        if len(self._heard) >= self._limit:
             self._stream.pause_reading()
         self._wake()
 

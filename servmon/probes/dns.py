@@ -30,7 +30,8 @@ from servmon.probes.dns_message import (
 from servmon.probes.dns_transport import Query, Reply
 from servmon.probes.network import ProbeContext
 from servmon.probes.pattern import search
-from servmon.probes.tls import tls_context
+from servmon.probes.route import check_route
+from servmon.probes.tls import TLS_OPTIONS, TlsOptions, check_tls, server_name, tls_context
 
 _ANSWERS_KEPT = 20
 _PLAIN_PORT, _TLS_PORT = 53, 853
@@ -57,7 +58,7 @@ def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-class DnsOptions(Options):
+class DnsOptions(TlsOptions):
     """The question, and what its answer has to be.
 
     ``answer_match`` says how ``expected_answer`` is meant: any of them, all of them, or only them and all of them.
@@ -76,12 +77,9 @@ class DnsOptions(Options):
     dnssec: bool = False
     nsid: bool = False
     transport: Literal["udp", "tcp", "tls"] = "udp"
-    tls_verify: bool = True
-    tls_server_name: str | None = Field(None, min_length=1, max_length=253)
 
 
 _OF_RECORDS = ("expected_answer", "min_answers", "max_answers", "min_serial")
-_OF_TLS = ("tls_verify", "tls_server_name")
 
 
 class DnsProbe:
@@ -104,20 +102,22 @@ class DnsProbe:
             raise InvalidInputError.of("max_answers", f"is less than min_answers, which is {options.min_answers}")
         if options.min_serial is not None and question.kind != dns.rdatatype.SOA:
             raise InvalidInputError.of("min_serial", 'only SOA records have serials; add query_type = "SOA"')
-        if options.transport != "tls" and (others := [name for name in _OF_TLS if name in given]):
+        if options.transport != "tls" and (others := [name for name in TLS_OPTIONS if name in given]):
             raise InvalidInputError.of(others[0], 'means nothing without transport = "tls"')
         wanted_records(question.kind, options.expected_answer)
+        check_route(target, options)
+        check_tls(options)
 
     async def check(self, target: Target, options: DnsOptions, context: ProbeContext) -> Answer:
         """Ask once. Raises ``ProbeFailed``: STATUS for another rcode, CONTENT or PATTERN for other answers."""
         question = _question(target, options)
         address = await context.resolve(target.host)
-        query = Query(address, _port(target, options), question.wire)
+        query = Query(address, _port(target, options), question.wire, context.route)
         if options.transport == "tls":
             reply = await _carry_over_tls(query, target, options, context)
         else:
             reply = await _carry(query, options, context)
-        phases = NO_PHASES if context.dns_ms is None else Phases(dns_ms=context.dns_ms)
+        phases = _phases(reply, context)
         return await _Verdict(target, options, question, query.server, reply, phases).reach(context)
 
 
@@ -131,6 +131,12 @@ def _wishes(*, dnssec: bool, authentic: bool, nsid: bool) -> Wishes:
     return Wishes(dnssec, authentic, nsid)
 
 
+def _phases(reply: Reply, context: ProbeContext) -> Phases:
+    if context.dns_ms is None and reply.connect_ms is None:
+        return NO_PHASES
+    return Phases(dns_ms=context.dns_ms, connect_ms=reply.connect_ms, tls_ms=reply.tls_ms)
+
+
 def _port(target: Target, options: DnsOptions) -> int:
     # Nobody serves TLS on port 53: where it is asked for and the url names no port, 853 is meant (RFC 7858).
     if options.transport == "tls" and target.port in {None, _PLAIN_PORT}:
@@ -140,9 +146,9 @@ def _port(target: Target, options: DnsOptions) -> int:
 
 async def _carry_over_tls(query: Query, target: Target, options: DnsOptions, context: ProbeContext) -> Reply:
     context.doing = f"asking {query.server} over TLS"
-    tls = tls_context(verify=options.tls_verify, alpn="dot")
+    tls, name = tls_context(options.tls_settings, "dot"), server_name(options, target.host)
     async with context.slot(query.host):
-        return await context.network.dns.ask_over_tcp(query, tls=tls, name=options.tls_server_name or target.host)
+        return await context.network.dns.ask_over_tcp(query, context.route, tls=tls, name=name)
 
 
 async def _carry(query: Query, options: DnsOptions, context: ProbeContext) -> Reply:
@@ -164,7 +170,7 @@ async def _carry(query: Query, options: DnsOptions, context: ProbeContext) -> Re
         elapsed_ms = reply.elapsed_ms
     context.doing = f"asking {query.server} over TCP"
     async with context.slot(query.host):
-        reply = await context.network.dns.ask_over_tcp(query)
+        reply = await context.network.dns.ask_over_tcp(query, context.route)
     return reply._replace(elapsed_ms=reply.elapsed_ms + elapsed_ms)
 
 

@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 from servmon.clock import SYSTEM_CLOCK
 from servmon.model import FailureKind
 from servmon.probes.base import ProbeFailed, failure_from
+from servmon.probes.connection import connect_to
+from servmon.probes.route import ANY_ROUTE, Ancillary, Route
 from servmon.probes.shared_socket import RECVERR, NetworkError, Pacer, SharedSocket, destination, elapsed_ms
 from servmon.probes.tls import tls_failure
 
@@ -40,6 +42,8 @@ class Reply(NamedTuple):
     wire: bytes
     elapsed_ms: float
     truncated: bool
+    connect_ms: float | None = None
+    tls_ms: float | None = None
 
 
 class Query:
@@ -56,11 +60,13 @@ class Query:
         "sent_monotonic",
         "sent_wall",
         "to",
+        "way",
         "wire",
     )
 
-    def __init__(self, address: str, port: int, wire: bytes) -> None:
+    def __init__(self, address: str, port: int, wire: bytes, route: Route = ANY_ROUTE) -> None:
         self.to = destination(address)
+        self.way: Ancillary = () if route is ANY_ROUTE else route.ancillary(self.to.version)
         self.host = self.to.host
         self.port = port
         self.wire = wire
@@ -133,7 +139,7 @@ class UdpSocket:
         query.sent_wall, query.sent_monotonic = SYSTEM_CLOCK.wall(), SYSTEM_CLOCK.monotonic()
         packet = query.id.to_bytes(2, "big") + query.wire[2:]
         try:
-            sent = self._shared.send(packet, query.to.socket_address(query.port))
+            sent = self._shared.send(packet, query.to.socket_address(query.port), query.way)
         except OSError as error:
             self.forget(query)
             query.fail(failure_from(error, f"sending a question to {query.server}"))
@@ -234,7 +240,9 @@ class DnsTransport:
             raise answer
         return answer
 
-    async def ask_over_tcp(self, query: Query, *, tls: ssl.SSLContext | None = None, name: str = "") -> Reply:
+    async def ask_over_tcp(
+        self, query: Query, route: Route = ANY_ROUTE, *, tls: ssl.SSLContext | None = None, name: str = ""
+    ) -> Reply:
         """Ask over a connection of its own (RFC 7766), or with ``tls`` over TLS with the server ``name`` (RFC 7858).
 
         Raises ``ProbeFailed``, and ``OSError`` where the connection breaks.
@@ -242,10 +250,13 @@ class DnsTransport:
         started = SYSTEM_CLOCK.monotonic()
         question = os.urandom(2) + query.wire[2:]
         host = f"{query.host}%{query.to.scope}" if query.to.scope else query.host
+        sock, connect_ms = await connect_to(host, query.port, route)
+        began_at = SYSTEM_CLOCK.monotonic()
         try:
-            reader, writer = await asyncio.open_connection(host, query.port, ssl=tls, server_hostname=name or None)
+            reader, writer = await asyncio.open_connection(sock=sock, ssl=tls, server_hostname=name or None)
         except ssl.SSLError as error:
             raise tls_failure(error, query.server, name) from None
+        tls_ms = None if tls is None else (SYSTEM_CLOCK.monotonic() - began_at) * 1000
         try:
             writer.write(len(question).to_bytes(2, "big") + question)
             answer = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
@@ -257,7 +268,8 @@ class DnsTransport:
         reason = "an answer with a wrong id" if question[:2] != answer[:2] else why_not_an_answer(question, answer)
         if reason is not None:
             raise ProbeFailed(FailureKind.PROTOCOL, f"{query.server} sent {reason} over {_spoken(tls)}")
-        return Reply(answer, (SYSTEM_CLOCK.monotonic() - started) * 1000, truncated=False)
+        elapsed = (SYSTEM_CLOCK.monotonic() - started) * 1000
+        return Reply(answer, elapsed, truncated=False, connect_ms=connect_ms, tls_ms=tls_ms)
 
     def _send(self, query: Query) -> bool:
         if query.answered.done():

@@ -2,81 +2,32 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-from aiohttp import ClientResponse
-from pydantic import AfterValidator, BeforeValidator, Field
 from yarl import URL
 
 from servmon.errors import InvalidInputError
 from servmon.model import FailureKind, Phases
 from servmon.probes.addresses import parse_host
-from servmon.probes.base import Answer, Options, ProbeFailed, Target, safe_text
-from servmon.probes.http_client import Exchange, read_body
+from servmon.probes.base import Answer, Options, ProbeFailed, Target, failure_from, safe_text
+from servmon.probes.dialogue import expression
+from servmon.probes.http_answer import HttpAnswer, Wanted, is_in
+from servmon.probes.http_client import Encryption, Exchange, Place, Request
+from servmon.probes.http_options import DEFAULT_FIELDS, HttpOptions, check_secrets, ranges_of
+from servmon.probes.json_path import NotThereError, is_same, parse_json, value_at
 from servmon.probes.network import ProbeContext
 from servmon.probes.pattern import search
+from servmon.probes.route import check_route
+from servmon.probes.tls import certificate_facts, check_tls, server_name, tls_context
 
 _SUCCESS = "200-299"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _SCHEMES = frozenset({"http", "https"})
-_MAX_BODY = 65_536
-
-_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
-_FIELD_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]{0,4000}")
-_RANGE = re.compile(r"([1-5][0-9]{2})(?:-([1-5][0-9]{2}))?")
-_OURS = frozenset({"content-length", "transfer-encoding", "connection", "upgrade", "expect"})
-
-
-def _checked_headers(value: dict[str, str]) -> dict[str, str]:
-    for name, text in value.items():
-        if not _TOKEN.fullmatch(name):
-            raise ValueError(f"{name!r} cannot be the name of a header; X-Token would be right")
-        if name.lower() in _OURS:
-            raise ValueError(f"{name} is set by servmon itself; leave it out")
-        if not _FIELD_VALUE.fullmatch(text):
-            raise ValueError(f"the value of {name} must be one line of at most 4000 characters")
-    return value
-
-
-def _checked_body(value: str) -> str:
-    if len(value.encode()) > _MAX_BODY:
-        raise ValueError(f"is {len(value.encode())} bytes; at most {_MAX_BODY} are sent")
-    return value
-
-
-def _checked_ranges(value: str) -> str:
-    ranges_of(value)
-    return value
-
-
-def _as_text(value: Any) -> Any:
-    return str(value) if type(value) is int else value
-
-
-def _in_capitals(value: Any) -> Any:
-    return value.upper() if isinstance(value, str) else value
-
-
-class HttpOptions(Options):
-    """The request, and what counts as a good answer."""
-
-    method: Annotated[
-        Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"], BeforeValidator(_in_capitals)
-    ] = "GET"
-    headers: Annotated[dict[str, str], Field(max_length=50), AfterValidator(_checked_headers)] = Field(
-        default_factory=dict
-    )
-    body: Annotated[str, AfterValidator(_checked_body)] | None = None
-    expected_status: Annotated[str, BeforeValidator(_as_text), AfterValidator(_checked_ranges)] | None = None
-    tls_verify: bool = True
-    follow_redirects: int = Field(default=5, ge=0, le=20)
+_OF_THE_TEXT = ("forbidden_response_pattern", "expected_json")
 
 
 class HttpProbe:
-    """Send one request, follow redirects, and judge the answer's status and text."""
+    """Send one request, follow redirects, and judge the answer's status, head and text."""
 
     protocol: ClassVar[str] = "HTTP"
     default_port: ClassVar[int | None] = 80
@@ -84,19 +35,21 @@ class HttpProbe:
     takes_socket: ClassVar[bool] = True
 
     def validate(self, target: Target, options: HttpOptions) -> None:
-        """Refuse two expectations of one thing. Raises ``InvalidInputError``."""
+        """Refuse two expectations of one thing, and what can never be met. Raises ``InvalidInputError``."""
         if target.expected_status_code is not None and options.expected_status is not None:
             raise InvalidInputError.of(
                 "expected_status", "excludes expected_status_code: one of them says what is right"
             )
-        if target.pattern is not None and options.method == "HEAD":
-            raise InvalidInputError.of(
-                "expected_response_pattern", "cannot be found in the answer to HEAD, which is empty"
-            )
-        _url(target.url)
+        if options.method == "HEAD":
+            of_text = ["expected_response_pattern"] if target.pattern is not None else []
+            if of_text := of_text + [name for name in _OF_THE_TEXT if name in options.model_fields_set]:
+                raise InvalidInputError.of(of_text[0], "cannot be found in the answer to HEAD, which is empty")
+        check_route(target, options)
+        check_tls(options)
+        check_secrets(options)
 
     async def check(self, target: Target, options: HttpOptions, context: ProbeContext) -> Answer:
-        """Ask once. Raises ``ProbeFailed``: STATUS, PATTERN, TLS, PROTOCOL and those of connecting.
+        """Ask once. Raises ``ProbeFailed``: STATUS, PATTERN, CONTENT, TLS, PROTOCOL and those of connecting.
 
         ``response_ms`` is everything but looking names up: redirects, connecting, TLS, waiting, reading.
         """
@@ -110,96 +63,148 @@ class HttpsProbe(HttpProbe):
     default_port: ClassVar[int | None] = 443
 
 
-@dataclass(slots=True)
 class _Journey:
     """One attempt, from the endpoint's URL over its redirects to an answer."""
 
-    target: Target
-    options: HttpOptions
-    context: ProbeContext
-    details: dict[str, Any] = field(default_factory=dict)
-    travelled: list[Exchange] = field(default_factory=list)
+    __slots__ = ("_accepted", "_wanted", "context", "details", "options", "target", "travelled")
+
+    def __init__(self, target: Target, options: HttpOptions, context: ProbeContext) -> None:
+        self.target = target
+        self.options = options
+        self.context = context
+        self.details: dict[str, Any] = {}
+        self.travelled: list[Exchange] = []
+        code = target.expected_status_code
+        self._accepted = options.expected_status or _SUCCESS if code is None else str(code)
+        self._wanted = Wanted(
+            ranges_of(self._accepted),
+            target.pattern is not None or options.reads_text,
+            options.answer_limit,
+            options.method == "HEAD",
+        )
 
     async def travel(self) -> Answer:
         exchange = self._first()
         while True:
-            exchange.address = await self.context.resolve(exchange.url.raw_host or "")
+            exchange.address = await self.context.resolve(exchange.place.host)
             async with self.context.slot(exchange.address):
-                after = await self._visit(exchange)
+                answer = await self._visit(exchange)
+            after = await self._judge(answer, exchange)
             if after is None:
                 return Answer(self._response_ms(), self._phases(), self.details)
             exchange = after
 
     def _first(self) -> Exchange:
-        options = self.options
-        return Exchange(
-            _url(self.target.url),
-            "",
-            self.context,
-            method=options.method,
-            headers=options.headers or None,
-            body=None if options.body is None else options.body.encode(),
-            tls_verify=options.tls_verify,
-        )
+        target, options = self.target, self.options
+        try:
+            fields = options.fields
+        except OSError as error:
+            raise failure_from(error, "reading the secret of its options") from None
+        except ValueError as error:
+            raise ProbeFailed(FailureKind.LOCAL, f"its secret cannot be used: {error}") from None
+        place = Place(target.url.startswith("https:"), target.host, target.port or 0, target.path)
+        return Exchange(place, Request(options.method, fields, options.encoded_body, options.has_host))
 
-    async def _visit(self, exchange: Exchange) -> Exchange | None:
-        """Make one exchange; the next one where this is a redirect, ``None`` where the answer is good."""
+    async def _visit(self, exchange: Exchange) -> HttpAnswer:
+        """Make one exchange, and note whom with and how it went."""
         self.travelled.append(exchange)
-        async with self.context.network.http.send(exchange) as response:
-            self.details["status_code"] = response.status
-            self.details["address"] = exchange.address
-            expected = self._expected()
-            if _is_in(response.status, ranges_of(expected)):
-                await self._judge_body(response, exchange)
-                return None
-            if response.status in _REDIRECTS and self.options.follow_redirects and "Location" in response.headers:
-                return self._redirected(response, exchange)
-            raise self._failed(FailureKind.STATUS, f"expected {expected}, got {response.status}{_reason(response)}")
+        self.details["address"] = exchange.address
+        encryption = None
+        if exchange.place.secure:
+            name = exchange.place.host.rstrip(".").partition("%")[0]
+            if len(self.travelled) == 1:
+                name = server_name(self.options, self.target.host)
+            encryption = Encryption(tls_context(self.options.tls_settings), name)
+        try:
+            answer = await exchange.make(self._wanted, encryption, self.context)
+        except ProbeFailed as failed:
+            if exchange.first_byte_ms is not None:
+                failed.phases = self._phases()
+            failed.details = self.details
+            raise
+        finally:
+            if exchange.certificate is not None:
+                self.details |= certificate_facts(exchange.certificate)
+        self.details["status_code"] = answer.status
+        return answer
 
-    def _expected(self) -> str:
-        code = self.target.expected_status_code
-        return self.options.expected_status or _SUCCESS if code is None else str(code)
+    async def _judge(self, answer: HttpAnswer, exchange: Exchange) -> Exchange | None:
+        """The next exchange where this is a redirect, ``None`` where the answer is good."""
+        if is_in(answer.status, self._wanted.statuses):
+            if self.options.expected_headers:
+                await self._judge_head(answer)
+            if self._wanted.keep:
+                await self._judge_text(answer)
+            return None
+        if answer.status in _REDIRECTS and self.options.follow_redirects:
+            location = answer.header(b"location")
+            if location is not None:
+                return self._redirected(answer, location, exchange)
+        reason = safe_text(answer.reason.decode("utf-8", "replace"), 60)
+        message = f"expected {self._accepted}, got {answer.status}{f' {reason}' if reason else ''}"
+        raise self._failed(FailureKind.STATUS, message)
 
-    async def _judge_body(self, response: ClientResponse, exchange: Exchange) -> None:
-        pattern = self.target.pattern
-        body = await read_body(response, exchange, keep=pattern is not None)
-        if pattern is None:
-            return
-        if not await search(pattern, _text(body, response), self.context):
+    async def _judge_head(self, answer: HttpAnswer) -> None:
+        for name, wanted in self.options.expected_headers.items():
+            value = answer.header(name.lower().encode())
+            if value is None:
+                raise self._failed(FailureKind.CONTENT, f"the answer has no header {name}, expected {wanted!r}")
+            if not await search(expression(wanted), value, self.context):
+                shown = safe_text(repr(value), 100)
+                raise self._failed(FailureKind.CONTENT, f"the header {name} is {shown}, expected {wanted!r}")
+
+    async def _judge_text(self, answer: HttpAnswer) -> None:
+        text = answer.body.text(answer.header(b"content-type")) if answer.body is not None else ""
+        pattern, forbidden = self.target.pattern, self.options.forbidden_response_pattern
+        if pattern is not None and not await search(pattern, text, self.context):
             raise self._failed(FailureKind.PATTERN, f"the answer does not match {pattern.pattern!r}")
+        if forbidden is not None and await search(expression(forbidden), text, self.context):
+            raise self._failed(FailureKind.PATTERN, f"the answer matches {forbidden!r}, which it must not")
+        if self.options.expected_json:
+            self._judge_json(text)
 
-    def _redirected(self, response: ClientResponse, exchange: Exchange) -> Exchange:
-        location = response.headers["Location"]
+    def _judge_json(self, text: str) -> None:
+        try:
+            document = parse_json(text)
+            for path, expected in self.options.expected_json.items():
+                found = value_at(document, self.options.json_paths[path], path)
+                if not is_same(found, expected):
+                    shown = safe_text(repr(found), 100)
+                    raise self._failed(FailureKind.CONTENT, f"{path} is {shown}, expected {expected!r}")
+        except NotThereError as error:
+            raise self._failed(FailureKind.CONTENT, f"the answer {error}") from None
+
+    def _redirected(self, answer: HttpAnswer, location: str, exchange: Exchange) -> Exchange:
         if len(self.travelled) > self.options.follow_redirects:
             message = f"gave up after {self.options.follow_redirects} redirects, the next one to {location}"
             raise self._failed(FailureKind.PROTOCOL, message)
         try:
-            url = _followed(exchange.url, location)
+            place = _followed(exchange.place, location)
         except ValueError as error:
             raise self._failed(FailureKind.PROTOCOL, f"redirected to {location!r}: {error}") from None
-        self.details.setdefault("redirects", []).append(safe_text(str(url), 200))
-        becomes_get = response.status == 303 or (response.status in {301, 302} and exchange.method == "POST")
-        becomes_get = becomes_get and exchange.method != "HEAD"
-        return Exchange(
-            url,
-            "",
-            self.context,
-            method="GET" if becomes_get else exchange.method,
-            headers=exchange.headers if _may_know_secrets(exchange.url, url) else None,
-            body=None if becomes_get else exchange.body,
-            tls_verify=exchange.tls_verify,
-        )
+        self.details.setdefault("redirects", []).append(safe_text(place.url, 200))
+        method = exchange.request.method
+        becomes_get = method != "HEAD" and (answer.status == 303 or (answer.status in {301, 302} and method == "POST"))
+        request = exchange.request
+        if becomes_get:
+            request = request._replace(method="GET", body=None)
+        if not _may_know_secrets(exchange.place, place):
+            request = request._replace(fields=DEFAULT_FIELDS, has_host=False)
+        return Exchange(place, request)
 
     def _failed(self, kind: FailureKind, message: str) -> ProbeFailed:
         return ProbeFailed(kind, message, response_ms=self._response_ms(), phases=self._phases(), details=self.details)
 
     def _phases(self) -> Phases:
+        if len(self.travelled) == 1:
+            (one,) = self.travelled
+            return Phases(self.context.dns_ms, one.connect_ms, one.tls_ms, one.first_byte_ms, one.transfer_ms)
         return Phases(
-            dns_ms=self.context.dns_ms,
-            connect_ms=self._sum("connect_ms"),
-            tls_ms=self._sum("tls_ms"),
-            first_byte_ms=self._sum("first_byte_ms"),
-            transfer_ms=self._sum("transfer_ms"),
+            self.context.dns_ms,
+            self._sum("connect_ms"),
+            self._sum("tls_ms"),
+            self._sum("first_byte_ms"),
+            self._sum("transfer_ms"),
         )
 
     def _sum(self, phase: str) -> float | None:
@@ -207,57 +212,29 @@ class _Journey:
         return sum(taken) if taken else None
 
     def _response_ms(self) -> float:
-        return sum(self._sum(phase) or 0.0 for phase in ("connect_ms", "tls_ms", "first_byte_ms", "transfer_ms"))
+        taken = 0.0
+        for one in self.travelled:
+            taken += one.connect_ms + (one.tls_ms or 0.0) + (one.first_byte_ms or 0.0) + (one.transfer_ms or 0.0)
+        return taken
 
 
-@lru_cache(maxsize=65536)
-def _url(text: str) -> URL:
-    return URL(text)
-
-
-@lru_cache(maxsize=1024)
-def ranges_of(text: str) -> tuple[tuple[int, int], ...]:
-    """``"200-299,301"`` as pairs of first and last. Raises ``ValueError`` with a sentence."""
-    ranges = []
-    for part in text.split(","):
-        found = _RANGE.fullmatch(part.strip())
-        first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
-        if first > last:
-            raise ValueError(f"{part.strip()!r} is no range of status codes; 200-299,301 would be right")
-        ranges.append((first, last))
-    return tuple(ranges)
-
-
-def _is_in(status: int, ranges: tuple[tuple[int, int], ...]) -> bool:
-    return any(first <= status <= last for first, last in ranges)
-
-
-def _reason(response: ClientResponse) -> str:
-    return f" {safe_text(response.reason, 60)}" if response.reason else ""
-
-
-def _text(body: bytes, response: ClientResponse) -> str:
-    try:
-        return body.decode(response.charset or "utf-8", errors="replace")
-    except LookupError:
-        return body.decode(errors="replace")
-
-
-def _followed(origin: URL, location: str) -> URL:
+def _followed(origin: Place, location: str) -> Place:
     """Where a redirect leads. Raises ``ValueError``; nothing but HTTP is followed, to no odd kind of host."""
-    url = origin.join(URL(location)).with_user(None).with_fragment(None)
+    url = URL(origin.url, encoded=True).join(URL(location)).with_user(None).with_fragment(None)
     if url.scheme not in _SCHEMES:
         raise ValueError(f"{url.scheme or 'no scheme'} is not followed, only http and https are")
     if not url.raw_host or not url.port:
         raise ValueError("it names no host")
-    parse_host(url.raw_host)
-    return url
+    host = parse_host(url.raw_host)
+    if host == origin.host.partition("%")[0]:
+        host = origin.host  # a zone is ours alone, and no URL tells it
+    return Place(url.scheme == "https", host, url.port, url.raw_path_qs)
 
 
-def _may_know_secrets(origin: URL, url: URL) -> bool:
+def _may_know_secrets(origin: Place, place: Place) -> bool:
     """An endpoint's headers may hold secrets: they go to the same server, or to its own TLS port, and nowhere else."""
-    if origin.raw_host != url.raw_host:
+    if origin.host != place.host:
         return False
-    return (origin.scheme, origin.port) == (url.scheme, url.port) or (
-        (origin.scheme, origin.port, url.scheme, url.port) == ("http", 80, "https", 443)
+    return (origin.secure, origin.port) == (place.secure, place.port) or (
+        (origin.secure, origin.port, place.secure, place.port) == (False, 80, True, 443)
     )

@@ -16,12 +16,13 @@ from servmon.probes.base import Answer, Options, ProbeFailed, Target
 from servmon.probes.icmp_engine import Packet, Series
 from servmon.probes.icmp_packet import COOKIE_SIZE, MAX_PAYLOAD
 from servmon.probes.network import ProbeContext
+from servmon.probes.route import ConnectingOptions, check_route
 
 # Kept back from an attempt's time, so that the verdict is ours and in words before the runner cuts us off.
 _MARGIN_SECONDS = 0.02
 
 
-class IcmpOptions(Options):
+class IcmpOptions(ConnectingOptions):
     """How many packets a check sends, of what kind, and how much loss is too much."""
 
     packets: int = Field(default=5, ge=1, le=20)
@@ -44,6 +45,10 @@ class IcmpProbe:
     options: ClassVar[type[Options]] = IcmpOptions
     takes_socket: ClassVar[bool] = False
 
+    def validate(self, target: Target, options: IcmpOptions) -> None:
+        """Refuse ways that lead nowhere. Raises ``InvalidInputError``."""
+        check_route(target, options)
+
     async def check(self, target: Target, options: IcmpOptions, context: ProbeContext) -> Answer:
         """Ping once with all packets. Raises ``ProbeFailed`` for total or too much loss and for unreachable hosts."""
         give_up_at = SYSTEM_CLOCK.monotonic() + context.attempt_seconds - _MARGIN_SECONDS
@@ -52,7 +57,7 @@ class IcmpProbe:
         patience = max(give_up_at - SYSTEM_CLOCK.monotonic(), 0.0)
         series = await context.network.icmp.ask(
             address,
-            Packet(options.payload_size, options.ttl, options.dont_fragment),
+            Packet(options.payload_size, options.ttl, options.dont_fragment, context.route),
             packets=options.packets,
             interval=spacing(options.packets, options.packet_interval_ms / 1000, patience),
             patience=patience,

@@ -31,6 +31,7 @@ from servmon.probes.icmp_packet import (
     parse_reply,
 )
 from servmon.probes.network_pace import NetworkPace
+from servmon.probes.route import ANY_ROUTE, Ancillary, Route
 from servmon.probes.shared_socket import (
     RECVERR,
     Destination,
@@ -96,6 +97,7 @@ class Packet(NamedTuple):
     payload_size: int = 56
     ttl: int | None = None
     dont_fragment: bool = False
+    route: Route = ANY_ROUTE
 
 
 PLAIN_PACKET = Packet()
@@ -124,6 +126,7 @@ class Series:
         "to",
         "ttl",
         "ttl_heard",
+        "way",
     )
 
     def __init__(self, to: Destination, packets: int, kind: Packet) -> None:
@@ -132,6 +135,7 @@ class Series:
         self.payload_size = kind.payload_size
         self.ttl = kind.ttl
         self.dont_fragment = kind.dont_fragment
+        self.way: Ancillary = () if kind.route is ANY_ROUTE else kind.route.ancillary(to.version)
         self.sent = 0
         self.last_sent_at = -math.inf
         self.rushed = False
@@ -204,7 +208,7 @@ class IcmpSocket:
         echo = _Echo(series, self, self._next_sequence(), os.urandom(COOKIE_SIZE))
         payload = echo.cookie + _FILLER[: series.payload_size - COOKIE_SIZE]
         packet = echo_request(self.version, self.identifier, echo.sequence, payload)
-        ancillary = () if series.ttl is None else ((*_TTL[self.version], _INT.pack(series.ttl)),)
+        ancillary = series.way if series.ttl is None else (*series.way, (*_TTL[self.version], _INT.pack(series.ttl)))
         self.outstanding[echo.sequence] = echo
         series.open.append(echo)
         echo.sent_wall, echo.sent_monotonic = SYSTEM_CLOCK.wall(), SYSTEM_CLOCK.monotonic()

@@ -14,10 +14,10 @@ from servmon.probes.addresses import is_address
 from servmon.probes.base import ProbeFailed
 from servmon.probes.canaries import Canaries
 from servmon.probes.dns_transport import DnsTransport
-from servmon.probes.http_client import HttpClient
 from servmon.probes.icmp_engine import IcmpEngine
 from servmon.probes.pattern import Matcher
 from servmon.probes.resolver import Evidence, Resolver
+from servmon.probes.route import ANY_ROUTE, Route
 from servmon.probes.slots import SLOTS_PER_ADDRESS, Slots
 
 # How long a name may take; less where the attempt is short, so that the finding is the name and not silence.
@@ -44,7 +44,6 @@ class Network:
         self._resolver: Resolver | None = None
         self._icmp: IcmpEngine | None = None
         self._dns: DnsTransport | None = None
-        self._http: HttpClient | None = None
 
     def fresh(self) -> Network:
         """Another network for a second look, with a resolver and sockets of its own.
@@ -79,22 +78,15 @@ class Network:
             self._dns = DnsTransport()
         return self._dns
 
-    @property
-    def http(self) -> HttpClient:
-        """HTTP exchanges, each over a connection of its own."""
-        if self._http is None:
-            self._http = HttpClient()
-        return self._http
-
     async def close(self) -> None:
         """Close what was opened."""
         if not self._is_fresh:
             await self.matcher.close()
             await self._canaries.close()
-        for opened in (self._http, self._dns, self._icmp, self._resolver):
+        for opened in (self._dns, self._icmp, self._resolver):
             if opened is not None:
                 await opened.close()
-        self._http = self._dns = self._icmp = self._resolver = None
+        self._dns = self._icmp = self._resolver = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -110,12 +102,24 @@ class ProbeContext:
 
     ``doing`` says in words what is being done just now; ``dns_ms`` is the time of the check's look-ups; ``deadline``
     is monotonic. The runner sets ``attempt``, the time limit of the attempt under way, and its length in seconds.
+    ``route`` is the way that the endpoint's options tell.
     """
 
-    __slots__ = ("_addresses", "address", "attempt", "attempt_seconds", "deadline", "dns_ms", "doing", "network")
+    __slots__ = (
+        "_addresses",
+        "address",
+        "attempt",
+        "attempt_seconds",
+        "deadline",
+        "dns_ms",
+        "doing",
+        "network",
+        "route",
+    )
 
-    def __init__(self, network: Network, deadline: float) -> None:
+    def __init__(self, network: Network, deadline: float, route: Route = ANY_ROUTE) -> None:
         self.network = network
+        self.route = route
         self.deadline = deadline
         self.doing = ""
         self.dns_ms: float | None = None
@@ -134,11 +138,23 @@ class ProbeContext:
             self.doing = f"resolving {host}"
             monotonic = self.network.clock.monotonic
             started = monotonic()
-            patience = min(LONGEST_LOOK_UP_SECONDS, LOOK_UP_SHARE * self.attempt_seconds)
-            known = self._addresses[host] = await self.network.resolver.look_up(host, patience)
+            known = await self.network.resolver.look_up(host, self._patience(), self.route.ip_version)
+            self._addresses[host] = known
             self.dns_ms = (self.dns_ms or 0.0) + (monotonic() - started) * 1000
         self.address = known
         return known
+
+    async def resolve_all(self, host: str) -> list[str]:
+        """Every address of ``host`` that may be asked, found by one look-up. Raises ``ProbeFailed``."""
+        self.doing = f"resolving {host}"
+        monotonic = self.network.clock.monotonic
+        started = monotonic()
+        found = await self.network.resolver.all_addresses(host, self._patience(), self.route.ip_version)
+        self.dns_ms = (self.dns_ms or 0.0) + (monotonic() - started) * 1000
+        return found
+
+    def _patience(self) -> float:
+        return min(LONGEST_LOOK_UP_SECONDS, LOOK_UP_SHARE * self.attempt_seconds)
 
     def pin(self, host: str, address: str) -> None:
         """Take ``address`` for ``host`` instead of asking for it."""

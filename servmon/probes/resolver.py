@@ -88,17 +88,17 @@ class Resolver:
         self._channel: _Channel | None = None
         self._retired: list[_Channel] = []
 
-    async def look_up(self, name: str, patience: float) -> str:
-        """An address of ``name``, IPv4 where it has one; ``patience`` is in seconds.
+    async def look_up(self, name: str, patience: float, version: int = 0) -> str:
+        """An address of ``name``, IPv4 where it has one; ``patience`` is in seconds, ``version`` 4, 6 or 0 for any.
 
         Raises ``ProbeFailed``: DNS where the name is at fault, LOCAL where our resolver is. Where canaries have to be
         heard, that may take a quarter longer.
         """
-        return _choose(await self._find(name, patience), name)
+        return _choose(await self._find(name, patience), name, version)
 
-    async def all_addresses(self, name: str, patience: float) -> list[str]:
-        """Every address of ``name``; as ``look_up`` otherwise."""
-        return list(dict.fromkeys(_addresses(await self._find(name, patience))))
+    async def all_addresses(self, name: str, patience: float, version: int = 0) -> list[str]:
+        """Every address of ``name``, at least one; as ``look_up`` otherwise."""
+        return _addresses(await self._find(name, patience), name, version)
 
     async def _find(self, name: str, patience: float) -> pycares.AddrInfoResult:
         channel = await self._current()
@@ -178,13 +178,18 @@ def _give_up(answer: asyncio.Future[pycares.AddrInfoResult]) -> None:
         answer.set_exception(aiodns.error.DNSError(_TIMEOUT, "no answer in time"))
 
 
-def _choose(found: pycares.AddrInfoResult, name: str) -> str:
+def _choose(found: pycares.AddrInfoResult, name: str, version: int) -> str:
     """The first IPv4 address, else the first: c-ares puts those first that this machine has a route to."""
-    addresses = _addresses(found)
-    if not addresses:
-        raise ProbeFailed(FailureKind.DNS, f"no such record: {name} has no address, neither A nor AAAA")
+    addresses = _addresses(found, name, version)
     return next((address for address in addresses if ":" not in address), addresses[0])
 
 
-def _addresses(found: pycares.AddrInfoResult) -> list[str]:
-    return [node.addr[0].decode() for node in found.nodes]
+def _addresses(found: pycares.AddrInfoResult, name: str, version: int) -> list[str]:
+    addresses = dict.fromkeys(node.addr[0].decode() for node in found.nodes)
+    if not addresses:
+        raise ProbeFailed(FailureKind.DNS, f"no such record: {name} has no address, neither A nor AAAA")
+    fitting = [address for address in addresses if not version or (":" in address) == (version == 6)]
+    if not fitting:
+        message = f"no such record: {name} has no IPv{version} address, while that of the other version is known"
+        raise ProbeFailed(FailureKind.DNS, message)
+    return fitting

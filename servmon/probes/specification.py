@@ -37,6 +37,8 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _ANSWERS_WITH_STATUS = frozenset({"HTTP", "HTTPS"})
 _ANSWERS_WITHOUT_TEXT = frozenset({"TCP", "ICMP"})
 _MAX_DEPTH = 8
+# What options are called that name a file or a variable of this machine.
+_POINTERS = ("_file", "_env")
 
 
 def _checked_id(value: str) -> str:
@@ -151,7 +153,7 @@ def parse_endpoint(
     probe, target = _find_target(plain, problems)
     _find_unknown(plain, probe, problems)
     if probe is not None:
-        _find_untrusted(probe, source, problems)
+        _find_untrusted(probe, plain, source, problems)
         _find_meaningless(plain, probe, problems)
         own = {n: value for n, value in plain.items() if n in probe.options.model_fields and value is not None}
         options = _checked_options(probe.options, own, problems)
@@ -161,6 +163,23 @@ def parse_endpoint(
             if not problems:
                 return endpoint
     raise InvalidInputError(problems)
+
+
+def keep_secrets(before: Endpoint, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """``fields`` with the secrets that ``before`` has, where they are left out, or masked as answers show them.
+
+    ``null`` takes one away. Another protocol has other secrets.
+    """
+    probe = find_probe(before.protocol)
+    kept = dict(fields)
+    if probe is None or str(fields.get("protocol") or before.protocol).upper() != before.protocol:
+        return kept
+    needed = getattr(probe.options, "secrets_of", {})
+    for name in _secrets(probe.options) & before.options.keys():
+        wanted = name not in kept and fields.get(needed.get(name, "url")) is not None
+        if wanted or kept.get(name) == MASK:
+            kept[name] = before.options[name]
+    return kept
 
 
 def describe_endpoint(endpoint: Endpoint) -> dict[str, Any]:
@@ -180,7 +199,7 @@ def prepare(endpoint: Endpoint) -> Prepared:
     probe = find_probe(protocol)
     if probe is None:
         raise InvalidInputError.of("protocol", f"{protocol} is not known here")
-    _find_untrusted(probe, endpoint.source, problems)
+    _find_untrusted(probe, endpoint.options, endpoint.source, problems)
     options = _checked_options(probe.options, endpoint.options, problems)
     if options is None or problems:
         raise InvalidInputError(problems)
@@ -303,11 +322,17 @@ def _find_unknown(plain: Iterable[str], probe: Probe | None, problems: list[Prob
         problems.append(Problem(safe_text(name), f"{sentence}; did you mean {near[0]}?" if near else sentence))
 
 
-def _find_untrusted(probe: Probe, source: str, problems: list[Problem]) -> None:
-    """Who may use the API, or write to the database, may not run programs on this machine for that."""
-    if getattr(probe, "from_file_only", False) and not source.startswith(FROM_FILE):
+def _find_untrusted(probe: Probe, given: Iterable[str], source: str, problems: list[Problem]) -> None:
+    """Who may use the API, or write to the database, may not run this machine's programs or read its files."""
+    if source.startswith(FROM_FILE):
+        return
+    if getattr(probe, "from_file_only", False):
         sentence = f"{probe.protocol} is accepted only from the configuration file, since it runs programs"
         problems.append(Problem("protocol", sentence))
+    for name in given:
+        if name.endswith(_POINTERS) and name in probe.options.model_fields:
+            sentence = "is accepted only from the configuration file, since it reads what belongs to this machine"
+            problems.append(Problem(name, sentence))
 
 
 def _find_meaningless(plain: Mapping[str, Any], probe: Probe, problems: list[Problem]) -> None:

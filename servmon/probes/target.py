@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from yarl import URL
+
 from servmon.errors import InvalidInputError
 from servmon.probes import PROBES, find_probe
 from servmon.probes.addresses import host_and_port, parse_host
@@ -40,11 +42,19 @@ def parse_target(url: str, protocol: str | None) -> tuple[str, Target]:
     host, port = _parse_place(authority)
     port = _checked_port(asked, host, port)
     if asked in _WEB:
-        path = path if path.startswith("/") else f"/{path}"
+        path = _requested(path)
         return asked, Target(f"{asked.lower()}://{authority_of(host, port, asked)}{path}", host, port, path)
     if asked in _WITHOUT_PATH and path not in {"", "/"}:
         raise _wrong(f"{path!r} means nothing to {asked}; {authority} alone would be right")
     return asked, Target(url, host, port, "" if asked in _WITHOUT_PATH else path)
+
+
+def _requested(path: str) -> str:
+    """A path and query as they are sent: quoted, without dots that lead up."""
+    try:
+        return URL("http://h" + (path if path.startswith("/") else f"/{path}")).raw_path_qs
+    except ValueError as error:
+        raise _wrong(str(error)) from error
 
 
 def authority_of(host: str, port: int | None, protocol: str) -> str:

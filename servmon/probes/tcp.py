@@ -13,10 +13,11 @@ from servmon.model import Phases
 from servmon.probes.addresses import host_and_port
 from servmon.probes.base import Answer, Options, ProbeFailed, Target
 from servmon.probes.connection import Connected, connect
-from servmon.probes.conversation import Conversation
+from servmon.probes.conversation import TEXT_LIMIT, Conversation
 from servmon.probes.dialogue import Step, offers_starttls, preset_steps
 from servmon.probes.network import ProbeContext
-from servmon.probes.tls import tls_context
+from servmon.probes.route import check_route
+from servmon.probes.tls import TLS_OPTIONS, TlsOptions, certificate_facts, check_tls, server_name, tls_context
 
 _MAX_STEPS = 50
 
@@ -25,7 +26,7 @@ def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-class TcpOptions(Options):
+class TcpOptions(TlsOptions):
     """What is said over the connection; without any of these it is opened, and closed again.
 
     ``tls`` begins with TLS, ``starttls`` has a ready-made dialogue (``preset``) go over to it.
@@ -35,11 +36,7 @@ class TcpOptions(Options):
     steps: Annotated[tuple[Step, ...], BeforeValidator(_as_tuple), Field(max_length=_MAX_STEPS)] = ()
     tls: bool = False
     starttls: bool = False
-    tls_verify: bool = True
-    tls_server_name: str | None = Field(None, min_length=1, max_length=253)
-
-
-_OF_TLS = ("tls_verify", "tls_server_name")
+    answer_limit: int = Field(default=TEXT_LIMIT, ge=64, le=1 << 20)
 
 
 class TcpProbe:
@@ -50,7 +47,7 @@ class TcpProbe:
     options: ClassVar[type[Options]] = TcpOptions
     takes_socket: ClassVar[bool] = True
 
-    def validate(self, _target: Target, options: TcpOptions) -> None:
+    def validate(self, target: Target, options: TcpOptions) -> None:
         """Refuse options that exclude each other. Raises ``InvalidInputError``."""
         given, begun = options.model_fields_set, [step for step in options.steps if step.starttls]
         if options.preset and options.steps:
@@ -63,8 +60,12 @@ class TcpProbe:
             raise InvalidInputError.of("tls", "excludes starttls: TLS begins once, at the start or later")
         if len(begun) > 1:
             raise InvalidInputError.of("steps", "has starttls twice; TLS begins once")
-        if not (options.tls or options.starttls or begun) and (others := [name for name in _OF_TLS if name in given]):
+        if not (options.tls or options.starttls or begun) and (
+            others := [name for name in TLS_OPTIONS if name in given]
+        ):
             raise InvalidInputError.of(others[0], "means nothing without tls or starttls")
+        check_route(target, options)
+        check_tls(options)
 
     async def check(self, target: Target, options: TcpOptions, context: ProbeContext) -> Answer:
         """Connect once. Raises ``ProbeFailed``: REFUSED, RESET, UNREACHABLE; silence ends at the runner's limit.
@@ -87,10 +88,10 @@ async def _talk(
 ) -> Answer:
     began_at = SYSTEM_CLOCK.monotonic()
     place = host_and_port(context.address or target.host, target.port or 0)
-    tls = tls_context(verify=options.tls_verify, alpn=None)
-    conversation = Conversation(connected.sock, place, options.tls_server_name or target.host, context)
+    name = server_name(options, target.host)
+    conversation = Conversation(connected.sock, place, name, context, options.answer_limit)
     try:
-        await _converse(conversation, options, steps, tls)
+        await _converse(conversation, options, steps, tls_context(options.tls_settings, None))
     except ProbeFailed as failed:
         failed.phases = _phases(conversation, connected, context)
         failed.details = _details(conversation, context)
@@ -124,4 +125,4 @@ def _details(conversation: Conversation, context: ProbeContext) -> dict[str, Any
         details["banner"] = conversation.banner
     if conversation.tls_version:
         details["tls_version"] = conversation.tls_version
-    return details
+    return details | certificate_facts(conversation.certificate)

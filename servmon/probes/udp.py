@@ -22,6 +22,7 @@ from servmon.probes.connection import connect_failure, open_socket
 from servmon.probes.network import ProbeContext
 from servmon.probes.ntp import TimeAnswer, TimeQuestion
 from servmon.probes.pattern import compiled, search
+from servmon.probes.route import ConnectingOptions, check_route
 
 _LARGEST_PAYLOAD = 65_507
 _LARGEST_REPLY = 65_535
@@ -62,7 +63,7 @@ def _checked_pattern(value: str) -> str:
     return value
 
 
-class UdpOptions(Options):
+class UdpOptions(ConnectingOptions):
     """What is sent, and what the reply must hold. Any reply will do by default; without one nothing is proved.
 
     ``preset`` stands for all of them: ``ntp`` asks for the time, and may say how far the server's clock may be off.
@@ -111,6 +112,7 @@ class UdpProbe:
             raise InvalidInputError.of(others[0], f"means nothing beside preset, which says all of {options.preset}")
         if not options.preset and (others := [name for name in _OF_TIME if name in given]):
             raise InvalidInputError.of(others[0], 'means nothing without preset = "ntp"')
+        check_route(target, options)
 
     async def check(self, target: Target, options: UdpOptions, context: ProbeContext) -> Answer:
         """Ask once. Raises ``ProbeFailed``: REFUSED at once where the port is closed, PATTERN for another reply.
@@ -204,6 +206,7 @@ async def _exchange(
         try:
             with open_socket(address, socket.SOCK_DGRAM) as sock:
                 # Connected, so that only this server's datagrams arrive, and its host's "port unreachable" too.
+                context.route.prepare(sock)
                 sock.connect((address, port))
                 return address, await _reply(sock, payload, accept)
         except ConnectionRefusedError:

@@ -11,7 +11,7 @@ from servmon.clock import now
 from servmon.errors import ConflictError
 from servmon.model import CheckResult, CurrentStatus, Endpoint, ServiceStatus
 from servmon.probes.network import Network
-from servmon.probes.specification import FROM_FILE, describe_endpoint, parse_endpoint
+from servmon.probes.specification import FROM_FILE, describe_endpoint, keep_secrets, parse_endpoint
 from servmon.services.connection import Connection
 from servmon.services.history import History, read, read_asked
 from servmon.services.identity import known_endpoint_id
@@ -177,7 +177,10 @@ class AvailabilityService:
 
     async def _store_change(self, before: Endpoint, fields: Mapping[str, Any]) -> Endpoint:
         wanted = parse_endpoint(
-            {**fields, "id": before.id}, self._connection.defaults, source=before.source, ignore_read_only=True
+            {**keep_secrets(before, fields), "id": before.id},
+            self._connection.defaults,
+            source=before.source,
+            ignore_read_only=True,
         )
         after = await endpoints.update(self._db, wanted)
         await refresh(self._live)

@@ -1,0 +1,141 @@
+"""Ways to go: IP version, our own address, interface and traffic class, seen from the server's side."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+
+from servmon.errors import InvalidInputError
+from servmon.model import FailureKind
+from servmon.probes.base import ProbeFailed
+from servmon.probes.network import Network
+from servmon.probes.specification import EndpointDefaults, parse_endpoint
+from tests.fix_dns import DnsServer
+from tests.fix_servers import check_once, closes_at_once, says, settled
+
+NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
+
+
+async def failure(asked) -> ProbeFailed:
+    with pytest.raises(ProbeFailed) as failed:
+        await asked
+    return failed.value
+
+
+@pytest.fixture
+async def both(dns_server):
+    """A network in which both.test is 127.0.0.1 and ::1."""
+    dns_server.zone |= {
+        ("both.test", "A"): ["127.0.0.1"],
+        ("both.test", "AAAA"): ["::1"],
+        ("four.test", "A"): ["127.0.0.1"],
+    }
+    async with Network(nameservers=[f"127.0.0.1:{dns_server.port}"]) as network:
+        yield network
+
+
+@pytest.mark.parametrize(("version", "address"), [("any", "127.0.0.1"), (4, "127.0.0.1"), (6, "::1")])
+async def test_the_ip_version_is_as_wished(both, tcp_server, version, address):
+    server = await tcp_server(says(NO_CONTENT), host=address)
+    answer = await check_once(both, f"http://both.test:{server.port}", 5, ip_version=version)
+    assert answer.details["address"] == address
+
+
+async def test_a_name_without_an_address_of_that_version_is_said_so(both):
+    failed = await failure(check_once(both, "tcp://four.test:9", 5, ip_version=6))
+    assert failed.kind is FailureKind.DNS
+    assert failed.message.startswith("no such record: four.test has no IPv6 address")
+
+
+async def test_the_source_address_is_as_wished_over_tcp_udp_dns_and_icmp(network, tcp_server):
+    seen = []
+
+    async def behave(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(writer.get_extra_info("peername")[0])
+
+    class Echo(asyncio.DatagramProtocol):
+        def datagram_received(self, data, addr):
+            seen.append(addr[0])
+            transport.sendto(data, addr)
+
+    dns = DnsServer()
+    dns.zone["example.test", "A"] = ["192.0.2.1"]
+    await dns.start("127.0.0.1")
+    server = await tcp_server(behave)
+    transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(Echo, local_addr=("127.0.0.1", 0))
+    port = transport.get_extra_info("sockname")[1]
+    await check_once(network, f"tcp://127.0.0.1:{server.port}", 5, source_address="127.0.0.7")
+    await check_once(network, f"udp://127.0.0.1:{port}", 5, send="x", source_address="127.0.0.8")
+    for way in ("udp", "tcp"):
+        url = f"dns://127.0.0.1:{dns.port}/example.test"
+        await check_once(network, url, 5, source_address="127.0.0.9", transport=way)
+    await check_once(network, "icmp://127.0.0.1", 5, packets=1, source_address="127.0.0.10")
+    await check_once(network, "tcp://127.0.0.1:" + str(server.port), 5)
+    await settled(lambda: len(seen) == 3)
+    assert sorted(seen) == ["127.0.0.1", "127.0.0.7", "127.0.0.8"]
+    assert [source[0] for _, _, source in dns.asked] == ["127.0.0.9"] * 2
+    transport.close()
+    await dns.stop()
+
+
+async def test_the_interface_is_as_wished(network, tcp_server):
+    server = await tcp_server(closes_at_once)
+    await check_once(network, f"tcp://127.0.0.1:{server.port}", 5, interface="lo")
+    await check_once(network, "icmp://127.0.0.1", 5, packets=1, interface="lo")
+
+
+@pytest.mark.parametrize(
+    ("url", "fields"),
+    [
+        ("tcp://127.0.0.1:9", {"source_address": "192.0.2.99"}),
+        ("udp://127.0.0.1:9", {"source_address": "192.0.2.99", "send": "x"}),
+        ("tcp://127.0.0.1:9", {"interface": "no-such0"}),
+    ],
+)
+async def test_a_way_that_this_machine_does_not_have_is_our_own_failure(network, url, fields):
+    failed = await failure(check_once(network, url, 5, **fields))
+    assert failed.kind is FailureKind.LOCAL
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_the_traffic_class_is_as_wished(network, host):
+    """The kernel gives the class of what it received with each datagram."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as listening:
+        listening.bind((host, 0))
+        listening.setblocking(False)
+        wanted = (socket.IPPROTO_IPV6, 66) if ":" in host else (socket.IPPROTO_IP, socket.IP_RECVTOS)
+        listening.setsockopt(*wanted, 1)
+        shown = f"[{host}]" if ":" in host else host
+        port = listening.getsockname()[1]
+        for url in (f"udp://{shown}:{port}", f"dns://{shown}:{port}/example.test"):
+            with pytest.raises(TimeoutError):
+                await check_once(network, url, 0.1, dscp=46)
+            _, ancillary, _, _ = listening.recvmsg(2048, 256)
+            assert [value[0] for _, _, value in ancillary] == [46 << 2]
+
+
+@pytest.mark.parametrize(
+    ("url", "fields", "sentence"),
+    [
+        ("tcp://192.0.2.1:9", {"ip_version": 6}, "ip_version: is 6, but 192.0.2.1 is IPv4"),
+        (
+            "icmp://192.0.2.1",
+            {"source_address": "2001:db8::1"},
+            "source_address: cannot reach 192.0.2.1, which is IPv4",
+        ),
+        ("udp://a.test:9", {"ip_version": 6, "source_address": "192.0.2.1"}, "source_address: is no IPv6 address"),
+        ("dns://192.0.2.1/a.test", {"addresses": "all"}, "addresses: means nothing to 192.0.2.1, which is one"),
+        ("http://a.test/", {"addresses": "some"}, "addresses: must be 'one' or 'all', not 'some'"),
+        ("http://a.test/", {"ip_version": 5}, "ip_version: must be 4, 6 or 'any', not 5"),
+        ("http://a.test/", {"source_address": "b.test"}, "source_address: 'b.test' is not an IP address"),
+        ("http://a.test/", {"interface": "a/b"}, "interface: "),
+        ("http://a.test/", {"dscp": 64}, "dscp: must be at most 63, not 64"),
+    ],
+)
+def test_ways_that_lead_nowhere_are_refused_when_the_endpoint_is_made(url, fields, sentence):
+    with pytest.raises(InvalidInputError) as wrong:
+        parse_endpoint({"url": url, **fields}, EndpointDefaults())
+    assert str(wrong.value).startswith(sentence)
