@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from servmon.errors import StartError
 from servmon.settings import Settings
-from servmon.store.embedded import EmbeddedPostgres
+from servmon.store.embedded import EmbeddedPostgres, running_dsn
 from servmon.store.pool import place_of
 
 # Stands in the data folder of a servmon that uses an external database.
@@ -30,6 +30,17 @@ async def database(settings: Settings) -> AsyncIterator[tuple[str, EmbeddedPostg
     postgres = EmbeddedPostgres(settings.servmon.data_dir)
     async with postgres as dsn:
         yield dsn, postgres
+
+
+@asynccontextmanager
+async def reachable_database(settings: Settings) -> AsyncIterator[str]:
+    """The DSN of the same database, also while a servmon runs on it."""
+    running = running_dsn(settings.servmon.data_dir) if settings.database.url is None else None
+    if running is not None:
+        yield running
+        return
+    async with database(settings) as (dsn, _postgres):
+        yield dsn
 
 
 def remember_database(settings: Settings) -> None:

@@ -21,13 +21,12 @@ from servmon.probes.base import ProbeFailed
 from servmon.probes.network import Network
 from servmon.settings import Loaded, Settings
 from servmon.store.pool import place_of, rights
+from servmon.store.space import BYTES_A_RESULT, in_words
 
 # A name that is there as long as the DNS is (RFC 8806 and every resolver's priming query rely on it).
 CANARY = "a.root-servers.net"
 PATIENCE_SECONDS = 3.0
 OLDEST_POSTGRES = 14
-# Heap and index of one stored check result, without a message.
-BYTES_PER_ROW = 145
 _ADJTIMEX_BYTES = 256  # the kernel's struct timex is shorter everywhere
 _TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised
 _UNIT = Path("/etc/systemd/system/servmon.service")
@@ -136,10 +135,10 @@ def _disk(settings: Settings, endpoints: tuple[Endpoint, ...]) -> Finding:
     existing = next(folder for folder in (data_dir, *data_dir.absolute().parents) if folder.exists())
     free = shutil.disk_usage(existing).free
     checks_a_day = sum(86_400 / endpoint.check_interval for endpoint in endpoints if endpoint.is_active)
-    needed = checks_a_day * BYTES_PER_ROW * settings.cleanup.retention_days
+    needed = checks_a_day * BYTES_A_RESULT * settings.cleanup.retention_days
     forecast = (
-        f"{len(endpoints)} endpoints of the file make {checks_a_day:,.0f} results a day, {_size(needed)} in"
-        f" {settings.cleanup.retention_days} days; {_size(free)} are free at {existing}"
+        f"{len(endpoints)} endpoints of the file make {checks_a_day:,.0f} results a day, {in_words(needed)} in"
+        f" {settings.cleanup.retention_days} days; {in_words(free)} are free at {existing}"
     )
     if settings.database.url is None and needed > free:
         return Finding(Level.WARNING, "disk", forecast, "keep fewer days, check less often, or give it more room")
@@ -166,14 +165,6 @@ def _proxies(environ: Mapping[str, str]) -> Iterator[Finding]:
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         if environ.get(name):
             yield Finding(Level.OK, "proxies", f"{name} is set and not used: servmon asks targets directly")
-
-
-def _size(number: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.3g} {unit}"
-        number /= 1000
-    return f"{number:.3g} TB"
 
 
 def _systemd() -> Finding:

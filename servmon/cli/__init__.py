@@ -15,6 +15,7 @@ from typer.exceptions import TyperException
 from servmon import __version__
 from servmon.cli import alerts as alert_commands
 from servmon.cli import config as config_commands
+from servmon.cli import db as db_commands
 from servmon.cli import kibana as kibana_commands
 from servmon.cli.base import EXIT_CONFIGURATION, ConfigOption, fail, load
 from servmon.errors import InvalidInputError, ServmonError, StartError
@@ -24,11 +25,10 @@ EXIT_USAGE_OF_CHECK = 3
 
 app = typer.Typer(name="servmon", help="Service availability monitor.", no_args_is_help=True, add_completion=True)
 service_app = typer.Typer(help="The systemd service.", no_args_is_help=True)
-db_app = typer.Typer(help="The database.", no_args_is_help=True)
 app.add_typer(alert_commands.alerts_app, name="alerts")
 app.add_typer(alert_commands.channels_app, name="channels")
 app.add_typer(config_commands.app, name="config")
-app.add_typer(db_app, name="db")
+app.add_typer(db_commands.app, name="db")
 app.add_typer(kibana_commands.app, name="kibana")
 app.add_typer(service_app, name="service")
 
@@ -56,25 +56,6 @@ def run(config: ConfigOption = None) -> None:
         fail(str(error), EXIT_CONFIGURATION)
     except ServmonError as error:
         fail(str(error), 1)
-
-
-@db_app.command("migrate")
-def db_migrate(config: ConfigOption = None) -> None:
-    """Bring the schema of the configured database up to date."""
-    from servmon.database import database
-    from servmon.store.migrate import migrate
-
-    loaded = load(config)
-
-    async def work() -> list[str]:
-        async with database(loaded.settings) as (dsn, _postgres):
-            return await migrate(dsn)
-
-    try:
-        applied = asyncio.run(work())
-    except ServmonError as error:
-        fail(str(error), 1)
-    typer.echo("\n".join(f"applied {name}" for name in applied) or "nothing to do: the schema is up to date")
 
 
 class _PluginCommand(TyperCommand):

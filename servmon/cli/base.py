@@ -16,6 +16,8 @@ ConfigOption = Annotated[
     Path | None, typer.Option("--config", "-c", help="The TOML file; without it only the environment is read.")
 ]
 
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
 
 def load(config: Path | None, *, or_last_good: bool = False) -> Loaded:
     """The configuration, or the end of the process with every problem on stderr."""

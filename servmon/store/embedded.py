@@ -324,7 +324,22 @@ class EmbeddedPostgres:
         return last_line(fatal[-1] if fatal else said).rpartition("FATAL:")[2].strip()
 
     def _dsn_of(self, database: str) -> str:
-        return f"postgresql://{ROLE}@/{database}?host={quote(str(self._socket_folder))}"
+        return _dsn(str(self._socket_folder), database)
+
+
+def running_dsn(data_dir: Path) -> str | None:
+    """The DSN of the server of ``data_dir`` where one runs already, such as that of a running servmon."""
+    folder = data_dir.absolute() / "postgres"
+    pid = _postmaster_pid(folder)
+    if pid is None or not _serves(pid, folder):
+        return None
+    with contextlib.suppress(OSError, IndexError):
+        return _dsn((folder / "postmaster.pid").read_text().splitlines()[4], DATABASE)
+    return None
+
+
+def _dsn(socket_folder: str, database: str) -> str:
+    return f"postgresql://{ROLE}@/{database}?host={quote(socket_folder)}"
 
 
 def _lock(data_dir: Path) -> int:

@@ -97,18 +97,21 @@ def read_migrations(folder: Path) -> list[Migration]:
     return list(found.values())
 
 
-async def migrate(dsn: str, folder: Path | None = None) -> list[str]:
+async def migrate(dsn: str, folder: Path | None = None, *, upto: int | None = None) -> list[str]:
     """Apply to ``dsn`` what it lacks of the migrations in ``folder`` (by default servmon's own); returns their names.
+
+    Those with a number above ``upto`` are left for later.
 
     Safe with several starters at once. Raises ``StartError`` where the database is not one that this program can
     use (too old a Postgres, a newer schema, a migration that was changed afterwards or fails), and
     ``StoreUnavailableError`` where it cannot be reached.
     """
     migrations = read_migrations(folder or migrations_folder())
+    wanted = [migration for migration in migrations if upto is None or migration.number <= upto]
     connection = await connect(dsn)
     try:
         await _check_server(connection, place_of(dsn))
-        return await _apply_all(connection, migrations, place_of(dsn))
+        return await _apply_all(connection, wanted, place_of(dsn))
     except _AWAY as error:
         raise StoreUnavailableError(f"the schema of {place_of(dsn)} cannot be updated just now: {error}") from error
     except asyncpg.PostgresError as error:
@@ -132,7 +135,7 @@ async def _check_server(connection: Connection, place: str) -> None:
 
 async def _apply_all(connection: Connection, migrations: Sequence[Migration], place: str) -> list[str]:
     # Nothing to do is the usual case, and needs neither the lock nor the right to write.
-    if not _pending(migrations, await _applied(connection), place):
+    if not pending(migrations, await applied_to(connection), place):
         return []
     names: list[str] = []
     waiting = False
@@ -142,11 +145,11 @@ async def _apply_all(connection: Connection, migrations: Sequence[Migration], pl
             if await connection.fetchval(_TRY_LOCK, _LOCK_KEY):
                 # Also makes this session see a table that another one made a moment ago.
                 await connection.execute(_CREATE)
-                pending = _pending(migrations, await _applied(connection), place)
-                if not pending:
+                missing = pending(migrations, await applied_to(connection), place)
+                if not missing:
                     return names
-                await _apply(connection, pending[0], place)
-                names.append(pending[0].name)
+                await _apply(connection, missing[0], place)
+                names.append(missing[0].name)
                 continue
         if not waiting:
             _log.info("another servmon is updating the schema, waiting for it")
@@ -154,7 +157,8 @@ async def _apply_all(connection: Connection, migrations: Sequence[Migration], pl
         await asyncio.sleep(POLL_SECONDS)
 
 
-async def _applied(connection: Connection) -> Mapping[int, Migration]:
+async def applied_to(connection: Connection) -> Mapping[int, Migration]:
+    """What was applied so far, without the texts; raises ``StartError`` for a table that is not servmon's."""
     if not await connection.fetchval(_KNOWN):
         return {}
     try:
@@ -166,7 +170,7 @@ async def _applied(connection: Connection) -> Mapping[int, Migration]:
     return {row["number"]: Migration(row["number"], row["name"], "", row["checksum"]) for row in rows}
 
 
-def _pending(migrations: Sequence[Migration], applied: Mapping[int, Migration], place: str) -> list[Migration]:
+def pending(migrations: Sequence[Migration], applied: Mapping[int, Migration], place: str) -> list[Migration]:
     """What is still to be applied; raises ``StartError`` where what was applied is not what this program knows."""
     ours = {migration.number: migration for migration in migrations}
     for number, there in applied.items():
