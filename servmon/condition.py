@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from collections.abc import Iterator
 
 import structlog
 
 from servmon import __version__
+from servmon.alerts.alerting import Alerting
 from servmon.api.auth import AdminToken
 from servmon.checks.scheduler import Scheduler
 from servmon.checks.witnesses import Witnesses
 from servmon.log import masked
+from servmon.metrics import Gauge
 from servmon.provisioning import Provisioning
-from servmon.reload import TROUBLE
 from servmon.services.live import live_summary
 from servmon.store.writer import Writer
 from servmon.watchlist import Watchlist
@@ -35,6 +38,7 @@ class Condition:
         scheduler: Scheduler,
         writer: Writer,
         witnesses: Witnesses,
+        alerting: Alerting,
         troubles: dict[str, str],
     ) -> None:
         self._provisioning = provisioning
@@ -42,6 +46,7 @@ class Condition:
         self._scheduler = scheduler
         self._writer = writer
         self._witnesses = witnesses
+        self._alerting = alerting
         self._troubles = troubles
 
     def is_well(self) -> bool:
@@ -74,14 +79,30 @@ class Condition:
             troubles.append(f"Postgres: takes no results just now, {self._writer.queued} wait")
         return [masked(trouble) for trouble in (*troubles, *self._provisioning.loaded.warnings)]
 
+    def gauges(self) -> Iterator[Gauge]:
+        """What the parts measure about themselves: a new figure is one line here, and one in the README."""
+        standing, writer = self._provisioning.standing, self._writer
+        yield Gauge("servmon_loop_lag_seconds", "How late the event loop turned last.", self._scheduler.loop_lag)
+        yield Gauge(
+            "servmon_overdue_seconds", "For how long the most urgent check waits.", self._scheduler.overdue_seconds
+        )
+        yield Gauge("servmon_writer_queue", "Results that wait for Postgres, in memory and on disk.", writer.queued)
+        yield Gauge("servmon_spool_results", "Results that wait for Postgres on disk.", writer.spooled)
+        yield Gauge("servmon_postgres_up", "Whether Postgres took the last batch.", not writer.is_away)
+        yield Gauge("servmon_results_accepted", "Whether Postgres or the disk takes results.", writer.accepts)
+        yield Gauge("servmon_isolated", "Whether all witnesses are silent.", self._witnesses.any_isolated)
+        yield Gauge("servmon_notifications_owed", "Messages that wait to be sent.", self._alerting.owed)
+        yield Gauge("servmon_config_last_reload_successful", "Whether what the file says runs.", not standing.refused)
+        if standing.applied_at is not None:
+            applied_at = standing.applied_at.timestamp()
+            yield Gauge("servmon_config_last_reload_success_timestamp_seconds", "When it was last applied.", applied_at)
+        yield Gauge("servmon_tasks", "Tasks of the event loop.", len(asyncio.all_tasks()))
+        yield Gauge("servmon_troubles", "Parts that are away, as /readyz names them.", len(self.degraded()))
+
     def say_ready(self, address: str, token: AdminToken) -> None:
         """Say what is watched and where to look."""
         self.say_warnings()
-        broken = self._provisioning.loaded.broken
-        if broken:
-            self._troubles[TROUBLE] = f"the file is broken, the last good one runs: {'; '.join(broken)}"
-        for problem in broken:
-            _log.error("configuration broken, the last good one runs", problem=problem)
+        self._provisioning.say_broken()
         _log.info("servmon runs", version=__version__, endpoints=len(self._scheduler), api=address)
         if sys.stderr.isatty():
             sys.stderr.write(

@@ -12,6 +12,7 @@ import gc
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import chain
 from typing import Any
 
 import structlog
@@ -54,6 +55,7 @@ from servmon.settings import Loaded, Settings, service_manager
 from servmon.settings.effective import RESTART_SECTIONS
 from servmon.settings.watch import ConfigWatch
 from servmon.sight import Sight
+from servmon.standing import Standing
 from servmon.store import rollup_worker
 from servmon.store.embedded import EmbeddedPostgres
 from servmon.store.feed import ChangeFeed
@@ -135,7 +137,6 @@ class Daemon:
         settings = loaded.settings
         self.counters = Counters()
         self.troubles: dict[str, str] = {}
-        self.provisioning = Provisioning(loaded, pool, self.troubles)
         token = settings.api.token
         self.token = load_or_create_token(settings.servmon.data_dir, token.get_secret_value() if token else None)
         log.hide("token", [self.token.token])
@@ -143,6 +144,8 @@ class Daemon:
         self._local_file = LocalFile(settings.servmon.data_dir)
         spool = Spool(self._local_file, settings.database.spool_max_mb * 1024 * 1024)
         self.writer = Writer(dsn, self.counters, observer=DEFAULT_OBSERVER, spool=spool)
+        self.standing = Standing(self.troubles, self.writer.put_event, settings.servmon.data_dir)
+        self.provisioning = Provisioning(loaded, pool, self.standing)
         self.pulse = Pulse(counters=self.counters, set_back=lambda: self.sight.clock_set_back())  # noqa: PLW0108
         self.witnesses = Witnesses(
             self._find_witnesses,
@@ -194,7 +197,7 @@ class Daemon:
             troubles=self.troubles,
         )
         self._configure_alerts()
-        self.reload = Reload(loaded.path, signals.reload, self.apply, self.troubles)
+        self.reload = Reload(loaded.path, signals.reload, self.apply, self.standing)
         notebook = Notebook(self._local_file)
         self.watchlist = Watchlist(
             pool, monitor=self.monitor, scheduler=self.scheduler, runner=self.runner, notebook=notebook
@@ -216,6 +219,7 @@ class Daemon:
             scheduler=self.scheduler,
             writer=self.writer,
             witnesses=self.witnesses,
+            alerting=self.alerting,
             troubles=self.troubles,
         )
 
@@ -267,10 +271,8 @@ class Daemon:
             vitals=Vitals(
                 counters=self.counters,
                 lateness=self.scheduler.lateness,
-                loop_lag=lambda: self.scheduler.loop_lag,
-                writer_queue=lambda: self.writer.queued,
                 degraded=self.condition.degraded,
-                gauges=self.elastic.gauges,
+                gauges=lambda: chain(self.condition.gauges(), self.elastic.gauges()),
             ),
         )
         server = await serve(app, api.host, api.port)
@@ -312,6 +314,8 @@ class Daemon:
 
     async def _apply(self, loaded: Loaded, force: bool) -> None:
         before, settings = self.provisioning.settings, loaded.settings
+        log.check(settings.log.file)
+        open_channels(settings.channels, settings.alert.fallback_channel)
         await self.provisioning.change(loaded, force=force)
         log.configure(settings.log.level, settings.log.format, settings.log.file)
         self._connection.defaults = defaults_of(settings)

@@ -95,10 +95,10 @@ class Exposition:
         """One value of the family begun last; ``labelled`` is what ``labels`` makes."""
         self._lines.append(f"{name}{labelled} {value:.10g}")
 
-    def gauge(self, name: str, meaning: str, value: float) -> None:
+    def gauge(self, gauge: Gauge) -> None:
         """A family of one value."""
-        self.family(name, "gauge", meaning)
-        self.sample(name, value)
+        self.family(gauge.name, "gauge", gauge.meaning)
+        self.sample(gauge.name, gauge.value)
 
     def gauges(self, name: str, meaning: str, values: Iterable[tuple[str, float]]) -> None:
         """A family of many values with their labels; none at all where there are no values."""
@@ -110,9 +110,12 @@ class Exposition:
     def counters(self, counters: Counters) -> None:
         """Every counter as ``servmon_<name>_total``."""
         for counter in fields(counters):
-            name = f"servmon_{counter.name}_total"
-            self.family(name, "counter", counter.metadata["help"])
-            self.sample(name, getattr(counters, counter.name))
+            self.counter(f"servmon_{counter.name}_total", counter.metadata["help"], getattr(counters, counter.name))
+
+    def counter(self, name: str, meaning: str, value: float) -> None:
+        """What only grows; its name ends in ``_total``."""
+        self.family(name, "counter", meaning)
+        self.sample(name, value)
 
     def histogram(self, name: str, meaning: str, histogram: Histogram) -> None:
         """Cumulative buckets, sum and count."""

@@ -234,6 +234,8 @@ class EventKind(StrEnum):
     CONNECTED = "connected"
     BLIND = "blind"
     SEEING = "seeing"
+    CONFIGURATION_REFUSED = "configuration refused"
+    CONFIGURATION_APPLIED = "configuration applied"
 
 
 @dataclass(frozen=True, slots=True)

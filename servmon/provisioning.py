@@ -9,10 +9,10 @@ import structlog
 from servmon import log
 from servmon.clock import now
 from servmon.errors import StartError
-from servmon.reload import TROUBLE
 from servmon.settings import Loaded, Settings
 from servmon.settings.effective import secrets_in
 from servmon.settings.kept import keep
+from servmon.standing import Standing
 from servmon.store import endpoints
 from servmon.store.pool import Pool
 
@@ -26,10 +26,10 @@ GUARDED_SHARE = 0.1
 class Provisioning:
     """Holds the configuration that runs, and brings another one in its place."""
 
-    def __init__(self, loaded: Loaded, pool: Pool, troubles: dict[str, str]) -> None:
+    def __init__(self, loaded: Loaded, pool: Pool, standing: Standing) -> None:
         self._run(loaded)
         self._pool = pool
-        self._troubles = troubles
+        self.standing = standing
 
     @property
     def settings(self) -> Settings:
@@ -42,10 +42,19 @@ class Provisioning:
         A file that lost many of its endpoints while servmon was not running takes none out: somebody has to say so.
         """
         lost = await self._would_remove_many(self.loaded)
-        if lost:
-            self._troubles[TROUBLE] = f"{lost}; they stay until: servmon config apply --force"
-            _log.error("endpoints missing in the file are not removed", problem=lost)
         await self._provision(self.loaded, remove=not lost)
+        if self.loaded.broken:
+            self.say_broken()
+        elif lost:
+            remedy = "; they stay until: servmon config apply --force"
+            self.standing.refuse("endpoints missing in the file are not removed", [lost], remedy=remedy)
+        else:
+            self.standing.accept()
+
+    def say_broken(self) -> None:
+        """Say that the file cannot be used, where that is so, with or without Postgres."""
+        if self.loaded.broken:
+            self.standing.refuse("configuration broken, the last good one runs", self.loaded.broken)
 
     async def change(self, loaded: Loaded, *, force: bool) -> None:
         """Let ``loaded`` run from now on. Raises ``StartError`` where it would remove many and ``force`` is not set."""

@@ -6,25 +6,22 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import structlog
-
 from servmon.errors import StartError
 from servmon.settings import Loaded, SettingsError
 from servmon.settings.beside import load_beside
 from servmon.settings.watch import ConfigWatch
+from servmon.standing import Standing
 from servmon.store.pool import AWAY
 
-_log = structlog.get_logger(__name__)
-
 AGAIN_SECONDS = 5.0
-TROUBLE = "configuration"
+NOT_APPLIED = "configuration not applied"
 
 
 class Reload:
     """Follows the wish to read the file at ``path`` again; a mistake in it leaves everything as it is.
 
     ``apply`` takes a configuration that can be used, and whether it may remove many endpoints; it raises
-    ``StartError`` for what it refuses. What is wrong stands in ``troubles`` until it is right again.
+    ``StartError`` for what it refuses. ``standing`` hears how it went.
     """
 
     def __init__(
@@ -32,12 +29,12 @@ class Reload:
         path: Path | None,
         wished: asyncio.Event,
         apply: Callable[[Loaded, bool], Awaitable[None]],
-        troubles: dict[str, str],
+        standing: Standing,
     ) -> None:
         self._path = path
         self._wished = wished
         self._apply = apply
-        self._troubles = troubles
+        self._standing = standing
         self._turn = asyncio.Lock()
 
     async def follow(self) -> None:
@@ -64,15 +61,10 @@ class Reload:
         async with self._turn:
             try:
                 await self._apply(await load_beside(self._path), force)
-            except (StartError, *AWAY) as error:
-                self._refuse(error)
+            except StartError as error:
+                self._standing.refuse(NOT_APPLIED, error.lines if isinstance(error, SettingsError) else [str(error)])
                 raise
-            self._troubles.pop(TROUBLE, None)
-
-    def _refuse(self, error: BaseException) -> None:
-        problems = error.lines if isinstance(error, SettingsError) else (str(error) or type(error).__name__,)
-        trouble = f"not applied: {'; '.join(problems)}"
-        if self._troubles.get(TROUBLE) != trouble:
-            for problem in problems:
-                _log.error("configuration not applied", problem=problem)
-        self._troubles[TROUBLE] = trouble
+            except AWAY as error:
+                self._standing.delay(NOT_APPLIED, [f"Postgres is away: {str(error) or type(error).__name__}"])
+                raise
+            self._standing.accept()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -117,10 +118,37 @@ async def test_an_edit_of_the_file_is_applied_and_a_broken_one_changes_nothing(s
     ready = await daemon.get("/readyz")
     assert any("check_interval" in one and "nonsense" in one for one in ready["degraded"])
     assert (await daemon.get("/services/web2"))["is_active"]
+    assert "servmon_config_last_reload_successful 0" in (await daemon.text("/metrics")).splitlines()
+    daemon.configure("[service]\nnonsense = 4\n")
+    await daemon.get_until("/readyz", lambda found: not any("not -1" in one for one in found["degraded"]))
     daemon.configure(watching(site.port))
     await daemon.get_until("/readyz", lambda found: found["degraded"] == [])
+    assert "servmon_config_last_reload_successful 1" in (await daemon.text("/metrics")).splitlines()
+    refused, applied = await configuration_events(daemon)
+    assert re.match(
+        r"configuration refused: configuration not applied: .*servmon\.toml:8: service\.check_interval: must .* 1 more",
+        refused,
+    )
+    assert applied == "configuration applied: the configuration is right again, and applied"
     await daemon.get_until("/services/web", lambda found: found["is_active"])
     await daemon.stop()
+
+
+async def configuration_events(daemon) -> list[str]:
+    """What was told of the configuration since the start, once it was told that all is well again."""
+    connection = await asyncpg.connect(
+        user="servmon", database="servmon", host=str(daemon.data_dir / "postgres"), port=5432
+    )
+    told: list[str] = []
+
+    async def well_again() -> bool:
+        rows = await connection.fetch("select kind, message from event where kind like 'configuration%' order by seq")
+        told[:] = [f"{row['kind']}: {row['message']}" for row in rows]
+        return len(told) >= 2
+
+    await daemon.until(well_again, "the events", told)
+    await connection.close()
+    return told
 
 
 async def test_sighup_reads_the_file_again(servmon_daemon, site):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 import tomllib
 from pathlib import Path
 
@@ -13,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from servmon.checks.settings import attempts_that_fit
-from servmon.clock import SYSTEM_CLOCK
 from servmon.errors import StartError
 from servmon.settings import Settings, SettingsError, default_data_dir, load
 from servmon.settings.environment import known_variables
@@ -483,9 +483,13 @@ def test_thousands_of_like_warnings_are_counted_not_listed(write):
 
 def test_twelve_thousand_endpoints_load_fast_enough_for_a_reload(write):
     path = write("".join(endpoint(f"e{i}", 'name = "Customer"', 'tags = ["x"]', "retries = 2") for i in range(12_000)))
-    started = SYSTEM_CLOCK.monotonic()
+    text = path.read_text(encoding="utf-8")
+    began = time.process_time()
+    tomllib.loads(text)
+    parsed = time.process_time()
     assert len(load(path, {}).endpoints) == 12_000
-    assert SYSTEM_CLOCK.monotonic() - started < 4  # the budget is 2 s on a machine that does nothing else
+    # Against the parser, which has to be waited for in any case: seconds would say how busy the machine is.
+    assert time.process_time() - parsed < 8 * (parsed - began)
 
 
 # Lines

@@ -77,6 +77,11 @@ class Alerting:
         self._cursor = 0
         self._read_all_at = now(clock)
 
+    @property
+    def owed(self) -> int:
+        """How many messages wait to be sent."""
+        return self.outbox.waiting
+
     def configure(self, settings: AlertSection, channels: Mapping[str, tuple[Channel, str | None]]) -> None:
         """Go by these settings from the next round on."""
         self._dispatcher.settings = settings

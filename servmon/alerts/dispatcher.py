@@ -19,8 +19,9 @@ from servmon.alerts.waiting import Group, Waiting
 from servmon.model import EventKind, Severity
 
 STORM = "storm"
-# Events that have an end; the others are said once.
-LASTING = frozenset({EventKind.ISOLATED.value})
+# Events that have an end, by what ends them; the others are said once.
+ENDED_BY = {EventKind.CONNECTED: EventKind.ISOLATED, EventKind.CONFIGURATION_APPLIED: EventKind.CONFIGURATION_REFUSED}
+LASTING = frozenset(begun.value for begun in ENDED_BY.values())
 STORM_WINDOW = timedelta(minutes=1)
 LONGEST_REMINDER = timedelta(days=1)
 HELD_LOOK = timedelta(seconds=5)
@@ -399,8 +400,8 @@ def _group_of(news: News) -> str:
 def _condition_of(news: News) -> tuple[str, bool]:
     """The rule under which news that is no outage stands, and whether this is its end."""
     if news.event is not None:
-        ends = news.event.kind is EventKind.CONNECTED
-        return (EventKind.ISOLATED if ends else news.event.kind).value, ends
+        begun = ENDED_BY.get(news.event.kind)
+        return (begun or news.event.kind).value, begun is not None
     return flapping_rule(news.endpoint_id or ""), news.kind is NewsKind.STEADY
 
 

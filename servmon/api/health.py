@@ -15,15 +15,13 @@ from servmon.services.live import LiveView
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
-    """What the daemon measures about itself. Durations are seconds.
+    """What the daemon measures about itself; ``gauges`` are figures that are asked for when somebody wants to know.
 
     ``degraded`` names the parts that are away just now, in words anybody may read.
     """
 
     counters: Counters = field(default_factory=Counters)
     lateness: Histogram = field(default_factory=Histogram)
-    loop_lag: Callable[[], float] = lambda: 0.0
-    writer_queue: Callable[[], int] = lambda: 0
     degraded: Callable[[], Sequence[str]] = tuple
     gauges: Callable[[], Iterable[Gauge]] = tuple
 

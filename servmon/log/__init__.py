@@ -17,7 +17,18 @@ from servmon.log.cleaning import MASK, clean, escaped, hide, masked
 from servmon.log.files import LogFile
 from servmon.log.repeats import Repeats
 
-__all__ = ["MASK", "clean", "configure", "count_repeats", "escaped", "hide", "masked", "reopen", "shows_checks"]
+__all__ = [
+    "MASK",
+    "check",
+    "clean",
+    "configure",
+    "count_repeats",
+    "escaped",
+    "hide",
+    "masked",
+    "reopen",
+    "shows_checks",
+]
 
 # How soon, at the latest, it is said how often something was repeated.
 COUNT_SECONDS = 15.0
@@ -81,6 +92,12 @@ def configure(level: str, fmt: str, file: Path | None, *, stream: TextIO | None 
         wrapper_class=structlog.make_filtering_bound_logger(number),
         cache_logger_on_first_use=False,  # a reload may change the level
     )
+
+
+def check(file: Path | None) -> None:
+    """Raise ``StartError`` where ``configure`` would."""
+    if file is not None:
+        LogFile(file).close()
 
 
 def reopen() -> None:

@@ -69,14 +69,19 @@ class Writer:
 
     @property
     def accepts(self) -> bool:
-        """Whether results still find room; otherwise the oldest are being dropped."""
-        return len(self._queue) < QUEUE_LIMIT
+        """Whether Postgres or the spool takes results. What waits in memory alone would be lost with the process."""
+        bridged = not self._away or (self._bridge is not None and not self._spool_fails)
+        return bridged and len(self._queue) < QUEUE_LIMIT
 
     @property
     def queued(self) -> int:
         """How many results, separate transitions and events are not stored yet."""
-        spooled = self._bridge.count if self._bridge else 0
-        return len(self._queue) + len(self._rescued) + sum(map(len, self._parts)) + spooled
+        return len(self._queue) + len(self._rescued) + sum(map(len, self._parts)) + self.spooled
+
+    @property
+    def spooled(self) -> int:
+        """How many of them wait on disk."""
+        return self._bridge.count if self._bridge else 0
 
     def unstored(self) -> list[Transition]:
         """The transitions that wait to be stored, oldest first."""

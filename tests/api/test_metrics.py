@@ -6,33 +6,79 @@ import asyncio
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from functools import partial
+from itertools import chain
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from servmon.api.health import Vitals
 from servmon.clock import now
-from servmon.metrics import Exposition, labels
-from servmon.model import CheckResult, Endpoint, Phases, Status
+from servmon.condition import Condition
+from servmon.elastic.follower import ElasticFollower
+from servmon.elastic.settings import ElasticsearchSection
+from servmon.metrics import Counters, Exposition, Gauge, labels
+from servmon.model import CheckResult, CurrentStatus, Endpoint, Phases, State, Status
+from servmon.settings import Settings
 from tests.fix_api import serving
 
 
 class Live:
-    """A daemon's memory with two endpoints that were checked, one of them DOWN."""
+    """A daemon's memory with endpoints that were checked, one of them DOWN, in an outage and in a window."""
 
     def statuses(self):
-        return ()
+        yield CurrentStatus("a", Status.UP, State.UP, since=None)
+        yield CurrentStatus(
+            "b",
+            Status.DOWN,
+            State.DOWN,
+            since=None,
+            in_maintenance=True,
+            outage_id="00000000-0000-4000-8000-000000000000",
+        )
 
     def last_results(self):
         fine = Endpoint("a", 'A "quoted" one', 'http://a.example/?q="x"\\', "HTTP", site="pop-north")
         phases = Phases(dns_ms=1.0, connect_ms=2.0, first_byte_ms=3.0, transfer_ms=0.5)
-        yield fine, CheckResult("a", 1, Status.UP, now(), 6.5, phases=phases, details={"status_code": 200})
+        details = {
+            "status_code": 200,
+            "address": "2001:db8::1",
+            "certificate": {"not_after": "2026-12-24T00:00:00.000000Z"},
+        }
+        yield fine, CheckResult("a", 1, Status.UP, now(), 6.5, phases=phases, details=details)
         yield Endpoint("b", "B", "tcp://b.example:1", "TCP"), CheckResult("b", 2, Status.DOWN, now())
         yield Endpoint("c", "C", "icmp://c.example", "ICMP"), CheckResult("c", 3, Status.UNKNOWN, now())
+        lossy = CheckResult("d", 4, Status.DEGRADED, now(), 20.0, details={"loss_percent": 40.0})
+        yield Endpoint("d", "D", "icmp://192.0.2.1", "ICMP"), lossy
+
+
+def condition() -> Condition:
+    """How a servmon is that has one trouble."""
+    nothing: Any = SimpleNamespace
+    settings = Settings()
+    standing = nothing(refused=False, applied_at=now())
+    return Condition(
+        nothing(loaded=nothing(warnings=()), settings=settings, standing=standing),
+        watchlist=nothing(),
+        scheduler=nothing(loop_lag=0.0, overdue_seconds=0.0),
+        writer=nothing(queued=0, spooled=0, is_away=False, accepts=True),
+        witnesses=nothing(any_isolated=False),
+        alerting=nothing(owed=0),
+        troubles={"x": "y"},
+    )
+
+
+def every_gauge() -> Iterator[Gauge]:
+    """As the daemon puts them together."""
+    section = ElasticsearchSection(hosts=("http://192.0.2.1:9200",))
+    elastic = ElasticFollower("", lambda: section, counters=Counters(), troubles={})
+    return chain(condition().gauges(), elastic.gauges())
 
 
 async def scrape(accept: str = "*/*") -> tuple[str, str]:
-    async with serving(None, None, live=Live(), vitals=Vitals(degraded=lambda: ["x: y"])) as api:
+    async with serving(None, None, live=Live(), vitals=Vitals(gauges=every_gauge)) as api:
         reply = await api.get("/metrics", headers={"Accept": accept})
     return reply.headers["Content-Type"], reply.body.decode()
 
@@ -47,6 +93,15 @@ async def test_the_last_checks_bear_the_names_of_blackbox_exporter():
         f"probe_dns_lookup_time_seconds{{{named}}} 0.001",
         f"probe_http_status_code{{{named}}} 200",
         f'probe_http_duration_seconds{{{named},phase="processing"}} 0.003',
+        f"probe_ip_protocol{{{named}}} 6",
+        f"probe_http_ssl{{{named}}} 0",
+        f"probe_http_redirects{{{named}}} 0",
+        f"probe_failed_due_to_regex{{{named}}} 0",
+        f"probe_ssl_earliest_cert_expiry{{{named}}} 1798070400",
+        'servmon_outage_open{endpoint="b",target="tcp://b.example:1",protocol="TCP"} 1',
+        'servmon_in_maintenance{endpoint="b",target="tcp://b.example:1",protocol="TCP"} 1',
+        'servmon_packet_loss_ratio{endpoint="d",target="icmp://192.0.2.1",protocol="ICMP"} 0.4',
+        'probe_icmp_duration_seconds{endpoint="d",target="icmp://192.0.2.1",protocol="ICMP",phase="rtt"} 0.02',
         "servmon_troubles 1",
     ):
         assert line in text.splitlines()

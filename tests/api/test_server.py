@@ -11,7 +11,7 @@ from servmon.api.app import build_app, serve
 from servmon.api.auth import AccessToken
 from servmon.api.health import Vitals
 from servmon.errors import StartError, StoreUnavailableError
-from servmon.metrics import Counters, Histogram
+from servmon.metrics import Counters, Gauge, Histogram
 from servmon.services.availability import AvailabilityService
 from tests.fix_api import TOKEN, serving
 
@@ -32,7 +32,7 @@ async def test_readyz_names_what_is_away_and_is_200_all_the_same():
 async def test_metrics_show_what_servmon_measures_about_itself():
     lateness = Histogram()
     lateness.observe(0.03)
-    vitals = Vitals(Counters(checks=7), lateness, loop_lag=lambda: 0.25, writer_queue=lambda: 12)
+    vitals = Vitals(Counters(checks=7), lateness, gauges=lambda: [Gauge("servmon_loop_lag_seconds", "Lag.", 0.25)])
     async with serving(None, None, vitals=vitals) as api:
         reply = await api.get("/metrics")
     assert reply.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
@@ -42,7 +42,6 @@ async def test_metrics_show_what_servmon_measures_about_itself():
         'servmon_check_lateness_seconds_bucket{le="0.05"} 1',
         "servmon_check_lateness_seconds_count 1",
         "servmon_loop_lag_seconds 0.25",
-        "servmon_writer_queue 12",
     ):
         assert line in lines
 
