@@ -41,7 +41,7 @@ def endpoint_of(target: str, protocol: str | None, options: Sequence[str]) -> En
             written[name] = text
     if problems:
         raise InvalidInputError(problems)
-    values = {name: _value(text) for name, text in written.items()}
+    values = {name: value_of(text) for name, text in written.items()}
     # body=5 is a number to JSON; where a number will not do, the text itself may.
     for name in _wrong(fields | values) & written.keys():
         if name not in _wrong(fields | values | {name: written[name]}):
@@ -57,7 +57,7 @@ def _wrong(fields: Mapping[str, Any]) -> set[str]:
     return set()
 
 
-def _value(text: str) -> Any:
+def value_of(text: str) -> Any:
     """Numbers, true, false, lists and tables as JSON writes them; anything else is text."""
     try:
         return json.loads(text)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import sys
+from collections.abc import Sequence
 
 import pytest
 
@@ -13,13 +14,15 @@ from servmon import __version__
 from tests.fix_servers import greets
 
 
-async def servmon(*arguments: str) -> tuple[int, str, str]:
+async def servmon(*arguments: str, answers: Sequence[str] = ()) -> tuple[int, str, str]:
+    """Run a command; ``answers`` are the lines that it reads."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "servmon", *arguments),
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    out, err = await process.communicate()
+    out, err = await process.communicate("".join(f"{answer}\n" for answer in answers).encode())
     assert process.returncode is not None
     assert b"Traceback" not in err
     return process.returncode, out.decode(), err.decode()

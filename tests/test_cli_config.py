@@ -7,6 +7,7 @@ import stat
 
 import pytest
 
+from servmon.settings import load
 from tests.fix_daemon import FAST
 from tests.test_cli import servmon
 
@@ -110,3 +111,93 @@ async def test_edit_replaces_the_file_only_when_it_is_right(tmp_path, editor):
     assert (code, out) == (0, f"{file}: replaced; a running servmon takes it up within seconds\n")
     assert file.read_text(encoding="utf-8") == "[service]\ncheck_interval = 7\n"
     assert not list(tmp_path.glob(".*"))
+
+
+async def test_diff_says_that_a_secret_changed_and_not_to_what(servmon_daemon):
+    daemon = servmon_daemon('[elasticsearch]\napi_key = "planted-one"\n')
+    await daemon.start()
+    await daemon.stop()
+    daemon.configure('[elasticsearch]\napi_key = "planted-two"\n')
+    code, out, _ = await servmon("config", "diff", "--config", str(daemon.file))
+    assert (code, out) == (0, '~ elasticsearch.api_key: "***" -> another one\n')
+
+
+COMMENTED = """\
+# Ours since 2019.
+[service]
+check_interval = 30  # the boss wants it
+
+[[endpoints]]
+id = "web"  # do not rename
+url = "http://192.0.2.1/"
+"""
+
+
+async def test_set_changes_one_value_and_no_comment(tmp_path):
+    file = tmp_path / "servmon.toml"
+    file.write_text(COMMENTED, encoding="utf-8")
+    file.chmod(0o640)
+    code, out, err = await servmon("config", "set", "service.check_interval", "20", "--config", str(file))
+    assert (code, out) == (0, f"{file}: replaced; a running servmon takes it up within seconds\n"), err
+    assert file.read_text(encoding="utf-8") == COMMENTED.replace("30  #", "20  #")
+    assert file.stat().st_mode & 0o777 == 0o640
+    code, _, err = await servmon("config", "set", "alert.notification_channels", '["noc"]', "--config", str(file))
+    assert code == 2
+    wrong, stays = err.splitlines()
+    assert wrong.startswith(f'{file}:10: alert.notification_channels: there is no channel "noc"')
+    assert stays == f"{file} stays as it was"
+    assert (await servmon("config", "set", "interval", "20", "--config", str(file)))[0] == 2
+    assert file.read_text(encoding="utf-8") == COMMENTED.replace("30  #", "20  #")
+    assert [path.name for path in tmp_path.iterdir()] == ["servmon.toml"]
+
+
+async def test_a_symbolic_link_goes_on_leading_to_the_file(tmp_path):
+    (tmp_path / "real").mkdir()
+    real, link = tmp_path / "real" / "a.toml", tmp_path / "servmon.toml"
+    real.write_text(COMMENTED, encoding="utf-8")
+    link.symlink_to(real)
+    code, _, err = await servmon("config", "set", "service.check_retries", "1", "--config", str(link))
+    assert (code, link.is_symlink()) == (0, True), err
+    assert "check_retries = 1" in real.read_text(encoding="utf-8")
+
+
+async def test_init_asks_a_few_questions_and_keeps_secrets_in_files_of_their_own(tmp_path):
+    file = tmp_path / "servmon.toml"
+    answers = [
+        "mysql://x", "postgresql://servmon:planted@db.example/servmon",
+        "pigeon", "smtp", "mail.example", "servmon@isp.example", "noc@isp.example, boss@isp.example", "servmon",
+        "hunter2", "http://portal.example/a", "icmp://192.0.2.1", "nonsense://x", "https://portal.example/a", "",
+    ]  # fmt: skip
+    code, out, err = await servmon("config", "init", "--config", str(file), answers=answers)
+    assert code == 0, err
+    loaded = load(file, {})
+    assert loaded.warnings == ()
+    assert loaded.settings.database.url.get_secret_value() == "postgresql://servmon:planted@db.example/servmon"
+    mail = loaded.settings.channels["email"]
+    assert (mail.host, mail.recipients) == ("mail.example", ("noc@isp.example", "boss@isp.example"))
+    assert mail.password.get_secret_value() == "hunter2"
+    assert [one.id for one in loaded.endpoints] == ["portal.example-a", "192.0.2.1", "portal.example-a-2"]
+    text = file.read_text(encoding="utf-8")
+    assert "planted" not in text + out + err
+    assert "hunter2" not in text + out + err
+    assert {(tmp_path / name).stat().st_mode & 0o777 for name in ("database_url", "mail_password")} == {0o600}
+    assert f"  LoadCredential=mail_password:{tmp_path}/mail_password" in out.splitlines()
+
+
+async def test_init_leaves_what_is_there_but_for_what_is_answered(tmp_path):
+    file = tmp_path / "servmon.toml"
+    file.write_text(COMMENTED, encoding="utf-8")
+    answers = ["", "nobody", "icmp://192.0.2.7", ""]
+    code, _, err = await servmon("config", "init", "--config", str(file), answers=answers)
+    assert code == 0, err
+    text = file.read_text(encoding="utf-8")
+    assert text.startswith(COMMENTED)
+    assert [one.id for one in load(file, {}).endpoints] == ["web", "192.0.2.7"]
+    assert load(file, {}).warnings == ()
+
+
+async def test_init_without_anybody_who_answers_writes_nothing(tmp_path):
+    file = tmp_path / "servmon.toml"
+    code, _, err = await servmon("config", "init", "--config", str(file))
+    assert (code, "Aborted" in err) == (1, True)
+    assert list(tmp_path.iterdir()) == []

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import shlex
-import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from servmon.cli.base import EXIT_CONFIGURATION, ConfigOption, fail, load
+
+if TYPE_CHECKING:
+    from tomlkit import TOMLDocument
+
+REPLACED = "replaced; a running servmon takes it up within seconds"
 
 app = typer.Typer(help="The configuration file.", no_args_is_help=True)
 FileArgument = Annotated[Path, typer.Option("--config", "-c", help="The TOML file.")]
@@ -67,26 +73,79 @@ def apply(
 def edit(config: FileArgument) -> None:
     """Open the file in $EDITOR, check it, and replace it only when it is right."""
     from servmon.settings import SettingsError, editor
-    from servmon.settings import load as settings_of
+    from servmon.settings.writing import adopt, draft_of
 
-    draft = config.with_name(f".{config.name}.draft")
-    shutil.copy2(config, draft)
     try:
-        while True:
-            subprocess.run([*shlex.split(editor()), str(draft)], check=True)  # noqa: S603 - the user's own editor
-            try:
-                settings_of(draft)
-                break
-            except SettingsError as error:
-                typer.echo("\n".join(error.lines), err=True)
-            if not typer.confirm("Edit again? Otherwise the file stays as it was"):
-                raise typer.Exit(EXIT_CONFIGURATION)
-        draft.replace(config)
+        with draft_of(config) as draft:
+            while True:
+                subprocess.run([*shlex.split(editor()), str(draft)], check=True)  # noqa: S603 - the user's own editor
+                try:
+                    adopt(draft, config)
+                    break
+                except SettingsError as error:
+                    typer.echo("\n".join(error.lines), err=True)
+                if not typer.confirm("Edit again? Otherwise the file stays as it was"):
+                    raise typer.Exit(EXIT_CONFIGURATION)
     except (OSError, subprocess.CalledProcessError) as error:
         fail(f"{config} stays as it was: {error}", 1)
-    finally:
-        draft.unlink(missing_ok=True)
-    typer.echo(f"{config}: replaced; a running servmon takes it up within seconds")
+    typer.echo(f"{config}: {REPLACED}")
+
+
+@app.command("set")
+def set_(
+    name: Annotated[str, typer.Argument(help="SECTION.KEY, such as service.check_interval.")],
+    value: Annotated[str, typer.Argument(help="The value: text, or a number, true, false or a list as JSON.")],
+    config: FileArgument,
+) -> None:
+    """Set one setting in the file; its comments stay, and a value that is wrong leaves it as it was."""
+    from servmon.checking import value_of
+    from servmon.settings.writing import put, read_document
+
+    section, _, key = name.rpartition(".")
+    if not section:
+        fail(f"{name}: a setting is SECTION.KEY, such as service.check_interval", EXIT_CONFIGURATION)
+    with _nothing_changed(config):
+        document = read_document(config)
+        put(document, section, key, value_of(value))
+        _replace(config, document)
+    typer.echo(f"{config}: {REPLACED}")
+
+
+@app.command()
+def init(config: FileArgument = Path("servmon.toml")) -> None:
+    """Ask a few questions and write the file; in one that is there only what is answered changes."""
+    from servmon.cli import questions
+    from servmon.settings.writing import read_document, write_secret
+
+    if config.exists():
+        typer.echo(f"{config} is there: what you answer is put into it, the rest stays", err=True)
+    with _nothing_changed(config):
+        draft = questions.Draft(read_document(config))
+        questions.ask(draft)
+        for name, secret in draft.secrets.items():
+            write_secret(config.parent / name, secret)
+        _replace(config, draft.document)
+    typer.echo("\n".join([f"wrote {config}", *questions.hints(config, draft.secrets)]))
+
+
+def _replace(config: Path, document: TOMLDocument) -> None:
+    from servmon.settings.writing import replace_file
+
+    for warning in replace_file(config, document.as_string()).warnings:
+        typer.echo(f"warning: {warning}", err=True)
+
+
+@contextmanager
+def _nothing_changed(config: Path) -> Iterator[None]:
+    """Where the file cannot be written, or would be wrong, say so: it stays as it was."""
+    from servmon.settings import SettingsError
+
+    try:
+        yield
+    except SettingsError as error:
+        fail("\n".join([*error.lines, f"{config} stays as it was"]), EXIT_CONFIGURATION)
+    except (OSError, TypeError) as error:
+        fail(f"{config} stays as it was: {error}", 1)
 
 
 @app.command()

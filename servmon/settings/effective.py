@@ -33,7 +33,7 @@ def effective(loaded: Loaded) -> Iterator[Setting]:
         section, _, key = name.partition(".")
         given = key.split(".")[0] in _given(loaded.settings, section)
         variable = loaded.variables.get((section, key))
-        yield Setting(name, value, f"environment: {variable}" if variable else "file" if given else "default")
+        yield Setting(name, _shown(value), f"environment: {variable}" if variable else "file" if given else "default")
 
 
 def secrets_in(part: Any) -> Iterator[str]:
@@ -62,10 +62,11 @@ def compare(applied: Loaded, wanted: Loaded) -> Iterator[str]:
     """What a reload of ``wanted`` would change where ``applied`` runs, a line each."""
     before, after = dict(_values(applied.settings)), dict(_values(wanted.settings))
     for name in sorted(before.keys() | after.keys()):
-        old, new = before.get(name, "nothing"), after.get(name, "nothing")
-        if old != new:
-            restart = "  (needs a restart)" if name.partition(".")[0] in RESTART_SECTIONS else ""
-            yield f"~ {name}: {old} -> {new}{restart}"
+        if before.get(name) == after.get(name):
+            continue
+        old, new = (_shown(values[name]) if name in values else "nothing" for values in (before, after))
+        restart = "  (needs a restart)" if name.partition(".")[0] in RESTART_SECTIONS else ""
+        yield f"~ {name}: {old} -> {'another one' if old == new else new}{restart}"
     yield from _compare_endpoints(_by_id(applied), _by_id(wanted))
 
 
@@ -92,13 +93,13 @@ def _given(settings: Settings, section: str) -> set[str]:
     return part.model_fields_set if isinstance(part, BaseModel) else set(part)
 
 
-def _values(part: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+def _values(part: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     entries = {name: getattr(part, name) for name in type(part).model_fields} if isinstance(part, BaseModel) else part
     for name, value in entries.items():
         if isinstance(value, (BaseModel, dict)):
             yield from _values(value, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", _shown(value)
+            yield f"{prefix}{name}", value
 
 
 def _shown(value: Any) -> str:
