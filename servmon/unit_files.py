@@ -8,6 +8,13 @@ from pathlib import Path
 from servmon.errors import StartError
 
 UNITS = ("servmon.service", "servmon@.service")
+# What lies beside the units, and where each belongs.
+PLACES = {
+    **{unit: f"etc/systemd/system/{unit}" for unit in UNITS},
+    "servmon.sysusers": "etc/sysusers.d/servmon.conf",
+    "servmon.tmpfiles": "etc/tmpfiles.d/servmon.conf",
+    "servmon.logrotate": "etc/logrotate.d/servmon",
+}
 # Where the units say that servmon is.
 _PACKAGED_COMMAND = "/opt/servmon/bin/servmon"
 _FIRST_CONFIGURATION = """\
@@ -34,12 +41,12 @@ def install(root: Path, command: Path) -> Iterator[str]:
 
 
 def _install(root: Path, command: Path) -> Iterator[str]:
-    folder = root / "etc/systemd/system"
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in UNITS:
+    for name, place in PLACES.items():
+        target = root / place
+        target.parent.mkdir(parents=True, exist_ok=True)
         text = (_units_folder() / name).read_text(encoding="utf-8")
-        (folder / name).write_text(text.replace(_PACKAGED_COMMAND, str(command)), encoding="utf-8")
-        yield f"wrote {folder / name}"
+        target.write_text(text.replace(_PACKAGED_COMMAND, str(command)), encoding="utf-8")
+        yield f"wrote {target}"
     configuration = root / "etc/servmon/servmon.toml"
     if configuration.exists():
         yield f"left {configuration} as it is"
@@ -48,7 +55,7 @@ def _install(root: Path, command: Path) -> Iterator[str]:
         configuration.write_text(_FIRST_CONFIGURATION, encoding="utf-8")
         configuration.chmod(0o644)  # the service's account is made at its start; secrets belong into KEY_file
         yield f"wrote {configuration}"
-    yield "next: systemctl daemon-reload && systemctl enable --now servmon"
+    yield "next: systemd-tmpfiles --create servmon.conf; systemctl daemon-reload; systemctl enable --now servmon"
 
 
 def _units_folder() -> Path:

@@ -40,6 +40,8 @@ class RunningServmon:
         self.log_file = folder / "servmon.log"
         self.port = free_port()
         self.environment: dict[str, str] = {}
+        # Python, or what starts it as another account or in another network.
+        self.prefix: tuple[str, ...] = (sys.executable,)
         self.process: asyncio.subprocess.Process | None = None
         self._session: aiohttp.ClientSession | None = None
         self.configure(configuration)
@@ -58,7 +60,7 @@ class RunningServmon:
         """Return once the API answers."""
         with self.log_file.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "servmon", "run", "--config", str(self.file)),
+                *(*self.prefix, "-m", "servmon", "run", "--config", str(self.file)),
                 stdout=log,
                 stderr=log,
                 env=os.environ | self.environment,  # noqa: TID251 - a child's is made of ours

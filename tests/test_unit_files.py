@@ -18,9 +18,14 @@ SOURCE = Path(__file__).parent.parent / "systemd"
 
 
 async def analyse(*arguments: str) -> tuple[int, str]:
-    command = shutil.which("systemd-analyze")
+    return await tool("systemd-analyze", "systemd", *arguments)
+
+
+async def tool(name: str, package: str, *arguments: str) -> tuple[int, str]:
+    """What a program of the system says."""
+    command = shutil.which(name, path="/usr/sbin:/usr/bin:/sbin:/bin")
     if command is None:
-        pytest.skip("systemd-analyze, of Debian's package systemd, is not installed")
+        pytest.skip(f"{name}, of Debian's package {package}, is not installed")
     process = await asyncio.create_subprocess_exec(
         command, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
@@ -53,6 +58,19 @@ async def test_the_exposure_level_is_at_most_one_and_a_half(name):
     assert float(level[1]) <= 1.5
 
 
+async def test_systemd_and_logrotate_understand_what_is_put_beside_the_units(installed, tmp_path):
+    root = f"--root={installed}"
+    said = await tool("systemd-sysusers", "systemd", root, str(installed / "etc/sysusers.d/servmon.conf"))
+    assert said[0] == 0, said
+    assert re.search(r"^servmon:", (installed / "etc/passwd").read_text(encoding="utf-8"), re.MULTILINE)
+    said = await tool("systemd-tmpfiles", "systemd", root, "--create", str(installed / "etc/tmpfiles.d/servmon.conf"))
+    assert said[0] == 0, said
+    assert (installed / "etc/servmon/conf.d").is_dir()
+    rotation = str(installed / "etc/logrotate.d/servmon")
+    code, told = await tool("logrotate", "logrotate", "--debug", "--state", str(tmp_path / "state"), rotation)
+    assert (code, "error" in told) == (0, False), told
+
+
 def test_install_says_what_it_did_and_leaves_a_configuration_alone(tmp_path):
     done = list(install(tmp_path, Path("/opt/x/servmon")))
     unit = (tmp_path / "etc/systemd/system/servmon.service").read_text(encoding="utf-8")
@@ -74,7 +92,10 @@ def test_where_it_may_not_write_it_says_so(tmp_path):
 async def test_the_command_line_installs_itself(tmp_path):
     code, out, err = await servmon("service", "install", "--root", str(tmp_path))
     assert (code, err) == (0, "")
-    assert out.splitlines()[-1] == "next: systemctl daemon-reload && systemctl enable --now servmon"
+    assert (
+        out.splitlines()[-1]
+        == "next: systemd-tmpfiles --create servmon.conf; systemctl daemon-reload; systemctl enable --now servmon"
+    )
 
 
 def test_both_units_say_the_same_but_for_the_instance():
