@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import resource
+import shutil
+import socket
+import tempfile
+from functools import partial
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from servmon import doctor
-from servmon.doctor import Level, examine
+from servmon.doctor import Level, examine, machine
 from servmon.settings import load
+from tests.fix_servers import Page, free_port, settled
 
 
 @pytest.fixture
@@ -36,7 +45,38 @@ async def test_nobody_to_tell_is_a_warning(findings):
         str(found["channels"])
         == "warning channels: none: nobody is told of outages\n        -> add a table [channels.NAME]"
     )
-    assert (await findings('[channels.noc]\nkind = "exec"\ncommand = ["true"]\n'))["channels"].level is Level.OK
+
+
+async def test_a_channel_that_cannot_be_reached_is_an_error_without_its_secret(findings, open_port, closed_port):
+    found = await findings(
+        '[channels.a]\nkind = "exec"\ncommand = ["true"]\n'
+        '[channels.b]\nkind = "exec"\ncommand = ["/nowhere/at-all"]\n'
+        f'[channels.c]\nkind = "webhook"\nurl = "http://127.0.0.1:{open_port}/planted"\n'
+        f'[channels.d]\nkind = "webhook"\nurl = "http://127.0.0.1:{closed_port}/planted"\n'
+        f'[channels.e]\nkind = "smtp"\nhost = "127.0.0.1"\nport = {closed_port}\n'
+        'sender = "a@isp.example"\nrecipients = ["b@isp.example"]\n'
+    )
+    said = {name: (found[f"channel {name}"].level, found[f"channel {name}"].sentence) for name in "abcde"}
+    refused = f"127.0.0.1:{closed_port}: Connect call failed ('127.0.0.1', {closed_port})"
+    assert said == {
+        "a": (Level.OK, "can be reached"),
+        "b": (Level.ERROR, "/nowhere/at-all is no program that can be run"),
+        "c": (Level.OK, "can be reached"),
+        "d": (Level.ERROR, refused),
+        "e": (Level.ERROR, refused),
+    }
+    assert "planted" not in "".join(map(str, found.values()))
+
+
+def test_witnesses_that_answer_and_such_as_never_did_are_told_apart(findings, netns):
+    def found(named: str) -> doctor.Finding:
+        return netns.run_async(partial(findings, f"[outage]\nwitnesses = {named}\n"))["witnesses"]
+
+    some = found('["127.0.0.1", "10.7.0.9"]')
+    assert (some.level, some.sentence) == (Level.OK, "127.0.0.1 answers; silent: 10.7.0.9")
+    none = found('["10.7.0.9"]')
+    assert (none.level, none.sentence[:26]) == (Level.WARNING, "none of 10.7.0.9 answers: ")
+    assert found("[]").level is Level.WARNING
 
 
 async def test_a_database_that_does_not_answer_is_an_error_without_its_password(findings, closed_port):
@@ -67,9 +107,94 @@ async def test_results_that_will_not_fit_on_the_disk_are_foretold(findings):
     assert found.level is Level.WARNING
 
 
+async def test_a_pooler_before_the_database_is_noticed(findings, database):
+    program = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin")
+    if program is None:
+        pytest.skip("pgbouncer, of Debian's package pgbouncer, is not installed")
+    parts = urlsplit(database)
+    server = {name: values[0] for name, values in parse_qs(parts.query).items()}
+    host, port = server.get("host") or parts.hostname, server.get("port") or parts.port or 5432
+    folder = folder_for_all()
+    (folder / "pgbouncer.ini").write_text(
+        f"[databases]\n* = host={host} port={port} user={parts.username or server.get('user')}\n"
+        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {(bouncer_port := free_port())}\nauth_type = any\n"
+        "unix_socket_dir =\npool_mode = transaction\nignore_startup_parameters = jit,extra_float_digits\n",
+        encoding="utf-8",
+    )
+    # It refuses to be root, and only the server's own account may use the server's socket.
+    owner = os.stat(f"{host}/.s.PGSQL.{port}")  # noqa: PTH116 - quick
+    account = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []} if os.geteuid() == 0 else {}
+    bouncer = await asyncio.create_subprocess_exec(
+        program, "--quiet", str(folder / "pgbouncer.ini"), stderr=asyncio.subprocess.DEVNULL, **account
+    )
+    try:
+        await settled(lambda: is_open(bouncer_port))
+        name = parts.path.lstrip("/") or server["database"]
+        found = await findings(f'[database]\nurl = "postgresql://x@127.0.0.1:{bouncer_port}/{name}"\n')
+        assert found["Postgres"].sentence.startswith("a pooler stands before "), found["Postgres"]
+        assert found["Postgres"].level is Level.WARNING
+    finally:
+        bouncer.terminate()
+        await bouncer.wait()
+        shutil.rmtree(folder)
+
+
+def folder_for_all() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="servmon-test-"))
+    folder.chmod(0o755)
+    return folder
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as trial:
+        return trial.connect_ex(("127.0.0.1", port)) == 0
+
+
+async def test_a_disk_too_small_for_the_spool_is_foretold(findings):
+    found = await findings('[database]\nspool_max_mb = 1000000000\nurl = "postgresql://u@127.0.0.1:1/x"\n')
+    assert found["spool"].sentence.startswith("the spool may grow to 1.05e+03 TB while Postgres is away; ")
+
+
 async def test_an_elasticsearch_that_is_away_and_a_proxy_that_is_not_used_are_said(findings, closed_port):
     found = await findings(
         f'[elasticsearch]\nhosts = ["http://127.0.0.1:{closed_port}"]\n', {"https_proxy": "http://p.example"}
     )
-    assert (found["Elasticsearch"].level, "refused" in found["Elasticsearch"].sentence) == (Level.WARNING, True)
+    assert (found["Elasticsearch"].level, "Cannot connect" in found["Elasticsearch"].sentence) == (Level.WARNING, True)
     assert "https_proxy is set and not used" in found["proxies"].sentence
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "level", "sentence"),
+    [
+        (200, '{"version": {"number": "8.19.1"}}', Level.OK, ", version 8.19.1"),
+        (200, '{"version": {"number": "7.17.0"}}', Level.WARNING, " is version 7.17.0"),
+        (401, "{}", Level.WARNING, " does not accept us"),
+        (200, "<html>", Level.WARNING, ""),
+        (503, "[]", Level.WARNING, " answers 503, not as Elasticsearch does"),
+        (200, '{"version": []}', Level.WARNING, " answers 200, not as Elasticsearch does"),
+    ],
+)
+async def test_elasticsearch_is_judged_by_what_it_answers(findings, web_server, status, body, level, sentence):
+    server = await web_server()
+    server.pages["/"] = Page(status, body, {"Content-Type": "application/json"})
+    found = (await findings(f'[elasticsearch]\nhosts = ["http://127.0.0.1:{server.port}"]\napi_key = "planted"\n'))[
+        "Elasticsearch"
+    ]
+    assert (found.level, found.sentence.endswith(sentence)) == (level, True), found
+    assert "planted" not in str(found)
+
+
+async def test_a_unit_that_starts_what_is_not_there_is_an_error(findings, tmp_path, monkeypatch):
+    assert (await findings())["systemd"].level is Level.OK
+    unit = tmp_path / "servmon.service"
+    monkeypatch.setattr(machine, "UNIT", unit)
+    unit.write_text("[Service]\nExecStart=/nowhere/servmon run\n", encoding="utf-8")
+    found = (await findings())["systemd"]
+    assert (found.level, found.sentence) == (Level.ERROR, f"{unit} starts /nowhere/servmon, which is not there")
+    unit.write_text("[Service]\nExecStart=/bin/sh run\n", encoding="utf-8")
+    setuid = tmp_path / "check_icmp"
+    setuid.write_text("#!/bin/sh\n", encoding="utf-8")
+    setuid.chmod(0o4755)
+    found = await findings(f'[[endpoints]]\nid = "x"\nprotocol = "EXEC"\nurl = "192.0.2.1"\ncommand = ["{setuid}"]\n')
+    assert found["systemd"].level is Level.OK
+    assert found["plug-ins"].sentence.startswith(f"{setuid} is setuid, and the unit's NoNewPrivileges")
