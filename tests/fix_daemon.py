@@ -96,6 +96,13 @@ class RunningServmon:
             assert answer.status == 200
             return await answer.text()
 
+    async def answer(self, method: str, path: str, body: Any = None) -> str:
+        """What comes back, headers too, whatever its status."""
+        assert self._session is not None
+        more = {} if body is None else {"json": body}
+        async with self._session.request(method, f"http://127.0.0.1:{self.port}{path}", **more) as answer:
+            return f"{answer.status} {dict(answer.headers)} {await answer.text()}"
+
     async def get_until(self, path: str, holds: Callable[[Any], bool]) -> Any:
         """The answer of ``path`` as soon as it ``holds``."""
         found: list[Any] = []
