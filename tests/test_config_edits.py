@@ -45,7 +45,8 @@ class Editor:
         self.interval = 60
 
     async def edit(self) -> None:
-        await self.chance.choice((self.valid, self.valid, self.slip, self.cut_off, self.removed))()
+        kinds = (self.valid, self.valid, self.slip, self.half_written, self.cut_off, self.removed)
+        await self.chance.choice(kinds)()
 
     async def valid(self) -> None:
         keep = self.chance.randint(EDITED - 5, EDITED)
@@ -56,6 +57,17 @@ class Editor:
     async def slip(self) -> None:
         text, sentence = self.chance.choice(SLIPS)
         await self.write(FAST + text + steady() if text[0] != "[" else FAST + steady() + text, sentence)
+
+    async def half_written(self) -> None:
+        """An editor that writes in place is read in the middle of a word, and then again."""
+        self.interval = self.chance.randint(30, 90)
+        whole = FAST + steady() + edited(self.ids, self.interval)
+        middle = whole.index("127.0.0", self.chance.randrange(len(whole) // 2))
+        self.daemon.configure(whole[:middle])
+        await self.reload(r"servmon\.toml:\d+: not valid TOML")
+        with self.daemon.file.open("a", encoding="utf-8") as file:
+            file.write(whole[middle:])
+        await self.reload("configuration applied")
 
     async def cut_off(self) -> None:
         """The file ends at a table's border: valid TOML, and nearly everything is gone."""
