@@ -22,8 +22,8 @@ from servmon.alerts.alerting import Alerting
 from servmon.alerts.channels import open_channels
 from servmon.alerts.dispatcher import Dispatcher
 from servmon.alerts.heartbeat import beat
-from servmon.api.app import build_app, serve
-from servmon.api.auth import ADMIN, AccessToken, load_or_create_token
+from servmon.api.app import Services, build_app, serve
+from servmon.api.auth import ADMIN, load_or_create_token
 from servmon.api.health import Vitals
 from servmon.beginning import Beginning
 from servmon.causes import Causes
@@ -51,6 +51,7 @@ from servmon.services.alerts import AlertService
 from servmon.services.availability import AvailabilityService
 from servmon.services.connection import DEFAULT_OBSERVER, Connection
 from servmon.services.outages import OutageManagementService
+from servmon.services.tokens import AccessToken, TokenBook, TokenService
 from servmon.settings import Loaded, Settings, service_manager
 from servmon.settings.effective import RESTART_SECTIONS
 from servmon.settings.watch import ConfigWatch
@@ -141,6 +142,8 @@ class Daemon:
         self.token = load_or_create_token(settings.servmon.data_dir, token.get_secret_value() if token else None)
         log.hide("token", [self.token.token])
         self._connection = Connection(pool, defaults=defaults_of(settings), observer=DEFAULT_OBSERVER)
+        self.book = TokenBook([AccessToken.of(ADMIN, self.token.token)])
+        self.tokens = TokenService(self._connection, self.book)
         self._local_file = LocalFile(settings.servmon.data_dir)
         spool = Spool(self._local_file, settings.database.spool_max_mb * 1024 * 1024)
         self.writer = Writer(dsn, self.counters, observer=DEFAULT_OBSERVER, spool=spool)
@@ -232,7 +235,7 @@ class Daemon:
         """What may fail without stopping checks: it is started again, and what is wrong is shown meanwhile."""
         feed = ChangeFeed(self._dsn)
         follow: dict[str, Callable[[], Awaitable[None]]] = {
-            "changes": lambda: self.watchlist.follow(feed),
+            "changes": lambda: self._follow_changes(feed),
             "Postgres": self.beginning.follow,
             "own pulse": self.pulse.run,
             "witnesses": self.witnesses.run,
@@ -255,17 +258,30 @@ class Daemon:
         for name, work in follow.items():
             yield name, supervise(name, work, self.troubles)
 
+    async def _follow_changes(self, feed: ChangeFeed) -> None:
+        """Whatever somebody changed in Postgres counts here within a second."""
+        await self.tokens.refresh()
+        while True:
+            await feed.wait()
+            await self.watchlist.refresh()
+            await self.tokens.refresh()
+
     @asynccontextmanager
     async def serve(self) -> AsyncIterator[str]:
         """The admin API, listening; gives its address."""
         api = self.provisioning.settings.api
-        app = build_app(
+        services = Services(
+            self._connection,
             AvailabilityService(self._connection, self.watchlist),
             OutageManagementService(
                 self._connection, self.watchlist, lambda: tuple(self.provisioning.settings.channels)
             ),
-            tokens=[AccessToken.of(ADMIN, self.token.token)],
-            alert_service=AlertService(self._connection),
+            AlertService(self._connection),
+            self.tokens,
+        )
+        app = build_app(
+            services,
+            book=self.book,
             live=self.watchlist,
             reload=self._reload_now,
             vitals=Vitals(

@@ -42,6 +42,14 @@ class ConflictError(ServmonError):
     """The request contradicts what is stored, such as an id that is already taken."""
 
 
+class RefusedError(ConflictError):
+    """A conflict of which more can be said than one sentence."""
+
+    def __init__(self, message: str, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__(message)
+
+
 class TooSoonError(ServmonError):
     """The same thing was asked for a moment ago; ``retry_after`` is in seconds."""
 

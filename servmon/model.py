@@ -112,6 +112,19 @@ class CheckSource(StrEnum):
     MANUAL = "manual"
 
 
+class Role(StrEnum):
+    """What the holder of a token may do: look, act on what is there, change what servmon is. Each includes the former."""
+
+    READ = "read"
+    OPERATE = "operate"
+    ADMIN = "admin"
+
+    def covers(self, needed: Role) -> bool:
+        """Whether this role may do what ``needed`` is asked for."""
+        order = list(Role)
+        return order.index(self) >= order.index(needed)
+
+
 class MaintenanceMode(StrEnum):
     """What a window does: ``mute`` measures but counts no failure, ``pause`` does not check at all."""
 

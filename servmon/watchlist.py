@@ -19,7 +19,6 @@ from servmon.model import CheckResult, CurrentStatus, Endpoint, MaintenanceWindo
 from servmon.monitor import Monitor, Writer, as_stored
 from servmon.store import endpoints, notes, outages
 from servmon.store import maintenance as stored_windows
-from servmon.store.feed import ChangeFeed
 from servmon.store.notebook import Notebook
 from servmon.store.notes import pages_of_all, watched_pages
 from servmon.store.pool import Executor
@@ -130,12 +129,6 @@ class Watchlist:
         if self._notebook is not None:
             with suppress(StoreUnavailableError):
                 await work(self._notebook)
-
-    async def follow(self, feed: ChangeFeed) -> None:
-        """Refresh whenever anything changed, for ever."""
-        while True:
-            await feed.wait()
-            await self.refresh()
 
     async def follow_window_ends(self) -> None:
         """Ask endpoints again at once when a window over them ends, for ever."""

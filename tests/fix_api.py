@@ -14,14 +14,14 @@ from uuid import uuid4
 import pytest
 from aiohttp import ClientSession
 
-from servmon.api.app import build_app, serve
-from servmon.api.auth import AccessToken
+from servmon.api.app import Services, build_app, serve
 from servmon.metrics import Counters
 from servmon.model import (
     CheckResult,
     CheckSource,
     FailureKind,
     Outage,
+    Role,
     Severity,
     State,
     StateChange,
@@ -32,6 +32,7 @@ from servmon.services.alerts import AlertService
 from servmon.services.availability import AvailabilityService
 from servmon.services.connection import Connection, connect
 from servmon.services.outages import OutageManagementService
+from servmon.services.tokens import AccessToken, TokenBook, TokenService
 from servmon.store.writer import Writer
 
 TOKEN = "svm_00000000_for-tests"
@@ -144,28 +145,53 @@ def history(database: str, connection: Connection) -> History:
     return History(database, connection)
 
 
+READ_TOKEN = "svm_11111111_reads"
+OPERATE_TOKEN = "svm_22222222_operates"
+
+
 @asynccontextmanager
-async def serving(availability: Any, outages: Any, **parts: Any) -> AsyncIterator[Client]:
-    """A client of an API over these services."""
-    parts.setdefault("alert_service", None)
-    tokens = [AccessToken.of("night-shift", "another"), AccessToken.of("admin", TOKEN)]
-    server = await serve(build_app(availability, outages, tokens=tokens, **parts), "127.0.0.1", 0)
+async def serving(services: Services, **parts: Any) -> AsyncIterator[Client]:
+    """A client of an API over these services, with one token of each role."""
+    book = TokenBook(
+        [
+            AccessToken.of("night-shift", "another"),
+            AccessToken.of("admin", TOKEN),
+            AccessToken.of("reader", READ_TOKEN, Role.READ),
+            AccessToken.of("operator", OPERATE_TOKEN, Role.OPERATE),
+        ]
+    )
+    if services.connection is not None:
+        services = replace(services, tokens=TokenService(services.connection, book))
+    server = await serve(build_app(services, book=book, **parts), "127.0.0.1", 0)
     async with ClientSession(f"http://127.0.0.1:{server.port}") as session:
         yield Client(session, server.port)
     await server.stop()
 
 
+def services_on(connection: Connection, live: Any = None) -> Services:
+    """All services on one connection, without a daemon around them."""
+    return Services(
+        connection,
+        AvailabilityService(connection, live),
+        OutageManagementService(connection, live),
+        AlertService(connection),
+        None,
+    )
+
+
+NOTHING = Services(None, None, None, None, None)
+
+
 @pytest.fixture
 async def api(connection: Connection) -> AsyncIterator[Client]:
-    services = AvailabilityService(connection), OutageManagementService(connection)
-    async with serving(*services, alert_service=AlertService(connection)) as client:
+    async with serving(services_on(connection)) as client:
         yield client
 
 
 @pytest.fixture
 async def door() -> AsyncIterator[Client]:
     """An API with nothing behind it: a request that is not refused at the door, but for ``/metrics``, is a 500."""
-    async with serving(None, None) as client:
+    async with serving(NOTHING) as client:
         yield client
 
 

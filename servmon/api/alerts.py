@@ -2,110 +2,97 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from aiohttp import web
 
 from servmon.api.auth import TOKEN_NAME
-from servmon.api.requests import (
-    only_query,
-    read_limit,
-    read_object,
-    read_older_than,
-    read_optional_object,
-    write_cursor,
-)
+from servmon.api.requests import read_older_than, write_cursor
 from servmon.api.routing import ALERTS, Route
-from servmon.api.shapes import json_answer, page_answer
+from servmon.api.shapes import Page, page
+from servmon.api.typed import Body, Created, JsonObject, PageQuery
 from servmon.clock import rfc3339
-from servmon.errors import InvalidInputError, Problem
+from servmon.model import Role
+
+Row = dict[str, Any]
+SilenceBody = Annotated[dict[str, Any], JsonObject("SilenceFields")]
 
 
-async def list_alerts(request: web.Request) -> web.Response:
+class Acknowledgement(Body):
+    """What whoever sees to an outage has to say."""
+
+    note: str = ""
+
+
+async def list_alerts(request: web.Request, query: PageQuery) -> Page[Row]:
     """List all alerts, newest first."""
-    return await _page(request, active=None)
+    return await _page(request, query, active=None)
 
 
-async def list_active_alerts(request: web.Request) -> web.Response:
+async def list_active_alerts(request: web.Request, query: PageQuery) -> Page[Row]:
     """Get the alerts that are not over, newest first."""
-    return await _page(request, active=True)
+    return await _page(request, query, active=True)
 
 
-async def get_alert(request: web.Request) -> web.Response:
+async def get_alert(request: web.Request) -> Row:
     """Get an alert with its outages, decisions and messages."""
-    only_query(request)
-    return json_answer(await request.app[ALERTS].get_alert(request.match_info["alert_id"]))
+    return await request.app[ALERTS].get_alert(request.match_info["alert_id"])
 
 
-async def explain_outage(request: web.Request) -> web.Response:
+async def explain_outage(request: web.Request) -> Row:
     """Say who was told of an outage, who was not, and why."""
-    only_query(request)
-    return json_answer(await request.app[ALERTS].explain(request.match_info["outage_id"]))
+    return await request.app[ALERTS].explain(request.match_info["outage_id"])
 
 
-async def acknowledge_outage(request: web.Request) -> web.Response:
+async def acknowledge_outage(request: web.Request, body: Acknowledgement = Acknowledgement()) -> Row:  # noqa: B008 - frozen
     """Acknowledge an open outage: somebody sees to it, so nobody is reminded."""
-    fields = await read_optional_object(request)
-    if unknown := fields.keys() - {"note"}:
-        raise InvalidInputError(Problem(name, "unknown field; known is note") for name in sorted(unknown))
-    alerts = request.app[ALERTS]
-    outage_id = request.match_info["outage_id"]
-    return json_answer(await alerts.acknowledge(outage_id, request[TOKEN_NAME], fields.get("note", "")))
+    return await request.app[ALERTS].acknowledge(request.match_info["outage_id"], request[TOKEN_NAME], body.note)
 
 
-async def unacknowledge_outage(request: web.Request) -> web.Response:
+async def unacknowledge_outage(request: web.Request, body: Body = Body()) -> None:  # noqa: ARG001, B008 - none is needed
     """Take an acknowledgement back."""
-    await read_optional_object(request)
     await request.app[ALERTS].unacknowledge(request.match_info["outage_id"])
-    return web.Response(status=204)
 
 
-async def list_silences(request: web.Request) -> web.Response:
+async def list_silences(request: web.Request) -> Page[Row]:
     """List the silences that are not over."""
-    only_query(request)
     rows = await request.app[ALERTS].list_silences()
-    return page_answer(rows, len(rows), shape=_as_it_is, cursor=_as_id)
+    return {"items": rows, "next_cursor": None}
 
 
-async def create_silence(request: web.Request) -> web.Response:
+async def create_silence(request: web.Request, body: SilenceBody) -> Created[Row]:
     """Tell nothing of some endpoints until a given time."""
-    silence = await request.app[ALERTS].create_silence(await read_object(request), request[TOKEN_NAME])
-    return json_answer(silence, status=201, headers={"Location": f"/silences/{silence['id']}"})
+    silence = await request.app[ALERTS].create_silence(body, request[TOKEN_NAME])
+    return Created(silence, headers={"Location": f"/silences/{silence['id']}"})
 
 
-async def end_silence(request: web.Request) -> web.Response:
+async def end_silence(request: web.Request) -> None:
     """End a silence now."""
     await request.app[ALERTS].end_silence(request.match_info["silence_id"])
-    return web.Response(status=204)
 
 
-async def _page(request: web.Request, *, active: bool | None) -> web.Response:
-    query = only_query(request, "limit", "cursor")
-    limit, before = read_limit(query), read_older_than(query)
-    rows = await request.app[ALERTS].list_alerts(active=active, limit=limit + 1, before=before)
-    return page_answer(rows, limit, shape=_as_it_is, cursor=_cursor)
+async def _page(request: web.Request, query: PageQuery, *, active: bool | None) -> Page[Row]:
+    before = read_older_than(query.cursor)
+    rows = await request.app[ALERTS].list_alerts(active=active, limit=query.limit + 1, before=before)
+    return page(rows, query.limit, shape=_as_it_is, cursor=_cursor)
 
 
-def _as_it_is(row: dict[str, Any]) -> dict[str, Any]:
+def _as_it_is(row: Row) -> Row:
     return row
 
 
-def _as_id(row: dict[str, Any]) -> str:
-    return write_cursor(row["id"])
-
-
-def _cursor(alert: dict[str, Any]) -> str:
+def _cursor(alert: Row) -> str:
     return write_cursor(rfc3339(alert["opened_at"]), alert["id"])
 
 
 ROUTES = (
-    Route("GET", "/alerts/", list_alerts),
-    Route("GET", "/alerts/active", list_active_alerts),
-    Route("GET", "/alerts/{alert_id}", get_alert),
-    Route("GET", "/outages/{outage_id}/alerts", explain_outage),
-    Route("POST", "/outages/{outage_id}/acknowledge", acknowledge_outage),
-    Route("POST", "/outages/{outage_id}/unacknowledge", unacknowledge_outage),
-    Route("GET", "/silences/", list_silences),
-    Route("POST", "/silences/", create_silence),
-    Route("DELETE", "/silences/{silence_id}", end_silence),
+    Route("GET", "/alerts/", list_alerts, Role.READ),
+    Route("GET", "/alerts/active", list_active_alerts, Role.READ),
+    Route("GET", "/alerts/{alert_id}", get_alert, Role.READ),
+    Route("GET", "/outages/{outage_id}/alerts", explain_outage, Role.READ),
+    Route("POST", "/outages/{outage_id}/acknowledge", acknowledge_outage, Role.OPERATE),
+    Route("POST", "/outages/{outage_id}/unacknowledge", unacknowledge_outage, Role.OPERATE),
+    Route("GET", "/silences/", list_silences, Role.READ),
+    Route("POST", "/silences/", create_silence, Role.OPERATE),
+    Route("DELETE", "/silences/{silence_id}", end_silence, Role.OPERATE),
 )

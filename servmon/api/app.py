@@ -2,72 +2,107 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
+from typing_extensions import TypedDict
 
 import servmon
-from servmon.api import alerts, configuration, endpoints, health, maintenance, metrics, outages
-from servmon.api.auth import AccessToken, authorisation
+from servmon.api import alerts, audit, configuration, documentation, endpoints, health, maintenance, metrics, outages
+from servmon.api import tokens as tokens_resource
+from servmon.api.auth import authorisation
+from servmon.api.openapi import describe
 from servmon.api.problems import REQUEST_ID, REQUEST_ID_HEADER, answer_errors, name_requests
 from servmon.api.requests import BODY_LIMIT_BYTES
-from servmon.api.routing import ALERTS, AVAILABILITY, OUTAGES, Route
-from servmon.api.shapes import json_answer
+from servmon.api.routing import ALERTS, AVAILABILITY, CONNECTION, OUTAGES, TOKENS, Route
+from servmon.api.typed import typed
 from servmon.errors import StartError
+from servmon.model import Role
 from servmon.services.alerts import AlertService
 from servmon.services.availability import AvailabilityService
+from servmon.services.connection import Connection
 from servmon.services.live import LiveView
 from servmon.services.outages import OutageManagementService
+from servmon.services.tokens import TokenBook, TokenService
 
 SHUTDOWN_SECONDS = 5
 
 
-async def list_routes(_request: web.Request) -> web.Response:
+class Routes(TypedDict):
     """What there is."""
+
+    servmon: str
+    routes: list[dict[str, str]]
+
+
+async def list_routes(_request: web.Request) -> Routes:
+    """List the routes."""
     routes = [{"method": route.method, "path": route.path} for route in ROUTES]
-    return json_answer({"servmon": servmon.__version__, "routes": routes})
+    return {"servmon": servmon.__version__, "routes": routes}
 
 
 ROUTES: tuple[Route, ...] = (
-    Route("GET", "/", list_routes),
+    Route("GET", "/", list_routes, Role.READ),
     *endpoints.ROUTES,
     *outages.ROUTES,
     *alerts.ROUTES,
     *maintenance.ROUTES,
     *configuration.ROUTES,
+    *tokens_resource.ROUTES,
+    *audit.ROUTES,
+    *documentation.ROUTES,
     *health.ROUTES,
     *metrics.ROUTES,
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the handlers call, all on one ``connection``."""
+
+    connection: Connection
+    availability: AvailabilityService
+    outages: OutageManagementService
+    alerts: AlertService
+    tokens: TokenService
+
+
 def build_app(
-    availability: AvailabilityService,
-    outage_management: OutageManagementService,
+    services: Services,
     *,
-    tokens: Iterable[AccessToken],
-    alert_service: AlertService,
+    book: TokenBook,
     live: LiveView | None = None,
     vitals: health.Vitals | None = None,
     reload: configuration.Reload | None = None,
 ) -> web.Application:
-    """The API over the services. Nobody but the holders of ``tokens`` gets in, but for the open routes."""
-    free = [route.handler for route in ROUTES if route.open_to_all]
+    """The API over the services. Nobody but the holders of tokens in ``book`` gets in, but for the open routes."""
+    roles: dict[Handler, Role | None] = {}
     app = web.Application(
-        middlewares=[name_requests, answer_errors, authorisation(tokens, free)], client_max_size=BODY_LIMIT_BYTES
+        middlewares=[name_requests, answer_errors, authorisation(book, roles)], client_max_size=BODY_LIMIT_BYTES
     )
-    app[AVAILABILITY] = availability
-    app[OUTAGES] = outage_management
-    app[ALERTS] = alert_service
+    app[CONNECTION] = services.connection
+    app[AVAILABILITY] = services.availability
+    app[OUTAGES] = services.outages
+    app[ALERTS] = services.alerts
+    app[TOKENS] = services.tokens
     app[health.LIVE] = live
     app[configuration.RELOAD] = reload
     app[health.VITALS] = vitals or health.Vitals()
+    app[documentation.DOCUMENT] = describe(ROUTES)
     app.on_response_prepare.append(_add_headers)
     for route in ROUTES:
-        for path in route.paths():
-            for method in route.methods():
-                app.router.add_route(method, path, route.handler)
+        handler = typed(route.handler, after=partial(audit.note_change, route=route) if route.changes else None)
+        roles[handler] = None if route.open_to_all else route.role
+        for method, path in _addresses(route):
+            app.router.add_route(method, path, handler)
     return app
+
+
+def _addresses(route: Route) -> Iterator[tuple[str, str]]:
+    return ((method, path) for path in route.paths() for method in route.methods())
 
 
 async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:

@@ -1,13 +1,12 @@
-"""Who may use the API: bearer tokens, kept as digests, asked for on every route that is not marked open."""
+"""Who may use the API: bearer tokens with roles, asked for on every route that is not marked open."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import os
 import re
 import secrets
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,29 +15,24 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from servmon.api.problems import RequestError
+from servmon.clock import SYSTEM_CLOCK, Clock
 from servmon.errors import StartError
+from servmon.model import Role
+from servmon.services.tokens import AccessToken, TokenBook, new_token
 
 _log = structlog.get_logger(__name__)
 
 TOKEN_FILE = "admin.token"  # noqa: S105 - the file's name, not a token
 ADMIN = "admin"
+TOKEN = web.RequestKey("token", AccessToken)
 TOKEN_NAME = web.RequestKey("token_name", str)
+# So many wrong tokens from one address within so many seconds, and no more are looked at for a while.
+MOST_WRONG = 30
+WRONG_SECONDS = 60.0
+MOST_ADDRESSES = 10_000
 _CHALLENGE = 'Bearer realm="servmon"'
 # RFC 6750 section 2.1: what can stand behind "Bearer" in a header.
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
-
-
-@dataclass(frozen=True, slots=True)
-class AccessToken:
-    """Somebody who may use the API: a name to write down, and the SHA-256 digest of the token."""
-
-    name: str
-    digest: bytes
-
-    @classmethod
-    def of(cls, name: str, token: str) -> AccessToken:
-        """The entry for ``token``, which itself is not kept."""
-        return cls(name, _digest(token))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,43 +43,63 @@ class AdminToken:
     path: Path | None = None
 
 
-def authorisation(tokens: Iterable[AccessToken], open_to_all: Iterable[Handler]) -> Middleware:
-    """The middleware that lets only known tokens in, but for the handlers that are ``open_to_all``.
+def authorisation(book: TokenBook, roles: Mapping[Handler, Role | None]) -> Middleware:
+    """The one place that decides who gets in: middleware over the ``roles`` that handlers ask for.
 
-    It has to stand behind the one that answers errors. ``request[TOKEN_NAME]`` is afterwards the token's name.
+    ``None`` there is open to everybody; what is not there (no such address, no such method) asks for any valid token.
+    It has to stand behind the middleware that answers errors. ``request[TOKEN]`` is afterwards the token's entry.
     """
-    known = tuple(tokens)
-    free = frozenset(open_to_all)
+    wrong = WrongTokens()
 
     @web.middleware
     async def authorise(request: web.Request, handler: Handler) -> web.StreamResponse:
-        # Decided by what matched, not by what the path looks like: an unknown route or method is nobody's.
-        if request.match_info.handler not in free:
-            request[TOKEN_NAME] = _bearer(request, known).name
+        # Decided by what matched, not by what the path looks like.
+        needed = roles.get(request.match_info.handler, Role.READ)
+        if needed is not None:
+            entry = _let_in(request, book, wrong)
+            if not entry.role.covers(needed):
+                raise RequestError(403, f"this needs a token with the role {needed}; yours has {entry.role}")
+            request[TOKEN] = entry
+            request[TOKEN_NAME] = entry.name
         return await handler(request)
 
     return authorise
 
 
-def _bearer(request: web.Request, known: Iterable[AccessToken]) -> AccessToken:
+class WrongTokens:
+    """Counts wrong tokens by address: whoever tries many is told to wait."""
+
+    def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._clock = clock
+        self._tried: dict[str, deque[float]] = {}
+
+    def note(self, address: str) -> None:
+        """One more wrong token came from ``address``. Raises ``RequestError`` 429 where they are too many."""
+        at = self._clock.monotonic()
+        if len(self._tried) >= MOST_ADDRESSES:
+            self._tried = {known: tries for known, tries in self._tried.items() if tries[-1] > at - WRONG_SECONDS}
+        tries = self._tried.setdefault(address, deque(maxlen=MOST_WRONG))
+        if len(tries) == MOST_WRONG and tries[0] > at - WRONG_SECONDS:
+            wait = str(max(1, round(tries[0] + WRONG_SECONDS - at)))
+            raise RequestError(
+                429, f"more than {MOST_WRONG} wrong tokens in a minute from {address}", headers={"Retry-After": wait}
+            )
+        tries.append(at)
+
+
+def _let_in(request: web.Request, book: TokenBook, wrong: WrongTokens) -> AccessToken:
     given = request.headers.getall("Authorization", [])
     scheme, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
     if scheme.lower() != "bearer":
         raise RequestError(
             401, "this needs the header Authorization: Bearer TOKEN", headers={"WWW-Authenticate": _CHALLENGE}
         )
-    digest = _digest(token.strip(" "))
-    # Every entry is compared, so that the time taken tells nothing about which one fits.
-    fitting = [entry for entry in known if hmac.compare_digest(entry.digest, digest)]
-    if not fitting:
+    entry = book.find(token.strip(" "))
+    if entry is None:
+        wrong.note(request.remote or "")
         challenge = f'{_CHALLENGE}, error="invalid_token"'
         raise RequestError(401, "this token is not known here", headers={"WWW-Authenticate": challenge})
-    return fitting[0]
-
-
-def _digest(token: str) -> bytes:
-    # Bytes that are no UTF-8 come out of a header as lone surrogates.
-    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+    return entry
 
 
 def load_or_create_token(data_dir: Path, configured: str | None) -> AdminToken:
@@ -120,7 +134,7 @@ def _read(path: Path) -> str | None:
 
 
 def _create(path: Path) -> str:
-    token = f"svm_{secrets.token_hex(4)}_{secrets.token_urlsafe(32)}"
+    token = new_token()
     whole = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

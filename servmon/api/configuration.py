@@ -5,34 +5,41 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
+from typing_extensions import TypedDict
 
-from servmon.api.problems import problem_response
-from servmon.api.requests import read_optional_object
 from servmon.api.routing import Route
-from servmon.api.shapes import json_answer
-from servmon.errors import InvalidInputError, Problem, StartError
+from servmon.api.typed import Body
+from servmon.errors import ConflictError, Problem, RefusedError, StartError
+from servmon.model import Role
 
 # Reads the files again and applies them, ``force`` even where many endpoints go; returns how many there are.
 Reload = Callable[[bool], Awaitable[int]]
 RELOAD: web.AppKey[Reload | None] = web.AppKey("reload")
 
 
-async def reload(request: web.Request) -> web.StreamResponse:
+class ReloadWish(Body):
+    """How to read the configuration again."""
+
+    force: bool = False
+
+
+class Applied(TypedDict):
+    """What came of it: how many endpoints the files name."""
+
+    applied: bool
+    endpoints: int
+
+
+async def reload_configuration(request: web.Request, body: ReloadWish = ReloadWish()) -> Applied:  # noqa: B008 - frozen
     """Read the configuration file again and apply it; a mistake in it changes nothing and is told."""
-    fields = await read_optional_object(request)
-    if unknown := [name for name in fields if name != "force"]:
-        raise InvalidInputError([Problem(name, "unknown field; known here: force") for name in unknown])
-    force = fields.get("force", False)
-    if not isinstance(force, bool):
-        raise InvalidInputError.of("force", "must be true or false")
     apply = request.app[RELOAD]
     if apply is None:
-        return problem_response(409, "this API runs without a daemon, so there is nothing to reload")
+        raise ConflictError("this API runs without a daemon, so there is nothing to reload")
     try:
-        return json_answer({"applied": True, "endpoints": await apply(force)})
+        return {"applied": True, "endpoints": await apply(body.force)}
     except StartError as error:
-        lines = str(error).splitlines()
-        return problem_response(409, "the configuration was not applied", errors=[Problem("", line) for line in lines])
+        problems = [Problem("", line) for line in str(error).splitlines()]
+        raise RefusedError("the configuration was not applied", problems) from None
 
 
-ROUTES = (Route("POST", "/config/reload", reload),)
+ROUTES = (Route("POST", "/config/reload", reload_configuration, Role.ADMIN),)

@@ -2,118 +2,138 @@
 
 from __future__ import annotations
 
-from aiohttp import web
+from typing import Annotated, Any
 
-from servmon.api.requests import (
-    cursor_moment,
-    only_query,
-    read_cursor,
-    read_limit,
-    read_object,
-    write_cursor,
-    wrong_cursor,
-)
+from aiohttp import web
+from pydantic import Field
+
+from servmon.api.requests import cursor_moment, read_cursor, write_cursor, wrong_cursor
 from servmon.api.routing import AVAILABILITY, Route
 from servmon.api.shapes import (
+    CurrentStatusShape,
+    EndpointShape,
+    HistoryPage,
+    Page,
+    StatusShape,
+    UptimeShape,
     current_status_shape,
     endpoint_shape,
     history_shape,
-    json_answer,
     moment_of,
-    page_answer,
+    page,
     status_shape,
     uptime_shape,
 )
+from servmon.api.typed import Answer, Created, JsonObject, PageQuery, Query
 from servmon.clock import rfc3339
+from servmon.model import Role
 from servmon.services.history import Resolution
 from servmon.services.identity import is_endpoint_id
 
+EndpointBody = Annotated[dict[str, Any], JsonObject("EndpointFields")]
 
-async def list_endpoints(request: web.Request) -> web.Response:
+
+class UptimeQuery(Query):
+    """Which period; a day such as 2026-11-01 stands for its first moment in the time zone."""
+
+    since: str | None = Field(None, description="A time or a day; by default 30 days before the end.")
+    until: str | None = Field(None, description="A time or a day; by default now.")
+    timezone: str | None = Field(None, description="An IANA name such as Asia/Kolkata; by default UTC.")
+
+
+class HistoryQuery(PageQuery):
+    """Which part of a history; with neither period nor resolution the newest single checks."""
+
+    since: str | None = Field(None, description="A time, or a day in UTC.")
+    until: str | None = Field(None, description="A time, or a day in UTC.")
+    resolution: str | None = Field(None, description="raw, hour, day or auto: what fits the period's length.")
+
+
+async def list_endpoints(request: web.Request, query: PageQuery) -> Page[EndpointShape]:
     """List all service endpoints, by id."""
-    query = only_query(request, "limit", "cursor")
-    limit, cursor = read_limit(query), read_cursor(query, 1)
+    cursor = read_cursor(query.cursor, 1)
     after = cursor[0] if cursor else None
     if after is not None and not is_endpoint_id(after):
         wrong_cursor()
-    rows = await request.app[AVAILABILITY].list_endpoints(limit=limit + 1, after=after)
-    return page_answer(rows, limit, shape=endpoint_shape, cursor=lambda row: write_cursor(row.id))
+    rows = await request.app[AVAILABILITY].list_endpoints(limit=query.limit + 1, after=after)
+    return page(rows, query.limit, shape=endpoint_shape, cursor=lambda row: write_cursor(row.id))
 
 
-async def create_endpoint(request: web.Request) -> web.Response:
+async def create_endpoint(request: web.Request, body: EndpointBody) -> Created[EndpointShape]:
     """Create a new service endpoint."""
-    fields = await read_object(request)
-    endpoint = await request.app[AVAILABILITY].create_endpoint(fields)
-    return json_answer(endpoint_shape(endpoint), status=201, headers={"Location": f"/services/{endpoint.id}"})
+    endpoint = await request.app[AVAILABILITY].create_endpoint(body)
+    return Created(endpoint_shape(endpoint), headers={"Location": f"/services/{endpoint.id}"})
 
 
-async def get_endpoint(request: web.Request) -> web.Response:
+async def get_endpoint(request: web.Request) -> Answer[EndpointShape]:
     """Get a specific service endpoint."""
-    only_query(request)
-    return json_answer(endpoint_shape(await request.app[AVAILABILITY].get_endpoint(_id(request))))
+    return Answer(endpoint_shape(await request.app[AVAILABILITY].get_endpoint(_id(request))))
 
 
-async def replace_endpoint(request: web.Request) -> web.Response:
+async def replace_endpoint(request: web.Request, body: EndpointBody) -> Answer[EndpointShape]:
     """Update a service endpoint: the body replaces it whole."""
-    fields = await read_object(request)
-    return json_answer(endpoint_shape(await request.app[AVAILABILITY].replace_endpoint(_id(request), fields)))
+    return Answer(endpoint_shape(await request.app[AVAILABILITY].replace_endpoint(_id(request), body)))
 
 
-async def delete_endpoint(request: web.Request) -> web.Response:
+async def delete_endpoint(request: web.Request) -> None:
     """Delete a service endpoint; its history stays."""
     await request.app[AVAILABILITY].delete_endpoint(_id(request))
-    return web.Response(status=204)
 
 
-async def check_endpoint(request: web.Request) -> web.Response:
+async def check_endpoint(request: web.Request) -> StatusShape:
     """Manually check a service endpoint, now."""
-    return json_answer(status_shape(await request.app[AVAILABILITY].check_endpoint(_id(request))))
+    return status_shape(await request.app[AVAILABILITY].check_endpoint(_id(request)))
 
 
-async def get_status(request: web.Request) -> web.Response:
+async def get_status(request: web.Request) -> CurrentStatusShape:
     """Get the current status of a service endpoint."""
-    only_query(request)
-    return json_answer(current_status_shape(await request.app[AVAILABILITY].get_current_status(_id(request))))
+    return current_status_shape(await request.app[AVAILABILITY].get_current_status(_id(request)))
 
 
-async def get_history(request: web.Request) -> web.Response:
+async def get_history(request: web.Request, query: HistoryQuery) -> HistoryPage:
     """Get the status history of a service endpoint, newest first; over a longer period its hours or days."""
-    query = only_query(request, "limit", "cursor", "since", "until", "resolution")
-    if not query.keys() & {"since", "until", "resolution"}:
+    if query.since is None and query.until is None and query.resolution is None:
         return await _get_results(request, query)
-    limit, cursor = read_limit(query), read_cursor(query, 2)
+    cursor = read_cursor(query.cursor, 2)
     # A later page goes on as the first one began, though "until now" lasts longer by then.
-    asked = {"since": query.get("since"), "until": query.get("until"), "resolution": query.get("resolution")}
+    resolution: str | None = query.resolution
     if cursor:
-        asked["resolution"] = cursor[0] if cursor[0] in list(Resolution) else wrong_cursor()
+        resolution = cursor[0] if cursor[0] in list(Resolution) else wrong_cursor()
     before = cursor_moment(cursor[1]) if cursor else None
-    found = await request.app[AVAILABILITY].get_history(_id(request), **asked, limit=limit + 1, before=before)
-    return page_answer(
+    found = await request.app[AVAILABILITY].get_history(
+        _id(request),
+        since=query.since,
+        until=query.until,
+        resolution=resolution,
+        limit=query.limit + 1,
+        before=before,
+    )
+    shown = page(
         found.rows,
-        limit,
+        query.limit,
         shape=history_shape,
         cursor=lambda row: write_cursor(found.resolution, rfc3339(moment_of(row))),
-        more={"resolution": found.resolution},
     )
+    return {"items": shown["items"], "next_cursor": shown["next_cursor"], "resolution": found.resolution}
 
 
-async def _get_results(request: web.Request, query: dict[str, str]) -> web.Response:
-    limit, cursor = read_limit(query), read_cursor(query, 1)
+async def _get_results(request: web.Request, query: HistoryQuery) -> HistoryPage:
+    cursor = read_cursor(query.cursor, 1)
     before = cursor_moment(cursor[0]) if cursor else None
-    rows = await request.app[AVAILABILITY].get_status_history(_id(request), limit=limit + 1, before=before)
-    return page_answer(rows, limit, shape=status_shape, cursor=lambda row: write_cursor(rfc3339(row.timestamp)))
+    rows = await request.app[AVAILABILITY].get_status_history(_id(request), limit=query.limit + 1, before=before)
+    shown = page(rows, query.limit, shape=history_shape, cursor=lambda row: write_cursor(rfc3339(moment_of(row))))
+    return {"items": shown["items"], "next_cursor": shown["next_cursor"]}
 
 
-async def get_uptime(request: web.Request) -> web.Response:
+async def get_uptime(request: web.Request, query: UptimeQuery) -> UptimeShape:
     """Get how available a service endpoint was over a period, and what the rest of the time was."""
-    query = only_query(request, "since", "until", "timezone")
-    return json_answer(uptime_shape(await request.app[AVAILABILITY].get_uptime(_id(request), **query)))
+    period = query.model_dump()
+    return uptime_shape(await request.app[AVAILABILITY].get_uptime(_id(request), **period))
 
 
-async def get_summary(request: web.Request) -> web.Response:
+async def get_status_summary(request: web.Request) -> dict[str, int]:
     """Get a summary of service statuses."""
-    only_query(request)
-    return json_answer(await request.app[AVAILABILITY].get_status_summary())
+    return await request.app[AVAILABILITY].get_status_summary()
 
 
 def _id(request: web.Request) -> str:
@@ -121,14 +141,14 @@ def _id(request: web.Request) -> str:
 
 
 ROUTES = (
-    Route("GET", "/services/", list_endpoints),
-    Route("POST", "/services/", create_endpoint),
-    Route("GET", "/services/status/summary", get_summary),
-    Route("GET", "/services/{endpoint_id}", get_endpoint),
-    Route("PUT", "/services/{endpoint_id}", replace_endpoint),
-    Route("DELETE", "/services/{endpoint_id}", delete_endpoint),
-    Route("POST", "/services/{endpoint_id}/check", check_endpoint),
-    Route("GET", "/services/{endpoint_id}/status", get_status),
-    Route("GET", "/services/{endpoint_id}/history", get_history),
-    Route("GET", "/services/{endpoint_id}/uptime", get_uptime),
+    Route("GET", "/services/", list_endpoints, Role.READ),
+    Route("POST", "/services/", create_endpoint, Role.ADMIN),
+    Route("GET", "/services/status/summary", get_status_summary, Role.READ),
+    Route("GET", "/services/{endpoint_id}", get_endpoint, Role.READ),
+    Route("PUT", "/services/{endpoint_id}", replace_endpoint, Role.ADMIN),
+    Route("DELETE", "/services/{endpoint_id}", delete_endpoint, Role.ADMIN),
+    Route("POST", "/services/{endpoint_id}/check", check_endpoint, Role.OPERATE, is_change=False),
+    Route("GET", "/services/{endpoint_id}/status", get_status, Role.READ),
+    Route("GET", "/services/{endpoint_id}/history", get_history, Role.READ),
+    Route("GET", "/services/{endpoint_id}/uptime", get_uptime, Role.READ),
 )

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from aiohttp import web
+from typing_extensions import TypedDict
 
 from servmon.api.routing import Route
-from servmon.api.shapes import json_answer
 from servmon.metrics import Counters, Gauge, Histogram
 from servmon.services.live import LiveView
 
@@ -30,14 +30,27 @@ VITALS = web.AppKey("vitals", Vitals)
 LIVE: web.AppKey[LiveView | None] = web.AppKey("live")
 
 
-async def healthz(_request: web.Request) -> web.Response:
+class Health(TypedDict):
+    """It says so, so it lives."""
+
+    status: str
+
+
+class Readiness(TypedDict):
+    """Whether servmon does its work, and which of its parts are away, a sentence each."""
+
+    ready: bool
+    degraded: list[str]
+
+
+async def healthz(_request: web.Request) -> Health:
     """Whether the process lives: it does if it answers."""
-    return json_answer({"status": "ok"})
+    return {"status": "ok"}
 
 
-async def readyz(request: web.Request) -> web.Response:
+async def readyz(request: web.Request) -> Readiness:
     """Whether servmon does its work, and which of its parts are away."""
-    return json_answer({"ready": True, "degraded": list(request.app[VITALS].degraded())})
+    return {"ready": True, "degraded": list(request.app[VITALS].degraded())}
 
 
 ROUTES = (

@@ -2,65 +2,64 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Any
+
 from aiohttp import web
 
 from servmon.api.auth import TOKEN_NAME
-from servmon.api.requests import only_query, read_limit, read_object, read_older_than, write_cursor
+from servmon.api.requests import read_older_than, write_cursor
 from servmon.api.routing import OUTAGES, Route
-from servmon.api.shapes import json_answer, page_answer, window_shape
+from servmon.api.shapes import Page, WindowShape, page, window_shape
+from servmon.api.typed import Created, JsonObject, PageQuery
 from servmon.clock import rfc3339
-from servmon.model import MaintenanceWindow
+from servmon.model import MaintenanceWindow, Role
+
+WindowBody = Annotated[dict[str, Any], JsonObject("WindowFields")]
+Extension = Annotated[dict[str, Any], JsonObject("WindowExtension")]
 
 
-async def list_windows(request: web.Request) -> web.Response:
+async def list_windows(request: web.Request, query: PageQuery) -> Page[WindowShape]:
     """List all maintenance windows, latest start first."""
-    query = only_query(request, "limit", "cursor")
-    limit, before = read_limit(query), read_older_than(query)
-    rows = await request.app[OUTAGES].list_maintenance_windows(limit=limit + 1, before=before)
-    return page_answer(rows, limit, shape=window_shape, cursor=_cursor)
+    before = read_older_than(query.cursor)
+    rows = await request.app[OUTAGES].list_maintenance_windows(limit=query.limit + 1, before=before)
+    return page(rows, query.limit, shape=window_shape, cursor=_cursor)
 
 
-async def list_active_windows(request: web.Request) -> web.Response:
+async def list_active_windows(request: web.Request) -> Page[WindowShape]:
     """Get the active maintenance windows, all of them."""
-    only_query(request)
     rows = await request.app[OUTAGES].get_active_maintenance_windows()
-    return page_answer(rows, len(rows), shape=window_shape, cursor=_cursor)
+    return page(rows, len(rows), shape=window_shape, cursor=_cursor)
 
 
-async def create_window(request: web.Request) -> web.Response:
+async def create_window(request: web.Request, body: WindowBody) -> Created[WindowShape]:
     """Create a new maintenance window; without ``created_by`` the token's name is written down."""
-    fields = await read_object(request)
-    window = await request.app[OUTAGES].create_maintenance_window({"created_by": request[TOKEN_NAME], **fields})
-    return json_answer(window_shape(window), status=201, headers={"Location": f"/maintenance/{window.id}"})
+    window = await request.app[OUTAGES].create_maintenance_window({"created_by": request[TOKEN_NAME], **body})
+    return Created(window_shape(window), headers={"Location": f"/maintenance/{window.id}"})
 
 
-async def get_window(request: web.Request) -> web.Response:
+async def get_window(request: web.Request) -> WindowShape:
     """Get a specific maintenance window."""
-    only_query(request)
-    return json_answer(window_shape(await request.app[OUTAGES].get_maintenance_window(_id(request))))
+    return window_shape(await request.app[OUTAGES].get_maintenance_window(_id(request)))
 
 
-async def replace_window(request: web.Request) -> web.Response:
+async def replace_window(request: web.Request, body: WindowBody) -> WindowShape:
     """Update a maintenance window: the body replaces it whole."""
-    fields = await read_object(request)
-    return json_answer(window_shape(await request.app[OUTAGES].replace_maintenance_window(_id(request), fields)))
+    return window_shape(await request.app[OUTAGES].replace_maintenance_window(_id(request), body))
 
 
-async def extend_window(request: web.Request) -> web.Response:
+async def extend_window(request: web.Request, body: Extension) -> WindowShape:
     """Let the running occurrence end later: body ``{"minutes": 30}`` or ``{"end_time": "…"}``."""
-    fields = await read_object(request)
-    return json_answer(window_shape(await request.app[OUTAGES].extend_maintenance_window(_id(request), fields)))
+    return window_shape(await request.app[OUTAGES].extend_maintenance_window(_id(request), body))
 
 
-async def end_window(request: web.Request) -> web.Response:
+async def end_window(request: web.Request) -> WindowShape:
     """Let the running occurrence end now."""
-    return json_answer(window_shape(await request.app[OUTAGES].end_maintenance_window(_id(request))))
+    return window_shape(await request.app[OUTAGES].end_maintenance_window(_id(request)))
 
 
-async def delete_window(request: web.Request) -> web.Response:
+async def delete_window(request: web.Request) -> None:
     """Delete a maintenance window."""
     await request.app[OUTAGES].delete_maintenance_window(_id(request))
-    return web.Response(status=204)
 
 
 def _id(request: web.Request) -> str:
@@ -72,12 +71,12 @@ def _cursor(window: MaintenanceWindow) -> str:
 
 
 ROUTES = (
-    Route("GET", "/maintenance/", list_windows),
-    Route("GET", "/maintenance/active", list_active_windows),
-    Route("POST", "/maintenance/", create_window),
-    Route("GET", "/maintenance/{window_id}", get_window),
-    Route("PUT", "/maintenance/{window_id}", replace_window),
-    Route("DELETE", "/maintenance/{window_id}", delete_window),
-    Route("POST", "/maintenance/{window_id}/extend", extend_window),
-    Route("POST", "/maintenance/{window_id}/end", end_window),
+    Route("GET", "/maintenance/", list_windows, Role.READ),
+    Route("GET", "/maintenance/active", list_active_windows, Role.READ),
+    Route("POST", "/maintenance/", create_window, Role.OPERATE),
+    Route("GET", "/maintenance/{window_id}", get_window, Role.READ),
+    Route("PUT", "/maintenance/{window_id}", replace_window, Role.OPERATE),
+    Route("DELETE", "/maintenance/{window_id}", delete_window, Role.OPERATE),
+    Route("POST", "/maintenance/{window_id}/extend", extend_window, Role.OPERATE),
+    Route("POST", "/maintenance/{window_id}/end", end_window, Role.OPERATE),
 )

@@ -10,16 +10,14 @@ import servmon
 from servmon import process
 from servmon.api.endpoint_series import add_endpoints
 from servmon.api.health import LIVE, VITALS, Vitals
-from servmon.api.requests import only_query
 from servmon.api.routing import Route
 from servmon.metrics import Exposition, Gauge, labels
-from servmon.model import Status
+from servmon.model import Role, Status
 from servmon.services.live import LiveView, live_summary
 
 
 async def metrics(request: web.Request) -> web.Response:
     """Everything servmon counts and knows, in the Prometheus text format, or as OpenMetrics where that is asked for."""
-    only_query(request)
     live = request.app[LIVE]
     exposition = Exposition(openmetrics="application/openmetrics-text" in request.headers.get("Accept", ""))
     _add_vitals(exposition, request.app[VITALS])
@@ -51,4 +49,4 @@ def _add_summary(exposition: Exposition, live: LiveView) -> None:
     )
 
 
-ROUTES = (Route("GET", "/metrics", metrics, prefixed=False),)
+ROUTES = (Route("GET", "/metrics", metrics, Role.READ, prefixed=False),)

@@ -18,6 +18,7 @@ from servmon.errors import (
     InvalidInputError,
     NotFoundError,
     Problem,
+    RefusedError,
     ServmonError,
     StoreUnavailableError,
     TooSoonError,
@@ -109,11 +110,12 @@ def _expected(error: ServmonError) -> web.Response:
         detail = f"not acceptable: {fields}" if fields else str(error)
         return problem_response(status, detail, errors=error.problems)
     headers = {}
+    errors = error.problems if isinstance(error, RefusedError) else ()
     if isinstance(error, TooSoonError):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     if isinstance(error, StoreUnavailableError):
         headers["Retry-After"] = str(STORE_RETRY_SECONDS)
-    return problem_response(status, str(error), headers=headers)
+    return problem_response(status, str(error), errors=errors, headers=headers)
 
 
 def _of_aiohttp(error: web.HTTPException) -> web.Response:

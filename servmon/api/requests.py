@@ -49,38 +49,15 @@ async def read_optional_object(request: web.Request) -> dict[str, Any]:
     return await read_object(request)
 
 
-def only_query(request: web.Request, *known: str) -> dict[str, str]:
-    """The query parameters; raises ``InvalidInputError`` for an unknown or repeated one."""
-    problems = []
-    for name in dict.fromkeys(request.query):
-        if name not in known:
-            allowed = f"known here: {', '.join(known)}" if known else "none is known here"
-            problems.append(Problem(name, f"unknown query parameter; {allowed}"))
-        elif len(request.query.getall(name)) > 1:
-            problems.append(Problem(name, "must be given only once"))
-    if problems:
-        raise InvalidInputError(problems)
-    return dict(request.query)
-
-
-def read_limit(query: dict[str, str]) -> int:
-    """How many entries a list may have; 100 where nothing is said."""
-    given = query.get("limit", str(DEFAULT_LIMIT))
-    if not re.fullmatch("[0-9]{1,4}", given) or not 1 <= int(given) <= HIGHEST_LIMIT:
-        raise InvalidInputError.of("limit", f"must be a whole number from 1 to {HIGHEST_LIMIT}")
-    return int(given)
-
-
 def write_cursor(*key: str) -> str:
     """The place in a list behind the entry with this sort ``key``."""
     return base64.urlsafe_b64encode(json.dumps(key).encode()).decode().rstrip("=")
 
 
-def read_cursor(query: dict[str, str], length: int) -> tuple[str, ...] | None:
-    """The sort key in ``cursor``, of ``length`` parts; ``None`` where a list is read from its beginning."""
-    if "cursor" not in query:
+def read_cursor(given: str | None, length: int) -> tuple[str, ...] | None:
+    """The sort key in a cursor, of ``length`` parts; ``None`` where a list is read from its beginning."""
+    if given is None:
         return None
-    given = query["cursor"]
     try:
         key = json.loads(base64.b64decode(given + "=" * (-len(given) % 4), altchars=b"-_", validate=True))
     except (ValueError, binascii.Error, RecursionError):
@@ -98,9 +75,9 @@ def cursor_moment(part: str) -> datetime:
         wrong_cursor()
 
 
-def read_older_than(query: dict[str, str]) -> tuple[datetime, str] | None:
+def read_older_than(given: str | None) -> tuple[datetime, str] | None:
     """The start time and the id in the cursor of a list that is ordered by these, newest first."""
-    key = read_cursor(query, 2)
+    key = read_cursor(given, 2)
     if key is None:
         return None
     if not is_uuid(key[1]):

@@ -1,4 +1,4 @@
-"""What a route is, and where handlers find the services."""
+"""What a route is, who may use it, and where handlers find the services."""
 
 from __future__ import annotations
 
@@ -6,27 +6,43 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
 
+from servmon.api.typed import TypedHandler
+from servmon.model import Role
 from servmon.services.alerts import AlertService
 from servmon.services.availability import AvailabilityService
+from servmon.services.connection import Connection
 from servmon.services.outages import OutageManagementService
+from servmon.services.tokens import TokenService
 
 AVAILABILITY = web.AppKey("availability", AvailabilityService)
 OUTAGES = web.AppKey("outages", OutageManagementService)
 ALERTS = web.AppKey("alerts", AlertService)
+TOKENS = web.AppKey("tokens", TokenService)
+CONNECTION = web.AppKey("connection", Connection)
 API_PREFIX = "/api/v1"
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One method on one address. ``open_to_all`` ones need no token; ``prefixed`` ones also answer below /api/v1."""
+    """One method on one address, for tokens of ``role`` and above; what says nothing is the administrators' alone.
+
+    ``open_to_all`` ones need no token; ``prefixed`` ones also answer below /api/v1; what ``changes`` something is
+    noted in the audit.
+    """
 
     method: str
     path: str
-    handler: Handler
+    handler: TypedHandler
+    role: Role = Role.ADMIN
     open_to_all: bool = False
     prefixed: bool = True
+    is_change: bool = True
+
+    @property
+    def changes(self) -> bool:
+        """Whether it changes what is stored."""
+        return self.is_change and self.method != "GET"
 
     def methods(self) -> tuple[str, ...]:
         """Whatever can be read can be asked for its headers alone."""

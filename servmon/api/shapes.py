@@ -7,30 +7,232 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from aiohttp import web
+from pydantic import ConfigDict
+
+# pydantic reads no other TypedDict before Python 3.12.
+from typing_extensions import NotRequired, TypedDict
 
 from servmon.clock import now, rfc3339
 from servmon.detection.maintenance import next_occurrences
-from servmon.model import CurrentStatus, Endpoint, MaintenanceWindow, Outage, ServiceStatus
+from servmon.model import (
+    CheckSource,
+    CurrentStatus,
+    Endpoint,
+    FailureKind,
+    MaintenanceMode,
+    MaintenanceWindow,
+    Outage,
+    ServiceStatus,
+    Severity,
+    State,
+    Status,
+)
 from servmon.probes.specification import describe_endpoint
+from servmon.services.history import Resolution
 from servmon.services.uptime import UptimeReport
 from servmon.services.window_fields import lead_words
 from servmon.store.rollups import Rollup
 
 T = TypeVar("T")
+S = TypeVar("S")
 
 # So many are shown with each window.
 NEXT_OCCURRENCES = 5
 
 
-def endpoint_shape(endpoint: Endpoint) -> dict[str, Any]:
+class Page(TypedDict, Generic[T]):
+    """One part of a list; ``next_cursor`` is null in the last one."""
+
+    items: list[T]
+    next_cursor: str | None
+
+
+class EndpointShape(TypedDict):
+    """A service endpoint. The options of its protocol stand beside these fields; secret ones read ``***``."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    id: str
+    name: str
+    url: str
+    protocol: str
+    check_interval: int
+    timeout: float
+    retries: int
+    expected_status_code: int | None
+    expected_response_pattern: str | None
+    is_active: bool
+    retry_interval: int | None
+    detection_threshold: int | None
+    detection_window: int | None
+    recovery_threshold: int | None
+    degraded_outage_after: int | None
+    severity: Severity
+    degraded_threshold_ms: float | None
+    depends_on: list[list[str]]
+    tags: list[str]
+    site: str | None
+    key: int
+    source: str
+    revision: int
+    created_at: datetime | None
+    updated_at: datetime | None
+    archived_at: datetime | None
+
+
+class CurrentStatusShape(TypedDict):
+    """``status`` is the last check's, ``state`` the machine's."""
+
+    endpoint_id: str
+    status: Status
+    state: State
+    since: datetime | None
+    timestamp: datetime | None
+    response_time: float | None
+    error_message: str | None
+    failure_kind: FailureKind | None
+    consecutive_failures: int
+    in_maintenance: bool
+    outage_id: str | None
+
+
+class StatusShape(TypedDict):
+    """One stored check; times in it are milliseconds."""
+
+    id: str
+    endpoint_id: str
+    status: Status
+    response_time: float | None
+    timestamp: datetime
+    attempts: int
+    failure_kind: FailureKind | None
+    error_message: str | None
+    source: CheckSource
+    observer: str
+    phases: dict[str, float | None]
+    details: Mapping[str, Any] | None
+    elasticsearch_synced: bool
+
+
+class RollupShape(TypedDict):
+    """One hour or day: how many checks ended how, and how many milliseconds they took."""
+
+    start: datetime
+    end: datetime
+    checks: dict[str, int]
+    response_time: dict[str, float | None]
+    loss_percent: float | None
+
+
+class HistoryPage(TypedDict):
+    """Single checks, or the hours or days they amount to; ``resolution`` says which, where a period was asked for."""
+
+    items: list[StatusShape | RollupShape]
+    next_cursor: str | None
+    resolution: NotRequired[Resolution]
+
+
+class OutageShape(TypedDict):
+    """One endpoint's time from its first failure to its recovery."""
+
+    id: str
+    endpoint_id: str
+    severity: Severity
+    description: str
+    start_time: datetime
+    declared_at: datetime
+    last_good_at: datetime | None
+    resolved: bool
+    resolved_at: datetime | None
+    resolution_notes: str | None
+    notification_channels: Sequence[str]
+    evidence: Mapping[str, Any]
+    elasticsearch_synced: bool
+
+
+class ResolvedShape(OutageShape):
+    """An outage that a person closed."""
+
+    still_down: bool
+
+
+class OutageSummaryShape(TypedDict):
+    """Counts of all outages; the mean is over the resolved ones, null where there are none."""
+
+    total: int
+    active: int
+    resolved: int
+    by_severity: dict[str, int]
+    by_service: dict[str, int]
+    mean_time_to_resolve_seconds: float | None
+
+
+class OccurrenceShape(TypedDict):
+    """One time at which a window holds."""
+
+    start_time: datetime
+    end_time: datetime
+
+
+class WindowShape(TypedDict):
+    """A planned piece of work, [start_time, end_time)."""
+
+    id: str
+    description: str
+    start_time: datetime
+    end_time: datetime
+    endpoint_ids: Sequence[str]
+    tags: Sequence[str]
+    sites: Sequence[str]
+    mode: MaintenanceMode
+    rrule: str | None
+    timezone: str | None
+    exdates: list[str]
+    next_occurrences: list[OccurrenceShape]
+    notify: Sequence[str]
+    notify_before: list[str]
+    creator_channel: str | None
+    created_by: str
+    created_at: datetime | None
+    updated_at: datetime | None
+
+
+class SpanShape(TypedDict):
+    """A stretch of time that was not simply up."""
+
+    start: datetime
+    end: datetime
+    kind: str
+    outage_id: str | None
+
+
+class UptimeShape(TypedDict):
+    """How a period went; percentages are null where nothing was observed."""
+
+    endpoint_id: str
+    since: datetime
+    until: datetime
+    timezone: str
+    availability: float | None
+    check_success: float | None
+    up_seconds: float
+    outage_seconds: float
+    unobserved_seconds: float
+    maintenance_seconds: float
+    spans: list[SpanShape]
+
+
+def endpoint_shape(endpoint: Endpoint) -> EndpointShape:
     """A service endpoint with its protocol's options beside its fields."""
-    return describe_endpoint(endpoint)
+    described: Any = describe_endpoint(endpoint)
+    shape: EndpointShape = described
+    return shape
 
 
-def current_status_shape(current: CurrentStatus) -> dict[str, Any]:
+def current_status_shape(current: CurrentStatus) -> CurrentStatusShape:
     """What is known of an endpoint now."""
     return {
         "endpoint_id": current.endpoint_id,
@@ -47,7 +249,7 @@ def current_status_shape(current: CurrentStatus) -> dict[str, Any]:
     }
 
 
-def status_shape(status: ServiceStatus) -> dict[str, Any]:
+def status_shape(status: ServiceStatus) -> StatusShape:
     """One stored check."""
     return {
         "id": status.id,
@@ -66,7 +268,7 @@ def status_shape(status: ServiceStatus) -> dict[str, Any]:
     }
 
 
-def rollup_shape(rollup: Rollup) -> dict[str, Any]:
+def rollup_shape(rollup: Rollup) -> RollupShape:
     """One hour or day: how many checks ended how, and how long they took."""
     return {
         "start": rollup.start,
@@ -84,7 +286,7 @@ def rollup_shape(rollup: Rollup) -> dict[str, Any]:
     }
 
 
-def history_shape(entry: ServiceStatus | Rollup) -> dict[str, Any]:
+def history_shape(entry: ServiceStatus | Rollup) -> StatusShape | RollupShape:
     """One entry of a history, whatever it sums up."""
     return rollup_shape(entry) if isinstance(entry, Rollup) else status_shape(entry)
 
@@ -94,7 +296,7 @@ def moment_of(entry: ServiceStatus | Rollup) -> datetime:
     return entry.start if isinstance(entry, Rollup) else entry.timestamp
 
 
-def outage_shape(outage: Outage) -> dict[str, Any]:
+def outage_shape(outage: Outage) -> OutageShape:
     """One outage."""
     return {
         "id": outage.id,
@@ -114,7 +316,7 @@ def outage_shape(outage: Outage) -> dict[str, Any]:
     }
 
 
-def window_shape(window: MaintenanceWindow) -> dict[str, Any]:
+def window_shape(window: MaintenanceWindow) -> WindowShape:
     """One maintenance window, with the running and the next occurrences."""
     return {
         "id": window.id,
@@ -141,7 +343,7 @@ def window_shape(window: MaintenanceWindow) -> dict[str, Any]:
     }
 
 
-def uptime_shape(report: UptimeReport) -> dict[str, Any]:
+def uptime_shape(report: UptimeReport) -> UptimeShape:
     """How a period went: percentages, seconds, and every stretch that was not simply up."""
     uptime = report.uptime
     return {
@@ -167,18 +369,16 @@ def json_answer(value: Any, *, status: int = 200, headers: Mapping[str, str] | N
     return web.json_response(value, status=status, headers=headers, dumps=_dumps)
 
 
-def page_answer(
-    rows: Sequence[T],
-    limit: int,
-    *,
-    shape: Callable[[T], dict[str, Any]],
-    cursor: Callable[[T], str],
-    more: Mapping[str, Any] | None = None,
-) -> web.Response:
-    """A list of at most ``limit`` rows; one row more tells that there is a next page. ``more`` is said beside it."""
+def page(rows: Sequence[T], limit: int, *, shape: Callable[[T], S], cursor: Callable[[T], str]) -> Page[S]:
+    """A list of at most ``limit`` rows; one row more tells that there is a next page."""
     shown = rows[:limit]
-    next_cursor = cursor(shown[-1]) if len(rows) > limit else None
-    return json_answer({"items": [shape(row) for row in shown], "next_cursor": next_cursor, **(more or {})})
+    more = len(rows) > limit
+    return {"items": [shape(row) for row in shown], "next_cursor": cursor(shown[-1]) if more else None}
+
+
+def plain(value: Any) -> Any:
+    """``value`` in JSON's own types."""
+    return json.loads(_dumps(value))
 
 
 def _plain(value: Any) -> Any:

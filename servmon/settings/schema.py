@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, SecretStr
+from pydantic import SecretStr
 
 from servmon.probes import PROBES
-from servmon.probes.specification import EndpointFields
+from servmon.probes.endpoint_schema import endpoint_properties
 from servmon.settings import SECTIONS, Settings
 from servmon.settings.written_values import holds
 
@@ -40,13 +40,6 @@ def json_schema() -> dict[str, Any]:
 
 def _endpoint(definitions: dict[str, Any]) -> dict[str, Any]:
     """Every field, and every option of every protocol beside them: they stand flat in one table."""
-    properties: dict[str, Any] = {"use": {"type": "string", "description": "The name of a template."}}
-    models: list[type[BaseModel]] = [EndpointFields, *(probe.options for probe in PROBES)]
-    for model in models:
-        part = model.model_json_schema(ref_template="#/$defs/{model}")
-        definitions.update(part.pop("$defs", {}))
-        for name, value in part.get("properties", {}).items():
-            # Two protocols may name an option alike and mean different values.
-            known = properties.get(name)
-            properties[name] = value if known is None or known == value else {"anyOf": [known, value]}
+    properties = {"use": {"type": "string", "description": "The name of a template."}}
+    properties |= endpoint_properties(PROBES, definitions, "#/$defs/{model}")
     return {"type": "object", "properties": properties, "additionalProperties": False}

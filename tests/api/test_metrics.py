@@ -22,7 +22,7 @@ from servmon.elastic.settings import ElasticsearchSection
 from servmon.metrics import Counters, Exposition, Gauge, labels
 from servmon.model import CheckResult, CurrentStatus, Endpoint, Phases, State, Status
 from servmon.settings import Settings
-from tests.fix_api import serving
+from tests.fix_api import NOTHING, serving
 
 
 class Live:
@@ -78,7 +78,7 @@ def every_gauge() -> Iterator[Gauge]:
 
 
 async def scrape(accept: str = "*/*") -> tuple[str, str]:
-    async with serving(None, None, live=Live(), vitals=Vitals(gauges=every_gauge)) as api:
+    async with serving(NOTHING, live=Live(), vitals=Vitals(gauges=every_gauge)) as api:
         reply = await api.get("/metrics", headers={"Accept": accept})
     return reply.headers["Content-Type"], reply.body.decode()
 

@@ -8,12 +8,12 @@ import time
 import pytest
 
 from servmon.api.app import build_app, serve
-from servmon.api.auth import AccessToken
 from servmon.api.health import Vitals
 from servmon.errors import StartError, StoreUnavailableError
 from servmon.metrics import Counters, Gauge, Histogram
 from servmon.services.availability import AvailabilityService
-from tests.fix_api import TOKEN, serving
+from servmon.services.tokens import AccessToken, TokenBook
+from tests.fix_api import NOTHING, TOKEN, serving
 
 
 async def test_healthz_tells_that_the_process_lives(door):
@@ -24,7 +24,7 @@ async def test_healthz_tells_that_the_process_lives(door):
 
 async def test_readyz_names_what_is_away_and_is_200_all_the_same():
     vitals = Vitals(degraded=lambda: ["elasticsearch: no answer since 12:00"])
-    async with serving(None, None, vitals=vitals) as api:
+    async with serving(NOTHING, vitals=vitals) as api:
         reply = await api.get("/readyz", headers={"Authorization": ""})
     assert (reply.status, reply.json) == (200, {"ready": True, "degraded": ["elasticsearch: no answer since 12:00"]})
 
@@ -33,7 +33,7 @@ async def test_metrics_show_what_servmon_measures_about_itself():
     lateness = Histogram()
     lateness.observe(0.03)
     vitals = Vitals(Counters(checks=7), lateness, gauges=lambda: [Gauge("servmon_loop_lag_seconds", "Lag.", 0.25)])
-    async with serving(None, None, vitals=vitals) as api:
+    async with serving(NOTHING, vitals=vitals) as api:
         reply = await api.get("/metrics")
     assert reply.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
     lines = reply.body.decode().splitlines()
@@ -68,7 +68,7 @@ class Broken(AvailabilityService):
 
 
 async def test_a_defect_of_ours_is_500_without_details_and_logged_with_its_number(capsys):
-    async with serving(Broken(ZeroDivisionError("the secret is 42")), None) as api:
+    async with serving(replace(NOTHING, availability=Broken(ZeroDivisionError("the secret is 42")))) as api:
         reply = await api.get("/services/")
         assert (await api.get("/healthz")).status == 200
     assert reply.status == 500
@@ -91,7 +91,9 @@ async def test_every_answer_bears_its_requests_id_the_senders_own_where_that_is_
 
 
 async def test_postgres_away_is_503_and_says_when_to_come_again():
-    async with serving(Broken(StoreUnavailableError("Postgres does not answer just now")), None) as api:
+    async with serving(
+        replace(NOTHING, availability=Broken(StoreUnavailableError("Postgres does not answer just now")))
+    ) as api:
         reply = await api.get("/services/")
     assert (reply.status, reply.headers["Retry-After"]) == (503, "5")
     assert reply.json["detail"] == "Postgres does not answer just now"
@@ -99,16 +101,16 @@ async def test_postgres_away_is_503_and_says_when_to_come_again():
 
 async def test_a_port_that_is_taken_stops_the_start_with_a_sentence(door):
     with pytest.raises(StartError, match=rf"cannot listen on 127\.0\.0\.1 port {door.port}: .*api\.port"):
-        await serve(build_app(None, None, tokens=[], alert_service=None), "127.0.0.1", door.port)
+        await serve(build_app(NOTHING, book=TokenBook([])), "127.0.0.1", door.port)
 
 
 async def test_a_name_that_is_no_host_stops_the_start_with_a_sentence():
     with pytest.raises(StartError, match=r"cannot listen on no-such-host\.invalid"):
-        await serve(build_app(None, None, tokens=[], alert_service=None), "no-such-host.invalid", 0)
+        await serve(build_app(NOTHING, book=TokenBook([])), "no-such-host.invalid", 0)
 
 
 async def test_stopping_waits_for_no_idle_connection():
-    server = await serve(build_app(None, None, tokens=[], alert_service=None), "127.0.0.1", 0)
+    server = await serve(build_app(NOTHING, book=TokenBook([])), "127.0.0.1", 0)
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
     await reader.readuntil(b"\r\n\r\n")
@@ -126,7 +128,7 @@ async def test_stopping_cuts_off_a_request_that_never_ends():
             started.set()
             await asyncio.Event().wait()
 
-    app = build_app(Stuck(OSError()), None, tokens=[AccessToken.of("admin", TOKEN)], alert_service=None)
+    app = build_app(replace(NOTHING, availability=Stuck(OSError())), book=TokenBook([AccessToken.of("admin", TOKEN)]))
     server = await serve(app, "127.0.0.1", 0)
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(f"GET /services/ HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode())

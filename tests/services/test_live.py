@@ -21,7 +21,7 @@ from servmon.services.availability import AvailabilityService
 from servmon.services.outages import OutageManagementService
 from servmon.store.writer import Writer
 from servmon.watchlist import Watchlist
-from tests.fix_api import serving
+from tests.fix_api import NOTHING, serving
 
 
 class Daemon:
@@ -141,7 +141,9 @@ async def test_metrics_show_the_last_check_of_every_endpoint_that_could_be_asked
     for endpoint_id, status in (("a", Status.DOWN), ("b", Status.UP), ("c", Status.UNKNOWN)):
         await create(daemon, endpoint_id)
         await daemon.finds(endpoint_id, status)
-    async with serving(daemon.availability, daemon.outages, live=daemon.view) as api:
+    async with serving(
+        replace(NOTHING, availability=daemon.availability, outages=daemon.outages), live=daemon.view
+    ) as api:
         lines = (await api.get("/metrics")).body.decode().splitlines()
     assert [line for line in lines if line.startswith("probe_success{")] == [
         'probe_success{endpoint="a",target="tcp://192.0.2.1:1",protocol="TCP"} 0',
