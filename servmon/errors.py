@@ -42,6 +42,10 @@ class ConflictError(ServmonError):
     """The request contradicts what is stored, such as an id that is already taken."""
 
 
+class LostUpdateError(ServmonError):
+    """Somebody else changed it since it was read."""
+
+
 class RefusedError(ConflictError):
     """A conflict of which more can be said than one sentence."""
 

@@ -113,7 +113,7 @@ class CheckSource(StrEnum):
 
 
 class Role(StrEnum):
-    """What the holder of a token may do: look, act on what is there, change what servmon is. Each includes the former."""
+    """What the holder of a token may do: look; also act on what is there; also change what servmon is."""
 
     READ = "read"
     OPERATE = "operate"

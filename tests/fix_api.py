@@ -15,6 +15,7 @@ import pytest
 from aiohttp import ClientSession
 
 from servmon.api.app import Services, build_app, serve
+from servmon.clock import rfc3339
 from servmon.metrics import Counters
 from servmon.model import (
     CheckResult,
@@ -36,6 +37,7 @@ from servmon.services.tokens import AccessToken, TokenBook, TokenService
 from servmon.store.writer import Writer
 
 TOKEN = "svm_00000000_for-tests"
+_NOW = datetime.now(UTC)  # noqa: TID251 - windows of the real daemon need the real time
 UNKNOWN_UUID = "00000000-0000-4000-8000-000000000000"
 
 
@@ -73,6 +75,11 @@ class Client:
 
     async def post(self, path: str, body: Any = None, **options: Any) -> Reply:
         return await self.send("POST", path, body, **options)
+
+
+def window(*endpoint_ids: str, start: float = -1, end: float = 1, **fields) -> dict:
+    times = {"start_time": rfc3339(_NOW + timedelta(hours=start)), "end_time": rfc3339(_NOW + timedelta(hours=end))}
+    return {"endpoint_ids": list(endpoint_ids), "description": "card swap", **times, **fields}
 
 
 class History:

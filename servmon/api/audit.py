@@ -14,7 +14,7 @@ from typing_extensions import TypedDict
 from servmon.api.auth import TOKEN
 from servmon.api.problems import REQUEST_ID
 from servmon.api.requests import read_cursor, write_cursor, wrong_cursor
-from servmon.api.routing import API_PREFIX, CONNECTION, Route
+from servmon.api.routing import API_PREFIX, BEFORE, CONNECTION, Route
 from servmon.api.shapes import Page, page, plain
 from servmon.api.typed import Answer, Moment, PageQuery
 from servmon.clock import now
@@ -25,8 +25,6 @@ from servmon.store.rows import Row
 
 _log = structlog.get_logger(__name__)
 
-# What a change was made to, as it was: a handler puts it here before it changes it.
-BEFORE = web.RequestKey("before", Mapping[str, Any])
 # The one field of an answer that is a secret.
 _SECRET = "token"  # noqa: S105 - the field's name
 
@@ -62,12 +60,8 @@ async def list_changes(request: web.Request, query: AuditQuery) -> Page[AuditSha
         wrong_cursor()
     rows = await audit.get_page(
         request.app[CONNECTION].pool,
+        audit.AuditFilter(query.who, query.action, query.target, query.since, query.until),
         before=int(key[0]) if key else None,
-        who=query.who,
-        action=query.action,
-        target=query.target,
-        since=query.since,
-        until=query.until,
         limit=query.limit + 1,
     )
     return page(rows, query.limit, shape=_shape, cursor=lambda row: write_cursor(str(row["number"])))

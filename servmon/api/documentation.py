@@ -1,4 +1,7 @@
-"""``/openapi.json`` and ``/docs``: what the API is, for programs and for people. The page needs nothing from outside."""
+"""``/openapi.json`` and ``/docs``: what the API is, for programs and for people.
+
+The page needs nothing from outside.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +64,8 @@ def _page(document: dict[str, Any]) -> Iterator[str]:
 
 
 def _operation(path: str, method: str, operation: dict[str, Any]) -> Iterator[str]:
-    yield f"<details><summary><b>{method.upper()}</b> <code>{escape(path)}</code> {escape(operation['summary'])}</summary>"
+    line = f"<b>{method.upper()}</b> <code>{escape(path)}</code> {escape(operation['summary'])}"
+    yield f"<details><summary>{line}</summary>"
     for paragraph in operation["description"].split("\n\n"):
         yield f"<p>{escape(paragraph)}</p>"
     rows = [(one["name"], one["schema"], one.get("description", "")) for one in operation.get("parameters", ())]

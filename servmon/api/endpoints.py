@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from aiohttp import web
 from pydantic import Field
+from typing_extensions import TypedDict
 
+from servmon.api.health import LIVE
 from servmon.api.requests import cursor_moment, read_cursor, write_cursor, wrong_cursor
-from servmon.api.routing import AVAILABILITY, Route
+from servmon.api.routing import AVAILABILITY, BEFORE, CONNECTION, Route
 from servmon.api.shapes import (
     CurrentStatusShape,
     EndpointShape,
@@ -24,13 +26,38 @@ from servmon.api.shapes import (
     status_shape,
     uptime_shape,
 )
-from servmon.api.typed import Answer, Created, JsonObject, PageQuery, Query
+from servmon.api.typed import Answer, Body, Created, Flag, JsonObject, PageQuery, Query
 from servmon.clock import rfc3339
-from servmon.model import Role
+from servmon.errors import LostUpdateError
+from servmon.model import Endpoint, Role, Status
+from servmon.services import bulk
 from servmon.services.history import Resolution
 from servmon.services.identity import is_endpoint_id
+from servmon.store.endpoints import EndpointFilter
 
 EndpointBody = Annotated[dict[str, Any], JsonObject("EndpointFields")]
+EndpointChanges = Annotated[dict[str, Any], JsonObject("EndpointChanges")]
+
+
+class BulkBody(Body):
+    """Changes to many endpoints, made in this order."""
+
+    mode: bulk.Mode = bulk.Mode.ALL_OR_NOTHING
+    operations: tuple[bulk.Operation, ...] = Field(min_length=1, max_length=bulk.MOST_OPERATIONS)
+
+
+class BulkResult(TypedDict):
+    """What came of one operation; ``endpoint`` is null where it was deleted or refused."""
+
+    ok: bool
+    endpoint: EndpointShape | None
+    errors: list[dict[str, str]]
+
+
+class BulkShape(TypedDict):
+    """What came of each operation, in their order."""
+
+    results: list[BulkResult]
 
 
 class UptimeQuery(Query):
@@ -49,35 +76,72 @@ class HistoryQuery(PageQuery):
     resolution: str | None = Field(None, description="raw, hour, day or auto: what fits the period's length.")
 
 
-async def list_endpoints(request: web.Request, query: PageQuery) -> Page[EndpointShape]:
+class EndpointQuery(PageQuery):
+    """Which endpoints, and from which end."""
+
+    status: Status | None = Field(None, description="The last check's; UNKNOWN where there was none.")
+    protocol: str | None = None
+    tag: str | None = None
+    site: str | None = None
+    is_active: Flag | None = None
+    q: str | None = Field(None, description="Text in id, name, url or site, in capitals or not.")
+    sort: Literal["id", "-id"] = "id"
+
+
+async def list_endpoints(request: web.Request, query: EndpointQuery) -> Page[EndpointShape]:
     """List all service endpoints, by id."""
     cursor = read_cursor(query.cursor, 1)
     after = cursor[0] if cursor else None
     if after is not None and not is_endpoint_id(after):
         wrong_cursor()
-    rows = await request.app[AVAILABILITY].list_endpoints(limit=query.limit + 1, after=after)
+    protocol = query.protocol.upper() if query.protocol else None
+    rows = await request.app[AVAILABILITY].list_endpoints(
+        limit=query.limit + 1,
+        after=after,
+        wanted=EndpointFilter(protocol, query.tag, query.site, query.is_active, query.q),
+        status=query.status,
+        backwards=query.sort == "-id",
+    )
     return page(rows, query.limit, shape=endpoint_shape, cursor=lambda row: write_cursor(row.id))
 
 
 async def create_endpoint(request: web.Request, body: EndpointBody) -> Created[EndpointShape]:
-    """Create a new service endpoint."""
+    """Create a new service endpoint; the id of a deleted one brings its history back."""
     endpoint = await request.app[AVAILABILITY].create_endpoint(body)
-    return Created(endpoint_shape(endpoint), headers={"Location": f"/services/{endpoint.id}"})
+    headers = {"Location": f"/services/{endpoint.id}", **_etag(endpoint)}
+    return Created(endpoint_shape(endpoint), headers=headers)
 
 
 async def get_endpoint(request: web.Request) -> Answer[EndpointShape]:
-    """Get a specific service endpoint."""
-    return Answer(endpoint_shape(await request.app[AVAILABILITY].get_endpoint(_id(request))))
+    """Get a specific service endpoint; its ETag goes into If-Match to change just this version."""
+    return _tagged(await request.app[AVAILABILITY].get_endpoint(_id(request)))
 
 
 async def replace_endpoint(request: web.Request, body: EndpointBody) -> Answer[EndpointShape]:
-    """Update a service endpoint: the body replaces it whole."""
-    return Answer(endpoint_shape(await request.app[AVAILABILITY].replace_endpoint(_id(request), body)))
+    """Update a service endpoint: the body replaces it whole, but for secrets that are left out or masked."""
+    revision = await _remember(request)
+    return _tagged(await request.app[AVAILABILITY].replace_endpoint(_id(request), body, revision=revision))
+
+
+async def update_endpoint(request: web.Request, body: EndpointChanges) -> Answer[EndpointShape]:
+    """Change the given fields of a service endpoint."""
+    revision = await _remember(request)
+    return _tagged(await request.app[AVAILABILITY].update_endpoint(_id(request), body, revision=revision))
 
 
 async def delete_endpoint(request: web.Request) -> None:
     """Delete a service endpoint; its history stays."""
-    await request.app[AVAILABILITY].delete_endpoint(_id(request))
+    revision = await _remember(request)
+    await request.app[AVAILABILITY].delete_endpoint(_id(request), revision=revision)
+
+
+async def change_many(request: web.Request, body: BulkBody) -> BulkShape:
+    """Create, update and delete many service endpoints: all or none of them, or each for itself."""
+    if body.mode is bulk.Mode.PER_ITEM:
+        done = await bulk.each(request.app[AVAILABILITY], body.operations)
+    else:
+        done = await bulk.all_or_nothing(request.app[CONNECTION], request.app[LIVE], body.operations)
+    return {"results": [_bulk_result(one) for one in done]}
 
 
 async def check_endpoint(request: web.Request) -> StatusShape:
@@ -136,6 +200,46 @@ async def get_status_summary(request: web.Request) -> dict[str, int]:
     return await request.app[AVAILABILITY].get_status_summary()
 
 
+async def list_tags(request: web.Request) -> dict[str, int]:
+    """Count the service endpoints of each tag."""
+    return await request.app[AVAILABILITY].count_tags()
+
+
+async def list_sites(request: web.Request) -> dict[str, int]:
+    """Count the service endpoints at each site."""
+    return await request.app[AVAILABILITY].count_sites()
+
+
+def _etag(endpoint: Endpoint) -> dict[str, str]:
+    return {"ETag": f'"{endpoint.revision}"'}
+
+
+def _tagged(endpoint: Endpoint) -> Answer[EndpointShape]:
+    return Answer(endpoint_shape(endpoint), headers=_etag(endpoint))
+
+
+async def _remember(request: web.Request) -> int | None:
+    """Note what is about to be changed, for the audit; the revision that If-Match wants, if it wants one."""
+    before = await request.app[AVAILABILITY].get_endpoint(_id(request))
+    request[BEFORE] = endpoint_shape(before)
+    wished = request.headers.getall("If-Match", [])
+    if not wished:
+        return None
+    tags = {tag.strip() for line in wished for tag in line.split(",")}
+    if not tags & {"*", *_etag(before).values()}:
+        raise LostUpdateError(f"{before.id} is at {_etag(before)['ETag']} by now; read it again, then change it")
+    return before.revision
+
+
+def _bulk_result(done: bulk.Done) -> BulkResult:
+    errors = bulk.problems_of(done.error) if done.error else ()
+    return {
+        "ok": done.error is None,
+        "endpoint": endpoint_shape(done.endpoint) if done.endpoint else None,
+        "errors": [{"field": problem.field, "message": problem.message} for problem in errors],
+    }
+
+
 def _id(request: web.Request) -> str:
     return request.match_info["endpoint_id"]
 
@@ -143,12 +247,16 @@ def _id(request: web.Request) -> str:
 ROUTES = (
     Route("GET", "/services/", list_endpoints, Role.READ),
     Route("POST", "/services/", create_endpoint, Role.ADMIN),
+    Route("POST", "/services/bulk", change_many, Role.ADMIN),
     Route("GET", "/services/status/summary", get_status_summary, Role.READ),
     Route("GET", "/services/{endpoint_id}", get_endpoint, Role.READ),
     Route("PUT", "/services/{endpoint_id}", replace_endpoint, Role.ADMIN),
+    Route("PATCH", "/services/{endpoint_id}", update_endpoint, Role.ADMIN),
     Route("DELETE", "/services/{endpoint_id}", delete_endpoint, Role.ADMIN),
     Route("POST", "/services/{endpoint_id}/check", check_endpoint, Role.OPERATE, is_change=False),
     Route("GET", "/services/{endpoint_id}/status", get_status, Role.READ),
     Route("GET", "/services/{endpoint_id}/history", get_history, Role.READ),
     Route("GET", "/services/{endpoint_id}/uptime", get_uptime, Role.READ),
+    Route("GET", "/tags", list_tags, Role.READ),
+    Route("GET", "/sites", list_sites, Role.READ),
 )

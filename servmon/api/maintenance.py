@@ -8,7 +8,7 @@ from aiohttp import web
 
 from servmon.api.auth import TOKEN_NAME
 from servmon.api.requests import read_older_than, write_cursor
-from servmon.api.routing import OUTAGES, Route
+from servmon.api.routing import BEFORE, OUTAGES, Route
 from servmon.api.shapes import Page, WindowShape, page, window_shape
 from servmon.api.typed import Created, JsonObject, PageQuery
 from servmon.clock import rfc3339
@@ -44,22 +44,30 @@ async def get_window(request: web.Request) -> WindowShape:
 
 async def replace_window(request: web.Request, body: WindowBody) -> WindowShape:
     """Update a maintenance window: the body replaces it whole."""
+    await _remember(request)
     return window_shape(await request.app[OUTAGES].replace_maintenance_window(_id(request), body))
 
 
 async def extend_window(request: web.Request, body: Extension) -> WindowShape:
     """Let the running occurrence end later: body ``{"minutes": 30}`` or ``{"end_time": "…"}``."""
+    await _remember(request)
     return window_shape(await request.app[OUTAGES].extend_maintenance_window(_id(request), body))
 
 
 async def end_window(request: web.Request) -> WindowShape:
     """Let the running occurrence end now."""
+    await _remember(request)
     return window_shape(await request.app[OUTAGES].end_maintenance_window(_id(request)))
 
 
 async def delete_window(request: web.Request) -> None:
     """Delete a maintenance window."""
+    await _remember(request)
     await request.app[OUTAGES].delete_maintenance_window(_id(request))
+
+
+async def _remember(request: web.Request) -> None:
+    request[BEFORE] = window_shape(await request.app[OUTAGES].get_maintenance_window(_id(request)))
 
 
 def _id(request: web.Request) -> str:

@@ -82,16 +82,12 @@ class _Schemas:
     """The schemas of all answers and bodies, each named once."""
 
     def __init__(self, signatures: Iterable[Signature]) -> None:
-        wanted: dict[Any, tuple[Any, Any, TypeAdapter[Any]]] = {}
-        for signature in signatures:
-            if not signature.is_raw and signature.answer is not type(None):
-                wanted[_key(signature.answer)] = (
-                    _key(signature.answer),
-                    "serialization",
-                    TypeAdapter(signature.answer),
-                )
-            if inspect.isclass(signature.body):
-                wanted[_key(signature.body)] = (_key(signature.body), "validation", TypeAdapter(signature.body))
+        wanted: dict[str, tuple[str, Any, TypeAdapter[Any]]] = {}
+        for one in signatures:
+            if not one.is_raw and one.answer is not type(None):
+                wanted[_key(one.answer)] = (_key(one.answer), "serialization", TypeAdapter(one.answer))
+            if inspect.isclass(one.body):
+                wanted[_key(one.body)] = (_key(one.body), "validation", TypeAdapter(one.body))
         wanted[_key(Problem)] = (_key(Problem), "serialization", TypeAdapter(Problem))
         keyed, defined = TypeAdapter.json_schemas(list(wanted.values()), ref_template=_REFER)
         self._keyed = {key: schema for (key, _mode), schema in keyed.items()}
@@ -118,6 +114,11 @@ class _Schemas:
             "description": "An endpoint's fields, and the options of its protocol beside them.",
             "properties": properties,
             "required": ["url"],
+        }
+        self.components["EndpointChanges"] = {
+            "type": "object",
+            "description": "Those fields and options of an endpoint that change.",
+            "properties": properties,
         }
         self.components["WindowFields"] = WINDOW_SCHEMA
         self.components["WindowExtension"] = EXTENSION_SCHEMA

@@ -16,6 +16,7 @@ from aiohttp.typedefs import Handler
 from servmon.errors import (
     ConflictError,
     InvalidInputError,
+    LostUpdateError,
     NotFoundError,
     Problem,
     RefusedError,
@@ -37,6 +38,7 @@ _STATUS: Mapping[type[ServmonError], int] = {
     InvalidInputError: 422,
     NotFoundError: 404,
     ConflictError: 409,
+    LostUpdateError: 412,
     TooSoonError: 429,
     StoreUnavailableError: 503,
 }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from aiohttp import web
 
@@ -21,6 +22,8 @@ ALERTS = web.AppKey("alerts", AlertService)
 TOKENS = web.AppKey("tokens", TokenService)
 CONNECTION = web.AppKey("connection", Connection)
 API_PREFIX = "/api/v1"
+# What a change is made to, as it was: a handler puts it here before it changes it, for the audit.
+BEFORE = web.RequestKey("before", Mapping[str, Any])
 
 
 @dataclass(frozen=True, slots=True)

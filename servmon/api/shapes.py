@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NotRequired, TypeVar
 
 from aiohttp import web
 from pydantic import ConfigDict
 
 # pydantic reads no other TypedDict before Python 3.12.
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from servmon.clock import now, rfc3339
 from servmon.detection.maintenance import next_occurrences
@@ -148,6 +148,7 @@ class OutageShape(TypedDict):
     resolved: bool
     resolved_at: datetime | None
     resolution_notes: str | None
+    caused_by: str | None
     notification_channels: Sequence[str]
     evidence: Mapping[str, Any]
     elasticsearch_synced: bool

@@ -161,10 +161,8 @@ def read_query(request: web.Request, model: type[M]) -> M:
         query = model.model_validate(dict(request.query))
     except ValidationError as error:
         known = ", ".join(model.model_fields)
-        unknown = (
-            f"unknown query parameter; known here: {known}" if known else "unknown query parameter; none is known here"
-        )
-        problems.extend(_problems(error, unknown))
+        allowed = f"known here: {known}" if known else "none is known here"
+        problems.extend(_problems(error, f"unknown query parameter; {allowed}"))
         raise InvalidInputError(problems) from None
     if problems:
         raise InvalidInputError(problems)
@@ -217,4 +215,5 @@ def _body(annotation: Any) -> type[Body] | JsonObject | None:
         return None
     if get_origin(annotation) is Annotated:
         return next(mark for mark in get_args(annotation) if isinstance(mark, JsonObject))
-    return annotation if inspect.isclass(annotation) else None
+    body: type[Body] = annotation
+    return body

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from servmon.checks.attempts import ask_by_hand
 from servmon.clock import now
 from servmon.errors import ConflictError
-from servmon.model import CheckResult, CurrentStatus, Endpoint, ServiceStatus
+from servmon.model import CheckResult, CurrentStatus, Endpoint, ServiceStatus, Status
 from servmon.probes.network import Network
 from servmon.probes.specification import FROM_FILE, describe_endpoint, keep_secrets, parse_endpoint
 from servmon.services.connection import Connection
@@ -18,6 +19,7 @@ from servmon.services.identity import known_endpoint_id
 from servmon.services.live import LiveView, live_summary, refresh, stored_status, stored_summary
 from servmon.services.uptime import UptimeReport, read_period, report
 from servmon.store import endpoints, statuses
+from servmon.store.endpoints import EVERYTHING, EndpointFilter
 
 
 class AvailabilityService:
@@ -48,38 +50,66 @@ class AvailabilityService:
         """One endpoint; raises ``NotFoundError`` where there is none, or no longer."""
         return await endpoints.get(self._db, known_endpoint_id(endpoint_id))
 
-    async def list_endpoints(self, *, limit: int = 100, after: str | None = None) -> list[Endpoint]:
-        """At most ``limit`` endpoints by id, from the first one after the id ``after``."""
-        return await endpoints.get_page(self._db, after=after, limit=limit)
+    async def list_endpoints(
+        self,
+        *,
+        limit: int = 100,
+        after: str | None = None,
+        wanted: EndpointFilter = EVERYTHING,
+        status: Status | None = None,
+        backwards: bool = False,
+    ) -> list[Endpoint]:
+        """At most ``limit`` endpoints by id, from the first one after the id ``after``; ``backwards`` from the last.
 
-    async def update_endpoint(self, endpoint_id: str, changes: Mapping[str, Any]) -> Endpoint:
+        ``wanted`` and ``status``, the last check's (UNKNOWN where there was none), choose among them.
+        """
+        if status is not None:
+            wanted = replace(wanted, ids=await self._with_status(status))
+        return await endpoints.get_page(self._db, after=after, limit=limit, wanted=wanted, backwards=backwards)
+
+    async def count_tags(self) -> dict[str, int]:
+        """How many endpoints bear each tag, by tag."""
+        return await endpoints.tags(self._db)
+
+    async def count_sites(self) -> dict[str, int]:
+        """How many endpoints stand at each site, by site."""
+        return await endpoints.sites(self._db)
+
+    async def update_endpoint(
+        self, endpoint_id: str, changes: Mapping[str, Any], *, revision: int | None = None
+    ) -> Endpoint:
         """Change the given fields of an endpoint and leave the others as they are.
 
         Another url or protocol, or ``is_active`` false, resolves its open outage; another protocol's options start
-        from their defaults. Raises ``InvalidInputError``, ``NotFoundError``, and ``ConflictError`` for an endpoint
-        that comes from the configuration file.
+        from their defaults. With ``revision`` it changes only what still is of it, else ``LostUpdateError``. Raises
+        ``InvalidInputError``, ``NotFoundError``, and ``ConflictError`` for an endpoint that comes from the
+        configuration file.
         """
         before = await self._changeable(endpoint_id)
+        # What is merged here was read a moment ago: a change in between must not be lost.
+        revision = before.revision if revision is None else revision
         described = describe_endpoint(before)
         fields = {name: value for name, value in described.items() if name not in before.options}
         same_protocol = str(changes.get("protocol") or before.protocol).upper() == before.protocol
         options = before.options if same_protocol else {}
-        return await self._store_change(before, {**fields, **options, **changes})
+        return await self._store_change(before, {**fields, **options, **changes}, revision)
 
-    async def replace_endpoint(self, endpoint_id: str, fields: Mapping[str, Any]) -> Endpoint:
+    async def replace_endpoint(
+        self, endpoint_id: str, fields: Mapping[str, Any], *, revision: int | None = None
+    ) -> Endpoint:
         """Give an endpoint exactly these fields: what is missing is as for a new one, read-only ones are ignored.
 
         Raises as ``update_endpoint`` does.
         """
-        return await self._store_change(await self._changeable(endpoint_id), fields)
+        return await self._store_change(await self._changeable(endpoint_id), fields, revision)
 
-    async def delete_endpoint(self, endpoint_id: str) -> None:
+    async def delete_endpoint(self, endpoint_id: str, *, revision: int | None = None) -> None:
         """Stop watching an endpoint and resolve its open outage; its history and outages stay readable.
 
         Raises ``NotFoundError``, and ``ConflictError`` for an endpoint that comes from the configuration file.
         """
         endpoint = await self._changeable(endpoint_id)
-        await endpoints.archive(self._db, endpoint.id)
+        await endpoints.archive(self._db, endpoint.id, revision)
         await refresh(self._live)
 
     async def check_endpoint(self, endpoint_id: str) -> ServiceStatus:
@@ -175,14 +205,20 @@ class AvailabilityService:
             )
         return endpoint
 
-    async def _store_change(self, before: Endpoint, fields: Mapping[str, Any]) -> Endpoint:
+    async def _with_status(self, status: Status) -> list[str]:
+        if self._live is not None:
+            return [one.endpoint_id for one in self._live.statuses() if one.status is status]
+        last = await statuses.last_statuses(self._db)
+        return [endpoint_id for endpoint_id, one in last.items() if one is status]
+
+    async def _store_change(self, before: Endpoint, fields: Mapping[str, Any], revision: int | None) -> Endpoint:
         wanted = parse_endpoint(
             {**keep_secrets(before, fields), "id": before.id},
             self._connection.defaults,
             source=before.source,
             ignore_read_only=True,
         )
-        after = await endpoints.update(self._db, wanted)
+        after = await endpoints.update(self._db, wanted, revision)
         await refresh(self._live)
         return after
 

@@ -114,17 +114,8 @@ class TokenService:
         present = now(self._clock)
         expiry = _checked(name, expires_at, present)
         token = new_token()
-        row = await tokens.insert(
-            self._db,
-            token_id=str(uuid4()),
-            name=name,
-            prefix=prefix_of(token),
-            digest=digest_of(token),
-            role=role,
-            created_at=present,
-            created_by=created_by,
-            expires_at=expiry,
-        )
+        new = tokens.NewToken(str(uuid4()), name, prefix_of(token), digest_of(token), role, present, created_by, expiry)
+        row = await tokens.insert(self._db, new)
         await self.refresh()
         return {**_shown(row), "token": token}
 

@@ -26,6 +26,17 @@ class AuditEntry:
     request_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class AuditFilter:
+    """Which changes; ``None`` in a field lets any pass."""
+
+    who: str | None = None
+    action: str | None = None
+    target: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
 _INSERT = """
 insert into audit (at, who, prefix, address, action, target, before, after, request_id)
 values ($1, $2, $3, $4, $5, $6, $7::text::jsonb, $8::text::jsonb, $9)
@@ -57,16 +68,7 @@ order by number desc limit $7
 """
 
 
-async def get_page(
-    db: Executor,
-    *,
-    before: int | None,
-    who: str | None,
-    action: str | None,
-    target: str | None,
-    since: datetime | None,
-    until: datetime | None,
-    limit: int,
-) -> list[rows.Row]:
+async def get_page(db: Executor, wanted: AuditFilter, *, before: int | None, limit: int) -> list[rows.Row]:
     """At most ``limit`` changes, newest first, all older than the one with the number ``before``."""
-    return list(await db.fetch(_PAGE, before, who, action, target, since, until, limit))
+    filters = (wanted.who, wanted.action, wanted.target, wanted.since, wanted.until)
+    return list(await db.fetch(_PAGE, before, *filters, limit))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from servmon.errors import ConflictError, NotFoundError
+from servmon.errors import ConflictError, LostUpdateError, NotFoundError
 from servmon.model import Endpoint
 from servmon.store import rows
 from servmon.store.pool import Executor
@@ -87,28 +87,33 @@ async def insert(db: Executor, endpoint: Endpoint) -> Endpoint:
 _UPDATE = f"""
 update service_endpoint
 set ({_COLUMNS}) = (select {_COLUMNS} from jsonb_populate_record(null::service_endpoint, $2::text::jsonb))
-where id = $1 and archived_at is null
+where id = $1 and archived_at is null and revision = coalesce($3, revision)
 returning *
 """  # noqa: S608 - only column names stand in it
 
 
-async def update(db: Executor, endpoint: Endpoint) -> Endpoint:
-    """Give the endpoint of this id all of ``endpoint``'s values. Raises ``NotFoundError``."""
-    row = await db.fetchrow(_UPDATE, endpoint.id, rows.to_json(rows.endpoint_fields(endpoint)))
+async def update(db: Executor, endpoint: Endpoint, revision: int | None = None) -> Endpoint:
+    """Give the endpoint of this id all of ``endpoint``'s values, if it still is of ``revision`` (``None``: any).
+
+    Raises ``NotFoundError`` and ``LostUpdateError``.
+    """
+    row = await db.fetchrow(_UPDATE, endpoint.id, rows.to_json(rows.endpoint_fields(endpoint)), revision)
     if row is None:
-        raise _not_found(endpoint.id)
+        raise await _not_as_expected(db, endpoint.id)
     return rows.endpoint(row)
 
 
 _ARCHIVE = """
-update service_endpoint set archived_at = now() where id = $1 and archived_at is null returning id
+update service_endpoint set archived_at = now()
+where id = $1 and archived_at is null and revision = coalesce($2, revision)
+returning id
 """
 
 
-async def archive(db: Executor, endpoint_id: str) -> None:
-    """Delete an endpoint: it is not found any more, its history and outages stay. Raises ``NotFoundError``."""
-    if await db.fetchval(_ARCHIVE, endpoint_id) is None:
-        raise _not_found(endpoint_id)
+async def archive(db: Executor, endpoint_id: str, revision: int | None = None) -> None:
+    """Delete an endpoint: it is not found any more, its history and outages stay. Raises as ``update`` does."""
+    if await db.fetchval(_ARCHIVE, endpoint_id, revision) is None:
+        raise await _not_as_expected(db, endpoint_id)
 
 
 _GET = """
@@ -124,14 +129,63 @@ async def get(db: Executor, endpoint_id: str) -> Endpoint:
     return rows.endpoint(row)
 
 
-_GET_PAGE = """
-select * from service_endpoint where id > coalesce($1, '') and archived_at is null order by id limit $2
+@dataclass(frozen=True, slots=True)
+class EndpointFilter:
+    """Which endpoints; ``None`` in a field lets any pass. ``text`` is looked for in id, name, url and site."""
+
+    protocol: str | None = None
+    tag: str | None = None
+    site: str | None = None
+    is_active: bool | None = None
+    text: str | None = None
+    ids: Sequence[str] | None = None
+
+
+EVERYTHING = EndpointFilter()
+_FILTERED = """
+archived_at is null
+and ($2::text is null or protocol = $2)
+and ($3::text is null or $3 = any (tags))
+and ($4::text is null or site = $4)
+and ($5::boolean is null or is_active = $5)
+and ($6::text is null or strpos(lower(concat_ws(E'\\n', id, name, url, site)), lower($6)) > 0)
+and ($7::text[] is null or id = any ($7))
+"""
+_GET_PAGE = f"""
+select * from service_endpoint where id > coalesce($1, '') and {_FILTERED} order by id limit $8
+"""  # noqa: S608 - nothing of a request stands in it
+_GET_PAGE_BACKWARDS = f"""
+select * from service_endpoint where ($1::text is null or id < $1) and {_FILTERED} order by id desc limit $8
+"""  # noqa: S608 - as above
+
+
+async def get_page(
+    db: Executor, *, after: str | None, limit: int, wanted: EndpointFilter = EVERYTHING, backwards: bool = False
+) -> list[Endpoint]:
+    """At most ``limit`` endpoints by id, from the first one after the id ``after``; ``backwards`` from the last one."""
+    query = _GET_PAGE_BACKWARDS if backwards else _GET_PAGE
+    filters = (wanted.protocol, wanted.tag, wanted.site, wanted.is_active, wanted.text, wanted.ids)
+    return [rows.endpoint(row) for row in await db.fetch(query, after, *filters, limit)]
+
+
+_TAGS = """
+select tag, count(*) as endpoints from service_endpoint, unnest(tags) as tag
+where archived_at is null group by tag order by tag collate "C"
+"""
+_SITES = """
+select site, count(*) as endpoints from service_endpoint
+where archived_at is null and site is not null group by site order by site collate "C"
 """
 
 
-async def get_page(db: Executor, *, after: str | None, limit: int) -> list[Endpoint]:
-    """At most ``limit`` endpoints by id, from the first one after the id ``after``."""
-    return [rows.endpoint(row) for row in await db.fetch(_GET_PAGE, after, limit)]
+async def tags(db: Executor) -> dict[str, int]:
+    """How many endpoints bear each tag."""
+    return {row["tag"]: row["endpoints"] for row in await db.fetch(_TAGS)}
+
+
+async def sites(db: Executor) -> dict[str, int]:
+    """How many endpoints stand at each site."""
+    return {row["site"]: row["endpoints"] for row in await db.fetch(_SITES)}
 
 
 # One statement, so one view of the database: what is committed meanwhile has a higher revision than is returned.
@@ -230,6 +284,13 @@ async def provision(
     for row in await db.fetch(_PROVISION, source, wanted, remove):
         done[row["what"]].append(row["id"])
     return Provisioned(**done)
+
+
+async def _not_as_expected(db: Executor, endpoint_id: str) -> Exception:
+    """Why nothing was changed: it is gone, or somebody else changed it first."""
+    if await db.fetchrow(_GET, endpoint_id) is None:
+        return _not_found(endpoint_id)
+    return LostUpdateError(f"{endpoint_id} was changed by somebody else meanwhile; read it again, then change it")
 
 
 def _not_found(endpoint_id: str) -> NotFoundError:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-
 import pytest
 
 from servmon.clock import rfc3339
 from servmon.model import Status
-from tests.fix_api import UNKNOWN_UUID
+from tests.fix_api import UNKNOWN_UUID, window
 
 ENDPOINT = {"id": "api-gateway", "name": "API Gateway", "protocol": "TCP", "check_interval": 60}
 SEED_ENDPOINT_FIELDS = {
@@ -56,12 +54,6 @@ SEED_WINDOW_FIELDS = {
     "updated_at",
     "endpoint_ids",
 }
-NOW = datetime.now(UTC)  # noqa: TID251 - windows are active in real time
-
-
-def window(*endpoint_ids: str, start: float = -1, end: float = 1, **fields) -> dict:
-    times = {"start_time": rfc3339(NOW + timedelta(hours=start)), "end_time": rfc3339(NOW + timedelta(hours=end))}
-    return {"endpoint_ids": list(endpoint_ids), "description": "card swap", **times, **fields}
 
 
 @pytest.fixture

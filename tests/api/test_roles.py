@@ -1,0 +1,60 @@
+"""Which role may do what: every route × method × role, and nobody at all."""
+
+from __future__ import annotations
+
+import pytest
+
+from servmon.api.app import ROUTES
+from servmon.model import Role
+from tests.fix_api import OPERATE_TOKEN, READ_TOKEN, TOKEN
+
+TOKENS = {Role.READ: READ_TOKEN, Role.OPERATE: OPERATE_TOKEN, Role.ADMIN: TOKEN}
+# What a night shift may do without being an administrator, written by hand.
+OPERATORS = {
+    "POST /services/{endpoint_id}/check",
+    "POST /outages/{outage_id}/resolve",
+    "POST /outages/{outage_id}/acknowledge",
+    "POST /outages/{outage_id}/unacknowledge",
+    "POST /silences/",
+    "DELETE /silences/{silence_id}",
+    "POST /maintenance/",
+    "PUT /maintenance/{window_id}",
+    "DELETE /maintenance/{window_id}",
+    "POST /maintenance/{window_id}/extend",
+    "POST /maintenance/{window_id}/end",
+}
+ADMINISTRATORS = {
+    "POST /services/",
+    "PUT /services/{endpoint_id}",
+    "PATCH /services/{endpoint_id}",
+    "POST /services/bulk",
+    "DELETE /services/{endpoint_id}",
+    "POST /config/reload",
+    "GET /tokens/",
+    "POST /tokens/",
+    "DELETE /tokens/{token_id}",
+    "GET /audit",
+}
+
+
+def needed(route) -> Role:
+    name = f"{route.method} {route.path}"
+    return Role.ADMIN if name in ADMINISTRATORS else Role.OPERATE if name in OPERATORS else Role.READ
+
+
+@pytest.mark.parametrize("role", Role)
+async def test_a_role_opens_exactly_its_routes(door, role):
+    refused = set()
+    for route in ROUTES:
+        for path in route.paths():
+            for method in route.methods():
+                filled = path.replace("{", "").replace("}", "")
+                reply = await door.send(method, filled, headers={"Authorization": f"Bearer {TOKENS[role]}"})
+                assert reply.status != 401, (method, path)
+                if reply.status == 403:
+                    refused.add(f"{route.method} {route.path}")
+    assert refused == {f"{route.method} {route.path}" for route in ROUTES if not role.covers(needed(route))}
+
+
+def test_reading_changes_nothing_and_only_administrators_change_what_servmon_is():
+    assert [route for route in ROUTES if route.changes and needed(route) is Role.READ] == []
