@@ -33,12 +33,13 @@ def install(
     loaded = load(config)
     settings = loaded.settings
     chosen = _checked(space) if space is not None else settings.kibana.space
-    if settings.kibana.url is None:
+    url = settings.kibana.url
+    if url is None:
         fail('kibana.url is not set; give [kibana] url = "https://kibana.example:5601"', EXIT_CONFIGURATION)
     out = Connector(connector, settings.servmon.public_url) if connector else None
 
     async def work() -> None:
-        async with connected(settings.kibana, chosen) as kibana:
+        async with connected(settings.kibana, url, chosen) as kibana:
             await steps.install(kibana, _objects(loaded), _rules(loaded), out, dry_run=dry_run, say=typer.echo)
 
     try:

@@ -9,8 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from servmon.cli import app
+from servmon.elastic.kibana import client
 from servmon.elastic.kibana.dashboard import DASHBOARD
 from tests.fix_kibana import KEY
+from tests.fix_servers import is_silent, server_tls
 
 PUBLIC_URL = "https://servmon.isp.example/watch"
 
@@ -254,6 +256,41 @@ async def test_nobody_there_is_said(closed_port, configured):
     code, _, err = await run(configured)
     assert code == 1
     assert "cannot be reached" in err
+
+
+async def test_silence_is_said(tcp_server, configured, monkeypatch):
+    monkeypatch.setattr(client, "DEADLINE_SECONDS", 0.2)
+    server = await tcp_server(is_silent)
+    configured.write_text(f'[kibana]\nurl = "http://127.0.0.1:{server.port}"\n')
+    code, _, err = await run(configured)
+    assert code == 1
+    assert "no answer within 0.2 s" in err
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_refused_and_the_right_authority_accepted(
+    web_server, ca, configured
+):
+    server = await web_server(tls=server_tls(ca, "127.0.0.1"))
+    authority = configured.with_name("ca.pem")
+    ca.cert_pem.write_to_path(str(authority))
+    settings = f'[kibana]\nurl = "https://127.0.0.1:{server.port}"\napi_key = "{KEY}"\n'
+    configured.write_text(settings)
+    code, _, err = await run(configured)
+    assert code == 1
+    assert "no trusted connection" in err
+    assert "kibana.ca_file names the authority" in err
+    assert server.requests == []
+    configured.write_text(f'{settings}ca_file = "ca.pem"\n')
+    assert "Kibana answered 404" in (await run(configured))[2]
+    assert [request.path for request in server.requests] == ["/api/status"]
+
+
+async def test_a_ca_file_that_is_none_is_said(configured):
+    configured.write_text('[kibana]\nurl = "https://127.0.0.1:1"\nca_file = "servmon.toml"\n')
+    code, _, err = await run(configured)
+    assert code == 1
+    assert "kibana.ca_file" in err
+    assert "cannot be used" in err
 
 
 async def test_a_space_that_is_not_there(kibana, configured):

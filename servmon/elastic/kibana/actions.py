@@ -42,7 +42,7 @@ class Connector:
             raise KibanaError(f"there is no connector {quoted(self.id)!r} in this space; {_listed(there)}")
         if not answer.ok:
             raise refused(f"connector {quoted(self.id)}", answer)
-        self._kind = str(answer.body.get("connector_type_id"))
+        self._kind = str(answer.table.get("connector_type_id"))
         if self._kind not in _PARAMETERS:
             raise KibanaError(
                 f"connector {quoted(self.id)!r} is of type {quoted(self._kind)}, which needs more than a message:"

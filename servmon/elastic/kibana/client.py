@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import aiohttp
-from yarl import URL
 
 from servmon.elastic.kibana.settings import KibanaSection
 from servmon.errors import ServmonError
@@ -40,10 +39,14 @@ class Answer:
         return 200 <= self.status < 300 and not isinstance(self.body, str)
 
     @property
+    def table(self) -> Mapping[str, Any]:
+        """The JSON object in it, an empty one where there is none."""
+        return self.body if isinstance(self.body, Mapping) else {}
+
+    @property
     def message(self) -> str:
         """Kibana's own words, fit for a terminal."""
-        found = self.body.get("message") or self.body.get("error") if isinstance(self.body, Mapping) else self.body
-        return quoted(found)
+        return quoted(self.table.get("message") or self.table.get("error") or (self.body if not self.table else ""))
 
 
 def quoted(text: object) -> str:
@@ -122,15 +125,13 @@ def refused(what: str, answer: Answer) -> KibanaError:
 
 
 @asynccontextmanager
-async def connected(settings: KibanaSection, space: str) -> AsyncIterator[Kibana]:
-    """A Kibana that can be asked. Raises ``KibanaError`` where the settings do not suffice."""
-    if settings.url is None:
-        raise KibanaError('kibana.url is not set; give [kibana] url = "https://kibana.example:5601"')
+async def connected(settings: KibanaSection, url: str, space: str) -> AsyncIterator[Kibana]:
+    """The Kibana at ``url``, to be asked. Raises ``KibanaError`` where ``ca_file`` cannot be used."""
     headers = {"kbn-xsrf": "servmon", "User-Agent": "servmon", "Accept": "application/json", **_identity(settings)}
     connector = aiohttp.TCPConnector(ssl=_trust(settings))
     timeout = aiohttp.ClientTimeout(total=DEADLINE_SECONDS)
     async with aiohttp.ClientSession(headers=headers, connector=connector, timeout=timeout) as session:
-        yield Kibana(session, str(URL(settings.url)), space)
+        yield Kibana(session, url, space)
 
 
 def _identity(settings: KibanaSection) -> dict[str, str]:

@@ -89,14 +89,14 @@ async def import_objects(kibana: Kibana, objects: Sequence[SavedObject], say: Sa
     form = aiohttp.FormData()
     form.add_field("file", as_ndjson(objects).encode(), filename=FILE, content_type="application/ndjson")
     answer = await kibana.ask("POST", "/api/saved_objects/_import?overwrite=true", form=form)
-    if not answer.ok or not isinstance(answer.body, Mapping):
+    if not answer.ok:
         raise refused("import of the dashboard", answer)
     # A failure too is answered with 200.
-    if not answer.body.get("success"):
-        wrong = [_refusal(one) for one in answer.body.get("errors", [])]
-        raise KibanaError("\n".join(["import of the dashboard: Kibana refused", *(wrong or ["(it did not say what)"])]))
+    if answer.table.get("success") is not True:
+        wrong = [_refusal(one) for one in answer.table.get("errors") or []]
+        raise KibanaError("\n".join(["import of the dashboard: Kibana refused", *(wrong or ["  it did not say what"])]))
     say(f"imported: {counted(objects)}")
-    say(f"dashboard: {kibana.space_url}/app/dashboards#/view/{quote(_id_given(answer.body))}")
+    say(f"dashboard: {kibana.space_url}/app/dashboards#/view/{quote(_id_given(answer.table))}")
 
 
 def counted(objects: Iterable[SavedObject]) -> str:
@@ -115,8 +115,8 @@ def _id_given(imported: Mapping[str, Any]) -> str:
 
 def _refusal(error: Mapping[str, Any]) -> str:
     kind = _KINDS.get(str(error.get("type")), quoted(error.get("type")))
-    name = quoted(error.get("meta", {}).get("title") or error.get("title") or error.get("id"))
-    return f"  {kind} {name!r}: {_reason(error.get('error', {}))}"
+    name = quoted((error.get("meta") or error).get("title") or error.get("id"))
+    return f"  {kind} {name!r}: {_reason(error.get('error') or {})}"
 
 
 def _reason(error: Mapping[str, Any]) -> str:
@@ -145,9 +145,9 @@ async def install_rule(kibana: Kibana, rule: Rule, connector: Connector | None, 
         return f"rule {rule.name}: {'created' if write else 'would be created'}{'' if rule.enabled else ', disabled'}"
     if not found.ok:
         raise refused(f"rule {rule.name}", found)
-    kept = {name: found.body[name] for name in _KEPT if found.body.get(name) is not None}
+    kept = {name: found.table[name] for name in _KEPT if found.table.get(name) is not None}
     if write:
-        body = {**rule.changed(), **kept, "actions": found.body.get("actions", [])}
+        body = {**rule.changed(), **kept, "actions": found.table.get("actions", [])}
         await _put(kibana, "PUT", path, rule, with_actions(body, connector))
     return f"rule {rule.name}: {'brought up to date' if write else 'would be brought up to date'}"
 

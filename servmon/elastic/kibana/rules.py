@@ -29,6 +29,8 @@ SHOWN = 10
 _NAMESPACE = UUID("6f1c35c2-5d0c-5c39-9a57-d6a0a2ab0f17")
 
 _OPEN: Mapping[str, Any] = {"term": {"resolved": False}}
+# What is only cut off by another that is down is told by that one.
+_OF_ITS_OWN: Mapping[str, Any] = {"bool": {"must_not": [{"exists": {"field": "caused_by"}}]}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ def rules(thresholds: AlertThresholds, pace: Pace) -> Iterator[Rule]:
         key="service-down",
         name="Service Down Alert",
         enabled=True,
-        params=_outages(pace, [_OPEN], ">=", 1) | _for_each("endpoint_id"),
+        params=_outages(pace, [_OPEN, _OF_ITS_OWN], ">=", 1) | _for_each("endpoint_id"),
     )
     yield Rule(
         key="response-time",
@@ -100,7 +102,7 @@ def rules(thresholds: AlertThresholds, pace: Pace) -> Iterator[Rule]:
         key="long-outage",
         name="Long Duration Outage Alert",
         enabled=True,
-        params=_outages(pace, [_OPEN, long_open], ">=", 1) | _for_each("endpoint_id"),
+        params=_outages(pace, [_OPEN, _OF_ITS_OWN, long_open], ">=", 1) | _for_each("endpoint_id"),
     )
 
 
