@@ -90,7 +90,7 @@ class Rows:
         start = NOW + timedelta(hours=number - 15)
         return MaintenanceWindow(
             self._uuid(), f"Work {number}", start, start + timedelta(hours=2), ("e1",), created_by="admin",
-            created_at=NOW, updated_at=NOW,
+            created_at=NOW, updated_at=NOW, rrule="FREQ=WEEKLY" if number == 20 else None,
         )  # fmt: skip
 
     def documents(self) -> Iterable[Any]:
@@ -190,6 +190,7 @@ def windows(_span: timedelta) -> list[dict[str, Any]]:
             "ends": milliseconds(one.end_time),
             "description": one.description,
             "mode": "mute",
+            "recurs": one.rrule,
             "created_by": "admin",
         }
         for one in latest

@@ -24,8 +24,9 @@ SYNC_MINUTES, FAILED_SYNC = 5, 15
 LONG = 900
 PACE = Pace(sync_interval=SYNC_MINUTES * 60, check_interval=60)
 RULES = {rule.key: rule for rule in rules(AlertThresholds(long_outage_after=LONG), PACE)}
-# The minutes in which each service is out; the fourth is slow and not out.
-OUT = {"a": (3, 40), "b": (8, 24), "c": (10, 22)}
+# The minutes in which each service is out, the last only because the first is; another is slow and not out.
+OUT = {"a": (3, 40), "b": (8, 24), "c": (10, 22), "behind-a": (5, 38)}
+CAUSED = {"behind-a": "a"}
 SLOW = (4, 20)
 END = 60
 
@@ -46,7 +47,9 @@ class Story:
         start, end = OUT[id_]
         if minute < start:
             return None
-        opened = Outage(f"outage-{id_}", id_, Severity.MAJOR, "refused", at(start), at(start), revision=1)
+        opened = Outage(
+            f"outage-{id_}", id_, Severity.MAJOR, "refused", at(start), at(start), revision=1, caused_by=CAUSED.get(id_)
+        )
         return opened if minute < end else replace(opened, resolved=True, resolved_at=at(end), revision=2)
 
     def changed(self, minute: int) -> Iterator[Document]:
@@ -99,10 +102,10 @@ def expected(minute: int) -> dict[str, set[str]]:
         if one.source is CheckSource.SCHEDULE and one.timestamp >= since
     ]
     return {
-        "service-down": out(minute),
+        "service-down": out(minute) - CAUSED.keys(),
         "multiple-services-down": {"all"} if len(out(minute)) >= 3 else set(),
         "active-outages": {"all"} if out(minute) else set(),
-        "long-outage": {id_ for id_ in out(minute) if (minute - OUT[id_][0]) * 60 >= LONG},
+        "long-outage": {id_ for id_ in out(minute) - CAUSED.keys() if (minute - OUT[id_][0]) * 60 >= LONG},
         "response-time": {"d"} if seen and mean(seen) > 1000 else set(),
     }
 

@@ -102,6 +102,7 @@ def visualisations() -> list[SavedObject]:
                 latest_moment("ends", "Ends", "end_time"),
                 last_value("description", "Description", "description.keyword", sort="start_time"),
                 last_value("mode", "Mode", "mode", sort="start_time"),
+                last_value("recurs", "Recurs", "rrule", sort="start_time"),
                 last_value("created_by", "Created by", "created_by", sort="start_time"),
             ],
         ),
