@@ -42,6 +42,8 @@ def install(
         async with connected(settings.kibana, url, chosen) as kibana:
             await steps.install(kibana, _objects(loaded), _rules(loaded), out, dry_run=dry_run, say=typer.echo)
 
+    if not settings.elasticsearch.hosts:
+        typer.echo("warning: elasticsearch.hosts is not set: nothing is sent, so the dashboard stays empty", err=True)
     try:
         asyncio.run(work())
     except KibanaError as error:

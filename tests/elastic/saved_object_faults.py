@@ -155,6 +155,8 @@ def _of_data_view(attributes: Mapping[str, Any]) -> Iterator[str]:
     for name in DATA_VIEW_JSON:
         if name in attributes:
             yield from _of_json(attributes, name, list if name in ("fields", "sourceFilters") else dict)
+    if not isinstance(attributes.get("allowNoIndex", True), bool):
+        yield "allowNoIndex is no boolean"
     if not attributes.get("timeFieldName", "x"):
         yield "an empty timeFieldName"
 

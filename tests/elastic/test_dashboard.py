@@ -121,6 +121,7 @@ OBJECT_FAULTS: dict[str, tuple[Plant, str]] = {
     "a reference twice": (lambda o: o[DASHBOARD]["references"][1].update(name="p1:panel_p1"), "two references"),
     "fields that are no JSON": (lambda o: o[STATUSES.id]["attributes"].update(fields=[]), "fields is no JSON text"),
     "an empty time field": (lambda o: o[OUTAGES.id]["attributes"].update(timeFieldName=""), "empty timeFieldName"),
+    "an index that has to be there": (lambda o: o[WINDOWS.id]["attributes"].update(allowNoIndex="no"), "allowNoIndex"),
     "an unknown data view key": (lambda o: o[STATUSES.id]["attributes"].update(index="x"), "index is unknown"),
 }
 LENS_FAULTS: dict[str, tuple[Plant, str]] = {

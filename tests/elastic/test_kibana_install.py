@@ -14,6 +14,7 @@ from servmon.elastic.kibana.dashboard import DASHBOARD
 from tests.fix_kibana import KEY
 from tests.fix_servers import is_silent, server_tls
 
+SENDING = '[elasticsearch]\nhosts = ["http://127.0.0.1:9200"]\nsync_interval = 30\n'
 PUBLIC_URL = "https://servmon.isp.example/watch"
 
 
@@ -21,7 +22,9 @@ PUBLIC_URL = "https://servmon.isp.example/watch"
 def configured(tmp_path, kibana):
     """The path of a configuration that leads to the Kibana."""
     path = tmp_path / "servmon.toml"
-    path.write_text(f'[servmon]\npublic_url = "{PUBLIC_URL}"\n[kibana]\nurl = "{kibana.url}"\napi_key = "{KEY}"\n')
+    path.write_text(
+        f'{SENDING}[servmon]\npublic_url = "{PUBLIC_URL}"\n[kibana]\nurl = "{kibana.url}"\napi_key = "{KEY}"\n'
+    )
     return path
 
 
@@ -51,6 +54,13 @@ async def test_all_is_put_into_an_empty_kibana(kibana, configured):
     ]
     assert len(kibana.objects) == 12
     assert [rule["enabled"] for rule in kibana.rules.values()] == [True, False, True, False, True]
+
+
+async def test_that_nothing_is_sent_is_said(kibana, configured):
+    configured.write_text(configured.read_text().removeprefix(SENDING))
+    code, _, err = await run(configured, "--dry-run")
+    assert code == 0
+    assert err == "warning: elasticsearch.hosts is not set: nothing is sent, so the dashboard stays empty\n"
 
 
 async def test_again_changes_nothing(kibana, configured):
@@ -87,7 +97,6 @@ async def test_an_upgrade_replaces_ours_and_keeps_what_people_set(kibana, config
 async def test_thresholds_and_windows_come_from_the_settings(kibana, configured):
     with configured.open("a") as file:
         file.write("[alert]\nmultiple_services = 7\nresponse_time_ms = 250.0\nlong_outage_after = 900\n")
-        file.write("[elasticsearch]\nsync_interval = 30\n")
         file.write('[[endpoints]]\nid = "slow"\nurl = "tcp://192.0.2.1:1"\ncheck_interval = 3600\n')
     assert (await run(configured))[0] == 0
     rules = {rule["name"]: rule["params"] for rule in kibana.rules.values()}

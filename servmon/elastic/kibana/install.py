@@ -23,7 +23,7 @@ from servmon.elastic.kibana.saved_objects import OLDEST_KIBANA, SavedObject, as_
 Say = Callable[[str], None]
 _KINDS = {"index-pattern": "data view", "lens": "visualisation", "dashboard": "dashboard"}
 # Set by people in Kibana beside what is ours; left out of an update they would be lost.
-_KEPT = ("alert_delay", "flapping")
+_KEPT = ("alert_delay", "flapping", "notify_when", "throttle")
 
 
 async def look(kibana: Kibana) -> str:

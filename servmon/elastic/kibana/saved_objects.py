@@ -46,8 +46,10 @@ def reference(kind: str, id_: str, name: str) -> dict[str, str]:
 
 def data_view(view: DataView) -> SavedObject:
     """The data view as an object; Kibana reads the fields from the indices themselves."""
-    attributes = {"title": view.indices, "name": view.name, "fields": "[]", "fieldFormatMap": "{}"}
+    attributes: dict[str, Any] = {"title": view.indices, "name": view.name, "fields": "[]", "fieldFormatMap": "{}"}
     attributes |= {"sourceFilters": "[]", "runtimeFieldMap": "{}", "fieldAttrs": "{}", "typeMeta": "{}"}
+    # Before the first window there is no index of windows, which is no error.
+    attributes["allowNoIndex"] = True
     if view.time_field:
         attributes["timeFieldName"] = view.time_field
     return saved_object("index-pattern", view.id, attributes, ())
