@@ -8,7 +8,7 @@ import shutil
 import ssl
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,14 @@ class PlainMimeNode(AiohttpHttpNode):
         self, method: str, target: str, body: Any = None, headers: Any = None, **more: Any
     ) -> Any:
         plain = HttpHeaders(headers or {})
-        for name in ("accept", "content-type"):
-            if "vnd.elasticsearch+" in plain.get(name, ""):
-                plain[name] = "application/x-ndjson" if "ndjson" in plain[name] else "application/json"
+        _make_plain(plain)
         return await super().perform_request(method, target, body, plain, **more)
+
+
+def _make_plain(headers: MutableMapping[str, str]) -> None:
+    for name in [name for name in headers if name.lower() in ("accept", "content-type")]:
+        if "vnd.elasticsearch+" in headers[name]:
+            headers[name] = "application/x-ndjson" if "ndjson" in headers[name] else "application/json"
 
 
 class Cluster:
@@ -133,6 +137,8 @@ class FaultProxy:
         kept = {name: value for name, value in request.headers.items() if name.lower() not in left_out}
         if plain:
             kept["Accept-Encoding"] = "identity"
+        if self.cluster.kind == OSMEM:
+            _make_plain(kept)
         async with self._session.request(
             request.method, self.cluster.url + request.raw_path, data=body or None, headers=kept
         ) as answer:

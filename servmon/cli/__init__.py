@@ -16,6 +16,7 @@ from servmon import __version__
 from servmon.cli import alerts as alert_commands
 from servmon.cli import config as config_commands
 from servmon.cli import db as db_commands
+from servmon.cli import elastic as elastic_commands
 from servmon.cli import kibana as kibana_commands
 from servmon.cli import prometheus as prometheus_commands
 from servmon.cli.base import EXIT_CONFIGURATION, ConfigOption, fail, load
@@ -32,6 +33,7 @@ app.add_typer(config_commands.app, name="config")
 app.add_typer(db_commands.app, name="db")
 app.add_typer(kibana_commands.app, name="kibana")
 app.add_typer(prometheus_commands.app, name="prometheus")
+app.add_typer(elastic_commands.app, name="elastic")
 app.add_typer(service_app, name="service")
 
 

@@ -28,7 +28,7 @@ TROUBLE = "elasticsearch"
 LOOK_SECONDS = 5.0
 # An open outage is said to be open at least so often, or it falls out of short ranges of time.
 LONGEST_REFRESH_SECONDS = 300.0
-HOUR = 3600.0
+MINUTE, HOUR = 60.0, 3600.0
 
 
 class ElasticFollower:
@@ -109,7 +109,8 @@ class ElasticFollower:
             await drop_old(cluster, settings.retention_days, now(self._clock).date())
 
         return [
-            Lane("templates", _once(lambda: prepare(cluster)), every(HOUR)),
+            # A cluster that was lost makes indices of its own fancy before long.
+            Lane("templates", _once(lambda: prepare(cluster)), every(MINUTE)),
             Lane("outages", sync.outages, every(LOOK_SECONDS)),
             Lane("windows", _once(sync.windows), every(LOOK_SECONDS)),
             Lane("open outages", _once(sync.refresh_open), every(min(settings.sync_interval, LONGEST_REFRESH_SECONDS))),

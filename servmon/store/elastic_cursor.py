@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import asyncpg
 
-from servmon.errors import ServmonError
+from servmon.errors import ServmonError, StoreUnavailableError
 from servmon.model import Endpoint, ServiceStatus
 from servmon.store import rows
 from servmon.store.pool import Connection, Executor, connect
@@ -36,9 +36,13 @@ async def open_reader(dsn: str) -> Connection:
     connection = await connect(dsn)
     try:
         await connection.execute("set enable_seqscan = off")
+        table = await connection.fetchval("select to_regclass('elasticsearch_dead_letter')")
     except BaseException:
         connection.terminate()
         raise
+    if table is None:
+        connection.terminate()
+        raise StoreUnavailableError("the schema is older than this servmon: run `servmon db migrate`")
     return connection
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from servmon.model import Endpoint, MaintenanceWindow, Outage
 from servmon.store import rows
-from servmon.store.elastic_cursor import Subjects
+from servmon.store.elastic_cursor import DayCount, Subjects
 from servmon.store.pool import Executor
 
 
@@ -269,3 +269,38 @@ async def count_letters(db: Executor) -> tuple[int, str | None]:
     """How many dead letters there are, and why the newest is one."""
     row = await db.fetchrow(_COUNT_LETTERS)
     return row["number"], row["newest"]
+
+
+_LETTERS_BY_INDEX = """
+select index_name, count(*) as number from elasticsearch_dead_letter group by index_name
+"""
+
+
+async def count_letters_by_index(db: Executor) -> dict[str, int]:
+    """How many documents each index refuses."""
+    return {row["index_name"]: row["number"] for row in await db.fetch(_LETTERS_BY_INDEX)}
+
+
+_COUNT_OUTAGES = """
+select (start_time at time zone 'UTC')::date as day, count(*) as stored,
+    count(*) filter (where synced_revision > 0) as synced
+from service_outage group by 1
+"""
+
+
+async def count_outages(db: Executor) -> list[DayCount]:
+    """The outages of each day on which some began; an outage that Elasticsearch knows of at all counts as synced."""
+    return [DayCount(row["day"], row["stored"], row["synced"]) for row in await db.fetch(_COUNT_OUTAGES)]
+
+
+_COUNT_WINDOWS = """
+select count(*) as stored, count(s.window_id) as synced
+from maintenance_window w left join elasticsearch_window s on s.window_id = w.id
+where w.deleted_at is null
+"""
+
+
+async def count_windows(db: Executor) -> tuple[int, int]:
+    """How many maintenance windows there are, and how many of them Elasticsearch knows."""
+    row = await db.fetchrow(_COUNT_WINDOWS)
+    return row["stored"], row["synced"]
