@@ -281,3 +281,16 @@ async def test_a_secret_of_the_settings_is_in_no_sentence(caplog):
         with pytest.raises(AwayError) as caught:
             await cluster.ask("GET", "/")
     assert "planted-secret" not in f"{caught.value!r} {settings!r} {settings} {caplog.text}"
+
+
+async def test_syncing_costs_no_room_in_the_database(mirror):
+    web = await mirror.watch("web")
+    await mirror.check(web, 2000)
+    size = (
+        "select sum(pg_total_relation_size(oid))::bigint from pg_class"
+        " where relname ~ '^(service|elastic)' and relkind = 'r'"
+    )
+    before = await mirror.db.fetchval(size)
+    await mirror.pass_time(1)
+    assert await mirror.synced() == (2000, 0)
+    assert await mirror.db.fetchval(size) <= 1.1 * before
