@@ -8,6 +8,9 @@ from collections.abc import Generator
 import pytest
 from hypothesis import settings
 
+from servmon.settings import SECTIONS
+
+FROM_SYSTEMD = {"STATE_DIRECTORY", "CREDENTIALS_DIRECTORY", "LOGS_DIRECTORY", "NOTIFY_SOCKET", "WATCHDOG_USEC"}
 pytest_plugins = [
     "tests.fix_postgres",
     "tests.fix_proxy",
@@ -20,6 +23,11 @@ pytest_plugins = [
     "tests.fix_elastic",
     "tests.fix_kibana",
 ]
+
+# Neither what this machine sets for a servmon of its own, nor what systemd tells one, is meant for those of the tests.
+for name in [*os.environ]:  # noqa: TID251 - a test's world is made here
+    if name.startswith(tuple(f"{section.upper()}_" for section in SECTIONS)) or name in FROM_SYSTEMD:
+        del os.environ[name]  # noqa: TID251 - as above
 
 settings.register_profile("fast", max_examples=150, deadline=None)
 settings.register_profile("deep", max_examples=20_000, deadline=None)

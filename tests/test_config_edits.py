@@ -142,6 +142,39 @@ async def test_random_edits_neither_stop_nor_delay_nor_remove_anything(servmon_d
     await story(servmon_daemon(FAST), edits=12)
 
 
+async def test_a_configuration_mounted_as_kubernetes_does_is_followed_and_one_that_cannot_be_read_is_said(
+    servmon_daemon,
+):
+    daemon = servmon_daemon(FAST + edited([1], 60))
+    text = daemon.file.read_text(encoding="utf-8")
+    for number, version in enumerate(("v1", "v2"), 1):
+        (daemon.folder / version).mkdir(mode=0o755)
+        (daemon.folder / version / "servmon.toml").write_text(text.replace('"e1"', f'"e{number}"'), encoding="utf-8")
+    (daemon.folder / "..data").symlink_to("v1")
+    daemon.file.unlink()
+    daemon.file.symlink_to("..data/servmon.toml")
+    await daemon.start()
+
+    async def watched(*wanted: str) -> None:
+        await daemon.get_until(
+            "/services/", lambda found: [one["id"] for one in found["items"] if one["is_active"]] == [*wanted]
+        )
+
+    await watched("e1")
+    (daemon.folder / "..new").symlink_to("v2")
+    (daemon.folder / "..new").rename(daemon.folder / "..data")
+    await watched("e2")
+    (daemon.folder / "conf.d").mkdir(mode=0o755)
+    (daemon.folder / "conf.d" / "more.toml").write_text(edited([3], 60), encoding="utf-8")
+    await watched("e2", "e3")
+    daemon.file.unlink()
+    daemon.file.mkdir()
+    daemon.signal(signal.SIGHUP)
+    await daemon.logged(f"{daemon.file}: cannot be read: Is a directory")
+    await watched("e2", "e3")
+    await daemon.stop()
+
+
 @pytest.mark.deep
 @pytest.mark.timeout(1800)
 async def test_three_hundred_random_edits(servmon_daemon):
