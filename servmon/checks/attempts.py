@@ -19,6 +19,7 @@ from servmon.probes.base import Answer, Options, ProbeFailed, Target, failure_fr
 from servmon.probes.network import Network, ProbeContext
 from servmon.probes.route import ANY_ROUTE, ConnectingOptions
 from servmon.probes.specification import Prepared, prepare
+from servmon.probes.time_limit import TimeLimit
 
 # Less than this is no fair chance for any target.
 SHORTEST_ATTEMPT_SECONDS = 0.2
@@ -128,7 +129,7 @@ async def _attempt(plan: Plan, context: ProbeContext, clock: Clock) -> Answer | 
     context.attempt_seconds = seconds
     context.doing = "starting"
     try:
-        async with asyncio.timeout(seconds) as context.attempt:
+        with TimeLimit(seconds) as context.attempt:
             return await prepared.probe.check(prepared.target, prepared.options, context)
     except ProbeFailed as failed:
         return failed

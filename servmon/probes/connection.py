@@ -74,18 +74,18 @@ def _unreachable_words(error: OSError) -> str:
 
 async def _established(sock: socket.socket, address: str, port: int) -> float:
     """Connect ``sock``; the monotonic time at which the system said that it is connected."""
-    number = sock.connect_ex((address, port))
-    if number == 0:
+    error = sock.connect_ex((address, port))
+    if error == 0:
         return SYSTEM_CLOCK.monotonic()
-    if number != errno.EINPROGRESS:
-        raise OSError(number, os.strerror(number))
-    loop = asyncio.get_running_loop()
+    if error != errno.EINPROGRESS:
+        raise OSError(error, os.strerror(error))
+    loop, number = asyncio.get_running_loop(), sock.fileno()
     established: asyncio.Future[float] = loop.create_future()
-    loop.add_writer(sock, _on_writable, sock, established)
+    loop.add_writer(number, _on_writable, sock, established)
     try:
         return await established
     finally:
-        loop.remove_writer(sock)
+        loop.remove_writer(number)
 
 
 def _on_writable(sock: socket.socket, established: asyncio.Future[float]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
@@ -79,7 +79,7 @@ class HttpAnswer:
         self._body_size = 0
         self._pieces: list[bytes] = []
         self._finished = False
-        self._parser = HttpResponseParser(self)
+        self._parser: Any = HttpResponseParser(self)
         # As browsers do: what is readable is read, though it be not quite as it should.
         self._parser.set_dangerous_leniencies(
             lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
@@ -178,14 +178,14 @@ class HttpAnswer:
         if self.body is not None and self.body.is_cut_off and self._body_size < self._wanted.limit:
             self._fail(FailureKind.PROTOCOL, "broke off in the middle of its compressed body")
             return
-        self.ended_at = SYSTEM_CLOCK.monotonic()
-        self.complete.set_result(None)
+        self._end_with(None)
 
     def _fail(self, kind: FailureKind, words: str) -> None:
         self._end_with(ProbeFailed(kind, f"{self._place} {words}"))
 
-    def _end_with(self, failure: ProbeFailed) -> None:
+    def _end_with(self, failure: ProbeFailed | None) -> None:
         self.ended_at = SYSTEM_CLOCK.monotonic()
+        self._parser = None  # it holds us, and would keep both until the garbage is collected
         self.complete.set_result(failure)
 
     # The parser's calls.

@@ -19,6 +19,7 @@ from servmon.probes.pattern import Matcher
 from servmon.probes.resolver import Evidence, Resolver
 from servmon.probes.route import ANY_ROUTE, Route
 from servmon.probes.slots import SLOTS_PER_ADDRESS, Slots
+from servmon.probes.time_limit import TimeLimit
 
 # How long a name may take; less where the attempt is short, so that the finding is the name and not silence.
 LONGEST_LOOK_UP_SECONDS = 4.0
@@ -124,7 +125,7 @@ class ProbeContext:
         self.doing = ""
         self.dns_ms: float | None = None
         self.address: str | None = None
-        self.attempt: asyncio.Timeout | None = None
+        self.attempt: TimeLimit | asyncio.Timeout | None = None
         self.attempt_seconds = max(deadline - network.clock.monotonic(), 0.0)
         self._addresses: dict[str, str] = {}
 

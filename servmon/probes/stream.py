@@ -25,6 +25,7 @@ class Stream:
 
     def __init__(self, sock: socket.socket, hear: Hear, end: End) -> None:
         self._socket = sock
+        self._number = sock.fileno()
         self._hear = hear
         self._end = end
         self._loop = asyncio.get_running_loop()
@@ -32,7 +33,7 @@ class Stream:
 
     def listen(self) -> None:
         """Begin to hear."""
-        self._loop.add_reader(self._socket, self._on_readable)
+        self._loop.add_reader(self._number, self._on_readable)
 
     def write(self, octets: bytes) -> None:
         """Send; what the system has no room for goes as soon as it has."""
@@ -42,9 +43,9 @@ class Stream:
         """Drop the connection, whatever state it is in."""
         if self._socket.fileno() < 0:
             return
-        self._loop.remove_reader(self._socket)
+        self._loop.remove_reader(self._number)
         if self._unsent:
-            self._loop.remove_writer(self._socket)
+            self._loop.remove_writer(self._number)
         self._socket.close()
 
     def _send(self, octets: bytes) -> None:
@@ -59,10 +60,10 @@ class Stream:
             return  # it may have answered before it stopped listening: reading tells
         if sent < len(octets):
             self._unsent = octets[sent:]
-            self._loop.add_writer(self._socket, self._on_writable)
+            self._loop.add_writer(self._number, self._on_writable)
 
     def _on_writable(self) -> None:
-        self._loop.remove_writer(self._socket)
+        self._loop.remove_writer(self._number)
         octets, self._unsent = self._unsent, b""
         self._send(octets)
 
@@ -72,13 +73,13 @@ class Stream:
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
-            self._loop.remove_reader(self._socket)
+            self._loop.remove_reader(self._number)
             self._ended(error)
             return
         if octets:
             self._received(octets)
         else:
-            self._loop.remove_reader(self._socket)
+            self._loop.remove_reader(self._number)
             self._ended(None)
 
     def _received(self, octets: bytes) -> None:
