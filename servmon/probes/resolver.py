@@ -19,8 +19,9 @@ from servmon.probes.canaries import Canaries
 RENEW_AFTER_SECONDS = 60.0
 # So lately something else must have resolved for a failure to be the name's own.
 EVIDENCE_SECONDS = 10.0
-# c-ares asks again after this long, sooner where the server has been quick so far; how long we wait is our decision.
-_TRY_SECONDS = 2.0
+# c-ares asks again after this long, and then no longer hears a late answer: so it is more than the 2 s that resolvers
+# take at their slowest. Sooner where the server has been quick so far; how long we wait is our decision.
+_TRY_SECONDS = 2.5
 _TRIES = 4
 # Of its patience: when the canaries are asked too, and how long a look-up may take with their verdict.
 _CANARY_SHARE = 0.25
