@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Callable
 from typing import Any
@@ -50,6 +51,8 @@ class DnsServer(asyncio.DatagramProtocol):
             except OSError:
                 self._tcp.close()
             else:
+                # Hundreds may ask at once while this machine is busy; none of them is to be lost here.
+                self._udp.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
                 return
         raise AssertionError("no port was free for both UDP and TCP")
 

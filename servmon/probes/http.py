@@ -214,7 +214,9 @@ class _Journey:
     def _response_ms(self) -> float:
         taken = 0.0
         for one in self.travelled:
-            taken += one.connect_ms + (one.tls_ms or 0.0) + (one.first_byte_ms or 0.0) + (one.transfer_ms or 0.0)
+            taken += (
+                (one.connect_ms or 0.0) + (one.tls_ms or 0.0) + (one.first_byte_ms or 0.0) + (one.transfer_ms or 0.0)
+            )
         return taken
 
 

@@ -50,7 +50,6 @@ class HttpAnswer:
         "_finished",
         "_parser",
         "_pieces",
-        "_place",
         "_raw_size",
         "_wanted",
         "body",
@@ -59,6 +58,7 @@ class HttpAnswer:
         "first_byte_at",
         "head_is_complete",
         "headers",
+        "place",
         "reason",
         "status",
     )
@@ -72,7 +72,7 @@ class HttpAnswer:
         self.body: Body | None = None
         self.first_byte_at: float | None = None
         self.ended_at: float | None = None
-        self._place = place
+        self.place = place
         self._wanted = wanted
         self._beginning: bytes | None = b""
         self._raw_size = 0
@@ -114,7 +114,7 @@ class HttpAnswer:
         if self.complete.done():
             return
         if isinstance(error, ssl.SSLError):
-            self._end_with(tls_failure(error, self._place, ""))
+            self._end_with(tls_failure(error, self.place, ""))
         elif self.head_is_complete:
             why = self._missing()
             if error is None and why is None:
@@ -122,7 +122,7 @@ class HttpAnswer:
             else:
                 self._fail(FailureKind.PROTOCOL, f"broke off in the middle of its answer{why or ''}")
         elif error is not None:
-            failure = failure_from(error, f"waiting for an answer from {self._place}")
+            failure = failure_from(error, f"waiting for an answer from {self.place}")
             if failure.kind is FailureKind.RESET:
                 self._fail(FailureKind.RESET, "reset the connection before it had answered")
             else:
@@ -131,6 +131,11 @@ class HttpAnswer:
             self._fail(FailureKind.PROTOCOL, "closed the connection without an answer")
         else:
             self._fail(FailureKind.PROTOCOL, "closed the connection in the middle of its answer's head")
+
+    def fail(self, failure: ProbeFailed) -> None:
+        """There will be no answer."""
+        if not self.complete.done():
+            self._end_with(failure)
 
     def _begins_well(self, octets: bytes) -> bool:
         """Whether this can become HTTP; the parser would take other protocols of its family too."""
@@ -160,7 +165,7 @@ class HttpAnswer:
             self.body = Body(self.header(b"content-encoding") or "", self._wanted.limit)
         try:
             for piece in pieces:
-                self.body.add(piece, self._place)
+                self.body.add(piece, self.place)
         except ProbeFailed as failed:
             self._end_with(failed)
             return False
@@ -181,7 +186,7 @@ class HttpAnswer:
         self._end_with(None)
 
     def _fail(self, kind: FailureKind, words: str) -> None:
-        self._end_with(ProbeFailed(kind, f"{self._place} {words}"))
+        self._end_with(ProbeFailed(kind, f"{self.place} {words}"))
 
     def _end_with(self, failure: ProbeFailed | None) -> None:
         self.ended_at = SYSTEM_CLOCK.monotonic()

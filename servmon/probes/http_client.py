@@ -9,7 +9,7 @@ from servmon.clock import SYSTEM_CLOCK
 from servmon.model import FailureKind
 from servmon.probes.addresses import host_and_port
 from servmon.probes.base import ProbeFailed
-from servmon.probes.connection import connect
+from servmon.probes.connection import connect_failure
 from servmon.probes.http_answer import HttpAnswer, Wanted
 from servmon.probes.stream import Stream, TlsStream
 from servmon.probes.tls import tls_failure
@@ -68,62 +68,94 @@ class Encryption(NamedTuple):
 
 
 class Exchange:
-    """A request on its way, and where its time went, in milliseconds."""
+    """A request on its way, and where its time went, in milliseconds; ``certificate`` is the server's, as DER."""
 
-    __slots__ = ("address", "certificate", "connect_ms", "first_byte_ms", "place", "request", "tls_ms", "transfer_ms")
+    __slots__ = (
+        "_answer",
+        "_context",
+        "_sent_at",
+        "_stream",
+        "address",
+        "certificate",
+        "connect_ms",
+        "first_byte_ms",
+        "place",
+        "request",
+        "tls_ms",
+        "transfer_ms",
+    )
 
     def __init__(self, place: Place, request: Request) -> None:
         self.place = place
         self.request = request
         self.address = ""
-        self.connect_ms = 0.0
+        self.certificate: bytes | None = None
+        self.connect_ms: float | None = None
         self.tls_ms: float | None = None
         self.first_byte_ms: float | None = None
         self.transfer_ms: float | None = None
-        self.certificate: bytes | None = None
+        self._sent_at = 0.0
 
     async def make(self, wanted: Wanted, encryption: Encryption | None, context: ProbeContext) -> HttpAnswer:
-        """Connect, ask, and give the answer as far as it is wanted. Raises ``ProbeFailed``."""
-        connected = await connect(context, self.address, self.place.port)
-        self.connect_ms = connected.connect_ms
+        """Connect, ask, and give the answer as far as it is wanted. Raises ``ProbeFailed``.
+
+        All but waiting for the end happens in the stream's calls, next to what the system says.
+        """
         place = host_and_port(self.address, self.place.port)
-        answer = HttpAnswer(place, wanted)
-        stream = (
-            Stream(connected.sock, answer.hear, answer.end)
+        answer = self._answer = HttpAnswer(place, wanted)
+        stream = self._stream = (
+            Stream(self._ask, answer.hear, self._end)
             if encryption is None
-            else TlsStream(connected.sock, answer.hear, answer.end, *encryption)
+            else TlsStream(self._ask, answer.hear, self._end, *encryption, connected=self._shake_hands)
         )
+        self._context = context
+        context.doing = f"connecting to {place}"
         try:
-            if isinstance(stream, TlsStream):
-                context.doing = f"the TLS handshake with {place}"
-                await self._shake_hands(stream, place)
-            else:
-                stream.listen()
-            context.doing = f"waiting for an answer from {place}"
-            sent_at = SYSTEM_CLOCK.monotonic()
-            stream.write(self.request.to(self.place))
+            stream.open(self.address, self.place.port, context.route)
             failure = await answer.complete
+        except OSError as error:
+            raise connect_failure(error, place, context.doing) from None
         finally:
             stream.close()
-        self._take_times(answer, sent_at)
+        self._take_times()
         if failure is not None:
             raise failure
         return answer
 
-    async def _shake_hands(self, stream: TlsStream, place: str) -> None:
-        began_at = SYSTEM_CLOCK.monotonic()
-        try:
-            await stream.shake_hands()
-        except ssl.SSLError as error:
-            raise tls_failure(error, place, stream.name) from None
-        except ConnectionError:
-            message = f"{place} broke off the connection during the TLS handshake"
-            raise ProbeFailed(FailureKind.RESET, message) from None
-        self.certificate = stream.tls.getpeercert(binary_form=True)
-        self.tls_ms = (SYSTEM_CLOCK.monotonic() - began_at) * 1000
+    def _shake_hands(self) -> None:
+        self._context.doing = f"the TLS handshake with {self._answer.place}"
 
-    def _take_times(self, answer: HttpAnswer, sent_at: float) -> None:
+    def _ask(self) -> None:
+        self._context.doing = f"waiting for an answer from {self._answer.place}"
+        if isinstance(self._stream, TlsStream):
+            self.certificate = self._stream.tls.getpeercert(binary_form=True)
+        self._sent_at = SYSTEM_CLOCK.monotonic()
+        self._stream.write(self.request.to(self.place))
+
+    def _end(self, error: OSError | None) -> None:
+        stream, answer = self._stream, self._answer
+        if error is None or (stream.connected_at is not None and not _is_shaking_hands(stream)):
+            answer.end(error)
+        elif stream.connected_at is None:
+            answer.fail(connect_failure(error, answer.place, self._context.doing))
+        elif isinstance(error, ssl.SSLError):
+            answer.fail(tls_failure(error, answer.place, stream.name if isinstance(stream, TlsStream) else ""))
+        else:
+            message = f"{answer.place} broke off the connection during the TLS handshake"
+            answer.fail(ProbeFailed(FailureKind.RESET, message))
+
+    def _take_times(self) -> None:
+        stream, answer = self._stream, self._answer
+        if stream.connected_at is None:
+            return
+        self.connect_ms = (stream.connected_at - stream.opened_at) * 1000
+        if isinstance(stream, TlsStream) and stream.agreed_at is not None:
+            self.tls_ms = (stream.agreed_at - stream.connected_at) * 1000
         if answer.first_byte_at is not None and answer.ended_at is not None:
             # A server may speak before it is asked.
-            self.first_byte_ms = max(answer.first_byte_at - sent_at, 0.0) * 1000
+            self.first_byte_ms = max(answer.first_byte_at - self._sent_at, 0.0) * 1000
             self.transfer_ms = (answer.ended_at - answer.first_byte_at) * 1000
+
+
+def _is_shaking_hands(stream: Stream) -> bool:
+    return isinstance(stream, TlsStream) and stream.agreed_at is None

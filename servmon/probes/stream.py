@@ -1,4 +1,4 @@
-"""A connected socket in the hands of callbacks, plain or over TLS: what comes is heard piece by piece, at once.
+"""A TCP connection in the hands of callbacks, plain or over TLS: what comes is heard piece by piece, at once.
 
 No task, no transport and no buffer stand between the system's calls and who listens, since a check is a few of them.
 """
@@ -6,34 +6,57 @@ No task, no transport and no buffer stand between the system's calls and who lis
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
 import ssl
 from collections.abc import Callable
 
+from servmon.clock import SYSTEM_CLOCK
+from servmon.probes.connection import open_socket
+from servmon.probes.route import ANY_ROUTE, Route
+
+Ready = Callable[[], None]
 Hear = Callable[[bytes], None]
 End = Callable[[OSError | None], None]
 
 _READ_SIZE = 65_536
 
 
-class Stream:
-    """Calls ``hear`` with each piece that comes, and ``end`` once when no more will, with the error if it was one.
+def _nobody(*_news: object) -> None:
+    """Takes the place of who does not listen any more."""
 
-    The socket is now the stream's to close. Both callables may be called once more after ``close`` was decided upon,
-    but not after it was called.
+
+class Stream:
+    """Calls ``ready`` when it may be written to, ``hear`` with each piece that comes, ``end`` when no more will.
+
+    ``end`` gets the error, if it was one; until ``connected_at`` (monotonic, as ``opened_at``) is set, that of
+    connecting. Who has heard enough calls ``close``; until then a callable may be called once more.
     """
 
-    def __init__(self, sock: socket.socket, hear: Hear, end: End) -> None:
-        self._socket = sock
-        self._number = sock.fileno()
+    def __init__(self, ready: Ready, hear: Hear, end: End) -> None:
+        self._ready = self._connected = ready
         self._hear = hear
         self._end = end
         self._loop = asyncio.get_running_loop()
+        self._socket: socket.socket | None = None
+        self._number = -1
         self._unsent = b""
+        self._is_watched_for_room = False
+        self.opened_at = 0.0
+        self.connected_at: float | None = None
 
-    def listen(self) -> None:
-        """Begin to hear."""
-        self._loop.add_reader(self._number, self._on_readable)
+    def open(self, address: str, port: int, route: Route = ANY_ROUTE) -> None:
+        """Begin to connect. Raises ``OSError`` where that fails at once; ``close`` is due all the same."""
+        sock = self._socket = open_socket(address, socket.SOCK_STREAM)
+        self._number = sock.fileno()
+        if route is not ANY_ROUTE:
+            route.prepare(sock)
+        self.opened_at = SYSTEM_CLOCK.monotonic()
+        error = sock.connect_ex((address, port))
+        if error not in {0, errno.EINPROGRESS}:
+            raise OSError(error, os.strerror(error))
+        self._watch_for_room(self._on_connected)
 
     def write(self, octets: bytes) -> None:
         """Send; what the system has no room for goes as soon as it has."""
@@ -41,33 +64,62 @@ class Stream:
 
     def close(self) -> None:
         """Drop the connection, whatever state it is in."""
-        if self._socket.fileno() < 0:
+        if self._socket is None:
             return
-        self._loop.remove_reader(self._number)
-        if self._unsent:
+        if self._is_watched_for_room:
             self._loop.remove_writer(self._number)
+        self._loop.remove_reader(self._number)
         self._socket.close()
+        self._socket = None
+        # Who listens holds us as well: without this both would wait for the collector of garbage.
+        self._ready = self._connected = self._hear = self._end = _nobody
+
+    def _watch_for_room(self, call: Callable[[], None]) -> None:
+        self._is_watched_for_room = True
+        self._loop.add_writer(self._number, call)
+
+    def _on_connected(self) -> None:
+        now, sock = SYSTEM_CLOCK.monotonic(), self._socket
+        if sock is None:
+            return
+        error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if not error:
+            self.connected_at = now
+            # In this order the loop's watch over the descriptor is changed, not ended and begun anew.
+            self._loop.add_reader(self._number, self._on_readable)
+        self._loop.remove_writer(self._number)
+        self._is_watched_for_room = False
+        if error:
+            self._end(OSError(error, os.strerror(error)))
+        else:
+            self._established()
+
+    def _established(self) -> None:
+        self._ready()
 
     def _send(self, octets: bytes) -> None:
         if self._unsent:
             self._unsent += octets
             return
         try:
-            sent = self._socket.send(octets)
+            sent = self._socket.send(octets) if self._socket is not None else len(octets)
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError:
             return  # it may have answered before it stopped listening: reading tells
         if sent < len(octets):
             self._unsent = octets[sent:]
-            self._loop.add_writer(self._number, self._on_writable)
+            self._watch_for_room(self._on_writable)
 
     def _on_writable(self) -> None:
         self._loop.remove_writer(self._number)
+        self._is_watched_for_room = False
         octets, self._unsent = self._unsent, b""
         self._send(octets)
 
     def _on_readable(self) -> None:
+        if self._socket is None:
+            return
         try:
             octets = self._socket.recv(_READ_SIZE)
         except (BlockingIOError, InterruptedError):
@@ -90,52 +142,54 @@ class Stream:
 
 
 class TlsStream(Stream):
-    """The same over TLS; nothing is heard before ``shake_hands`` is done. ``tls`` tells about certificate and version.
+    """The same over TLS: ``ready`` is called when both have agreed on it, at the monotonic time ``agreed_at``.
+
+    ``connected`` is called before, when the handshake begins.
 
     An end without TLS's own good-bye is an end like any other: whether an answer is whole, its own framing tells.
     """
 
-    def __init__(self, sock: socket.socket, hear: Hear, end: End, context: ssl.SSLContext, name: str) -> None:
-        super().__init__(sock, hear, end)
+    def __init__(
+        self, ready: Ready, hear: Hear, end: End, context: ssl.SSLContext, name: str, *, connected: Ready = _nobody
+    ) -> None:
+        super().__init__(ready, hear, end)
+        self._connected = connected
         self.name = name
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name)
-        self._shaken: asyncio.Future[None] = self._loop.create_future()
-        self._agreed = False
-
-    async def shake_hands(self) -> None:
-        """Agree on TLS. Raises ``ssl.SSLError``, and ``ConnectionError`` where the connection is broken off."""
-        self._shake()
-        self.listen()
-        await self._shaken
+        self.agreed_at: float | None = None
 
     def write(self, octets: bytes) -> None:
         """Send; the last of the handshake goes along with it."""
         self.tls.write(octets)
         self._flush()
 
+    def _established(self) -> None:
+        self._connected()
+        self._shake_hands()
+
     def _flush(self) -> None:
         octets = self._outgoing.read()
         if octets:
             self._send(octets)
 
-    def _shake(self) -> None:
+    def _shake_hands(self) -> None:
         try:
             self.tls.do_handshake()
         except ssl.SSLWantReadError:
             self._flush()
         except ssl.SSLError as error:
             self._flush()  # the alert that tells the server why
-            self._shaken.set_exception(error)
+            self._end(error)
         else:
-            self._agreed = True
-            self._shaken.set_result(None)
+            self.agreed_at = SYSTEM_CLOCK.monotonic()
+            self._ready()
 
     def _received(self, octets: bytes) -> None:
         self._incoming.write(octets)
-        if not self._shaken.done():
-            self._shake()
-        if self._agreed:
+        if self.agreed_at is None:
+            self._shake_hands()
+        if self.agreed_at is not None:
             self._decrypt()
 
     def _decrypt(self) -> None:
@@ -156,7 +210,6 @@ class TlsStream(Stream):
             self._hear(octets)
 
     def _ended(self, error: OSError | None) -> None:
-        if self._agreed:
-            self._end(error)
-        elif not self._shaken.done():
-            self._shaken.set_exception(error or ConnectionResetError("closed in the middle of the handshake"))
+        if self.agreed_at is None and error is None:
+            error = ConnectionResetError("closed in the middle of the handshake")
+        self._end(error)
