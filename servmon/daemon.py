@@ -22,6 +22,7 @@ from servmon.alerts.alerting import Alerting
 from servmon.alerts.channels import open_channels
 from servmon.alerts.dispatcher import Dispatcher
 from servmon.alerts.heartbeat import beat
+from servmon.alerts.ledger import Ledger
 from servmon.api.app import Services, build_app, serve
 from servmon.api.auth import ADMIN, load_or_create_token
 from servmon.api.health import Vitals
@@ -146,6 +147,7 @@ class Daemon:
         self.tokens = TokenService(self._connection, self.book)
         self._local_file = LocalFile(settings.servmon.data_dir)
         spool = Spool(self._local_file, settings.database.spool_max_mb * 1024 * 1024)
+        notebook = Notebook(self._local_file)
         self.writer = Writer(dsn, self.counters, observer=DEFAULT_OBSERVER, spool=spool)
         self.standing = Standing(self.troubles, self.writer.put_event, settings.servmon.data_dir)
         self.provisioning = Provisioning(loaded, pool, self.standing)
@@ -194,14 +196,13 @@ class Daemon:
         self.alerting = Alerting(
             dsn,
             Dispatcher(settings.alert, tuple(settings.channels), self.surroundings, new_id),
-            transitions=self.writer.unstored,
-            events=self.writer.unstored_events,
+            waiting=self.writer,
             endpoint=self.surroundings.endpoint,
             troubles=self.troubles,
+            ledger=Ledger(notebook),
         )
         self._configure_alerts()
         self.reload = Reload(loaded.path, signals.reload, self.apply, self.standing)
-        notebook = Notebook(self._local_file)
         self.watchlist = Watchlist(
             pool, monitor=self.monitor, scheduler=self.scheduler, runner=self.runner, notebook=notebook
         )

@@ -10,20 +10,22 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import structlog
 
 from servmon.alerts.alert import News, Notification, Told, news_of, news_of_event
 from servmon.alerts.channels.base import Channel
 from servmon.alerts.dispatcher import Dispatcher
-from servmon.alerts.outbox import GIVE_UP_AFTER, Mark, Outbox
-from servmon.alerts.record import alert_in, news_in, notification_in, record_of, silence_in
+from servmon.alerts.ledger import Ledger, Noted
+from servmon.alerts.outbox import GIVE_UP_AFTER, INSTEAD_OF, Mark, Outbox
+from servmon.alerts.record import alert_in, news_in, notification_in, silence_in
 from servmon.alerts.settings import AlertSection
 from servmon.clock import SYSTEM_CLOCK, Clock, now
+from servmon.errors import StoreUnavailableError
 from servmon.model import Endpoint, Event, Transition
 from servmon.store import alerts, notifications, silences
-from servmon.store.pool import AWAY, NEVER, Connection, connect
+from servmon.store.pool import AWAY, Connection, connect
 
 _log = structlog.get_logger(__name__)
 
@@ -35,10 +37,27 @@ PATIENCE_SECONDS = 5.0
 READ_ALL_EVERY = timedelta(seconds=10)
 
 
+class Unstored(Protocol):
+    """What waits for Postgres; the writer's."""
+
+    @property
+    def servers_met(self) -> int:
+        """How often another server stood in for the one before."""
+        ...
+
+    def unstored(self) -> Sequence[Transition]:
+        """The transitions that wait, oldest first."""
+        ...
+
+    def unstored_events(self) -> Sequence[Event]:
+        """The events that wait, oldest first."""
+        ...
+
+
 class Alerting:
     """Decides on all news and sees to it that what is owed leaves.
 
-    ``transitions`` and ``events`` are those that wait for Postgres; ``endpoint`` finds an endpoint under watch.
+    ``waiting`` is what waits for Postgres; ``endpoint`` finds an endpoint under watch.
     """
 
     def __init__(
@@ -46,17 +65,16 @@ class Alerting:
         dsn: str,
         dispatcher: Dispatcher,
         *,
-        transitions: Callable[[], Sequence[Transition]],
-        events: Callable[[], Sequence[Event]],
+        waiting: Unstored,
         endpoint: Callable[[str], Endpoint | None],
         troubles: dict[str, str],
+        ledger: Ledger | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._dsn = dsn
         self._connection: Connection = None
         self._dispatcher = dispatcher
-        self._transitions = transitions
-        self._events = events
+        self._waiting = waiting
         self._endpoint = endpoint
         self._clock = clock
         self.outbox = Outbox(
@@ -67,12 +85,14 @@ class Alerting:
             dry_run=lambda: dispatcher.settings.dry_run,
             clock=clock,
         )
+        self._ledger = ledger or Ledger()
+        self._servers_known = 0
+        self._noted: Noted | None = None
+        # Copies for fallbacks, which the outbox makes by itself.
+        self._added: list[Notification] = []
         self._restored = False
-        # What is decided and not stored yet, each round with the ids of the news that it settles.
-        self._rounds: list[tuple[Told, list[str]]] = []
         # News that was decided on before Postgres had it; once it is read there it is settled.
         self._decided_away: set[str] = set()
-        self._marks: dict[str, Mark] = {}
         self._marked = asyncio.Event()
         self._cursor = 0
         self._read_all_at = now(clock)
@@ -109,6 +129,9 @@ class Alerting:
 
     async def _restore(self, db: Connection) -> None:
         """Take up alerts and owed messages as they were when servmon stopped."""
+        await self._store(db)
+        if not self._ledger.is_empty:
+            raise StoreUnavailableError("decisions of an earlier run wait for their changes")
         opened = [alert_in(row) for row in await alerts.open_alerts(db)]
         owed = [notification_in(row) for row in await notifications.owed(db)]
         around = await notifications.told_around(db, now(self._clock) - GIVE_UP_AFTER)
@@ -116,32 +139,57 @@ class Alerting:
         self.outbox.restore(owed, around)
         self._restored = True
 
+    def _restore_noted(self, noted: Noted) -> None:
+        """Take them up as they were last noted, since Postgres is away."""
+        self._decided_away |= self._ledger.settled()
+        self._dispatcher.silences, self._dispatcher.acknowledged = noted.silences, noted.acknowledged
+        self._dispatcher.restore(noted.alerts)
+        self.outbox.restore(noted.owed, [one.content[INSTEAD_OF] for one in noted.owed if INSTEAD_OF in one.content])
+        self._restored = True
+
     async def round(self) -> None:
         """Decide on what arrived and on what is due, store that, and hand the messages over."""
+        if self._noted is None:
+            self._noted = await self._ledger.recall()
         away = False
         try:
             news, settles = await self._ask(self._read)
         except AWAY:
             away = True
-            news, settles = [one for one in self._unstored_news() if one.id not in self._decided_away], []
-            self._decided_away.update(one.id for one in news)
+            news, settles = self._read_unstored(self._noted), []
         told = self._dispatcher.step(news, now(self._clock))
         decided = {decision.news_id for decision in told.decisions}
         settles += [news_id for news_id in decided if not self._dispatcher.is_waiting(news_id)]
         for defect in told.defects:
             _log.error("news could not be judged", exc_info=defect)
-        if told or settles:
-            self._rounds.append((told, settles))
+        await self._enter(told, settles)
+        self._marked.clear()  # what is marked meanwhile is stored in a round that comes at once
         try:
             if not away:
                 await self._ask(self._store)
         except AWAY:
             away = True
         finally:
-            # Stored, or Postgres is away: either way people are told.
+            # Stored, or on disk: either way people are told.
             self.outbox.put(told.notifications)
-        if away:
+        if not self._ledger.is_empty:
+            await self._ledger.note_marks()
             self._marked.clear()  # stored in a later round, which need not come at once
+
+    async def _enter(self, told: Told, settles: Sequence[str]) -> None:
+        copies, self._added = self._added, []
+        if copies:
+            await self._ledger.enter(Told(notifications=copies), (), now(self._clock))
+        if told or settles:
+            await self._ledger.enter(told, settles, now(self._clock))
+
+    def _read_unstored(self, noted: Noted) -> list[News]:
+        """News that Postgres has not got, while it is away."""
+        if not self._restored:
+            self._restore_noted(noted)
+        news = [one for one in self._unstored_news() if one.id not in self._decided_away]
+        self._decided_away.update(one.id for one in news)
+        return news
 
     async def _ask(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         """Do ``work`` on a connection of our own, which a server that hangs loses after some seconds."""
@@ -164,12 +212,12 @@ class Alerting:
         if not self._restored:
             await self._restore(db)
         present = now(self._clock)
-        settled = {news_id for _, ids in self._rounds for news_id in ids}
         if present >= self._read_all_at:
             # What waits may read otherwise by now, and a change may have become visible after a later one.
             self._cursor = 0
             self._dispatcher.silences = [silence_in(row) for row in await silences.not_ended(db, present)]
             self._dispatcher.acknowledged = frozenset(await silences.acknowledged(db))
+            await self._ledger.note_people(self._dispatcher.silences, self._dispatcher.acknowledged)
         news: list[News] = []
         settles: list[str] = []
         cursor, more = self._cursor, True
@@ -180,6 +228,10 @@ class Alerting:
             settles += nothing
             cursor, more = owed.last, owed.more
         self._cursor = cursor
+        if self._servers_known != self._waiting.servers_met:
+            self._servers_known = self._waiting.servers_met
+            self._ledger.store_again()
+        settled = self._ledger.settled()
         if present >= self._read_all_at:
             self._read_all_at = present + READ_ALL_EVERY
         away = [one.id for one in news if one.id in self._decided_away and not self._dispatcher.is_waiting(one.id)]
@@ -188,41 +240,23 @@ class Alerting:
         return [one for one in news if one.id not in known], [one for one in settles if one not in settled] + away
 
     def _unstored_news(self) -> Iterator[News]:
-        for transition in self._transitions():
+        for transition in self._waiting.unstored():
             change = transition.change
             endpoint = self._endpoint(change.endpoint_id)
             if endpoint and (news := news_of(change, transition.outage, endpoint)):
                 yield news
-        yield from map(news_of_event, self._events())
+        yield from map(news_of_event, self._waiting.unstored_events())
 
     async def _store(self, db: Connection) -> None:
-        """Store every round that is not stored yet, each in one transaction, and what became of messages."""
-        while self._rounds:
-            told, settles = self._rounds[0]
-            record = record_of(told, settles, now(self._clock))
-            try:
-                await alerts.record(db, record)
-            except NEVER as error:  # people were told; one round that cannot be stored holds up no other
-                _log.error("decisions could not be stored", problem=str(error))
-                await alerts.record(db, record.only_settled())
-            if told.worse:
-                await silences.unacknowledge(db, told.worse)
-            del self._rounds[0]
-        if self._marks:
-            marks, self._marks = self._marks, {}
-            self._marked.clear()
-            try:
-                await notifications.mark(db, list(marks.values()))
-            except NEVER as error:
-                _log.error("what became of messages could not be stored", problem=str(error))
-            except BaseException:
-                self._marks = marks | self._marks
-                raise
+        unstored = {one.change.id for one in self._waiting.unstored()} | {
+            one.id for one in self._waiting.unstored_events()
+        }
+        await self._ledger.store(db, unstored, now(self._clock))
 
     def _mark(self, mark: Mark) -> None:
-        self._marks[mark.id] = mark
+        self._ledger.mark(mark)
         # Soon: what is sent and not marked is sent again after a crash.
         self._marked.set()
 
     def _add(self, notification: Notification) -> None:
-        self._rounds.append((Told(notifications=[notification]), []))
+        self._added.append(notification)

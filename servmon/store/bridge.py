@@ -124,7 +124,8 @@ class Bridge:
 
     async def _stored(self, waiting: Spooled) -> bool:
         if self._delivery.met != self.servers_met:
-            return True  # it went to a server that is gone, and waits for the present one
+            self._delivery.hang_up()
+            return True  # it went to a server that is no longer the one, and waits for that
         try:
             await self._spool.stored(waiting.last)
         except StoreUnavailableError:

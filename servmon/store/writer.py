@@ -83,6 +83,11 @@ class Writer:
         """How many of them wait on disk."""
         return self._bridge.count if self._bridge else 0
 
+    @property
+    def servers_met(self) -> int:
+        """How often another server stood in for the one before, and may lack what that had of the last minutes."""
+        return self._bridge.servers_met if self._bridge else 0
+
     def unstored(self) -> list[Transition]:
         """The transitions that wait to be stored, oldest first."""
         waiting = dict(self._bridge.transitions) if self._bridge else {}
@@ -233,6 +238,8 @@ class Writer:
             self._parts.clear()
         elif failed is None and self._bridge is not None and not on_disk:
             await self._bridge.remember(batch, self._delivery.met)
+            if self._delivery.met != self._bridge.servers_met:
+                self._delivery.hang_up()  # the next batch goes to the server that is now the one
         return failed is None or on_disk
 
     async def _try(self, patience: float) -> BaseException | None:
