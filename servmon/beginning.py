@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from contextlib import suppress
 
 import structlog
 
 from servmon.database import remember_database
 from servmon.errors import StoreUnavailableError
 from servmon.provisioning import Provisioning
+from servmon.store import observers
+from servmon.store.known import Known
 from servmon.store.migrate import migrate
-from servmon.store.notebook import Notebook
-from servmon.store.notes import ENDPOINT, SUBJECTS, recollected
-from servmon.store.pool import AWAY
-from servmon.store.spool import Spool
+from servmon.store.pool import AWAY, Pool
+from servmon.store.recollection import Recollection
 from servmon.store.writer import Writer
 from servmon.watchlist import Watchlist
 
@@ -25,24 +27,26 @@ RETRY_SECONDS = 2.0
 
 
 class Beginning:
-    """Brings Postgres and the parts of servmon together."""
+    """Brings Postgres and the parts of servmon together. ``observed_as`` hears this instance's number in the rows."""
 
     def __init__(
         self,
         dsn: str,
+        db: Pool,
         *,
         provisioning: Provisioning,
         writer: Writer,
         watchlist: Watchlist,
-        spool: Spool,
-        notebook: Notebook,
+        known: Known,
+        observed_as: Callable[[int], None],
     ) -> None:
         self._dsn = dsn
+        self._db = db
         self._provisioning = provisioning
         self._writer = writer
         self._watchlist = watchlist
-        self._spool = spool
-        self._notebook = notebook
+        self._known = known
+        self._observed_as = observed_as
         self.waits = False
 
     async def begin(self) -> None:
@@ -56,7 +60,7 @@ class Beginning:
         except AWAY as error:
             if not is_noted:
                 raise
-            known = recollected(await self._notebook.read(*SUBJECTS), await self._spool.newest())
+            known = await self._recall()
             self.waits = True
             _log.warning(
                 "Postgres is away: starting from what is known", endpoints=len(known.endpoints), problem=str(error)
@@ -80,13 +84,27 @@ class Beginning:
         """Whether a start without Postgres would know anything."""
         try:
             await self._writer.open()
-            return bool((await self._notebook.read(ENDPOINT))[ENDPOINT])
+            return await self._known.are_there()
         except StoreUnavailableError as error:
             _log.error("what was noted for a start without Postgres cannot be read", problem=str(error))
             return False
 
+    async def hand_over(self) -> None:
+        """Bring what an earlier run left in the spool to Postgres; another daemon goes on from there."""
+        await self._writer.open()
+        await self._writer.replay()
+
+    async def _recall(self) -> Recollection:
+        if number := await self._known.observer():
+            self._observed_as(number)
+        return await self._known.recollect()
+
     async def _meet(self) -> None:
         await migrate(self._dsn)
+        number = await observers.number_of(self._db, self._provisioning.settings.servmon.instance)
+        self._observed_as(number)
+        with suppress(StoreUnavailableError):
+            await self._known.note_observer(number)
         remember_database(self._provisioning.settings)
         await self._provisioning.begin()
         await self._provisioning.keep()

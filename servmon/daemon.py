@@ -57,10 +57,12 @@ from servmon.settings import Loaded, Settings, service_manager
 from servmon.settings.effective import RESTART_SECTIONS
 from servmon.settings.watch import ConfigWatch
 from servmon.sight import Sight
+from servmon.standby import Standby
 from servmon.standing import Standing
 from servmon.store import rollup_worker
 from servmon.store.embedded import EmbeddedPostgres
 from servmon.store.feed import ChangeFeed
+from servmon.store.known import Known
 from servmon.store.local import LocalFile
 from servmon.store.notebook import Notebook
 from servmon.store.pool import Pool, open_pool
@@ -90,9 +92,11 @@ async def run(loaded: Loaded, edits: ConfigWatch | None = None) -> None:
         network = await ladder.enter_async_context(Network(canary_names=loaded.settings.service.canary_names))
         daemon = Daemon(loaded, signals, dsn=dsn, pool=pool, network=network)
         ladder.push_async_callback(daemon.finish)
+        if not await daemon.leads():
+            return
         await daemon.beginning.begin()
         daemon.causes.restore()
-        address = await ladder.enter_async_context(daemon.serve())
+        address = await ladder.enter_async_context(daemon.serve(daemon.watchlist))
         async with asyncio.TaskGroup() as group:
             work = [*daemon.fatal(), *daemon.followers(postgres, edits)]
             side_by_side = [group.create_task(started, name=name) for name, started in work]
@@ -102,6 +106,8 @@ async def run(loaded: Loaded, edits: ConfigWatch | None = None) -> None:
             daemon.say_stopping()
             for task in side_by_side:
                 task.cancel()
+        if daemon.standby.deposed is not None:
+            raise daemon.standby.deposed
     _log.info("stopped")
 
 
@@ -206,13 +212,15 @@ class Daemon:
         self.watchlist = Watchlist(
             pool, monitor=self.monitor, scheduler=self.scheduler, runner=self.runner, notebook=notebook
         )
+        self.standby = Standby(dsn, settings.servmon.instance, notebook, self._hand_over, self.troubles)
         self.beginning = Beginning(
             dsn,
+            pool,
             provisioning=self.provisioning,
             writer=self.writer,
             watchlist=self.watchlist,
-            spool=spool,
-            notebook=notebook,
+            known=Known(notebook, spool),
+            observed_as=self._observed_as,
         )
         self.elastic = ElasticFollower(
             dsn, lambda: self.provisioning.settings.elasticsearch, counters=self.counters, troubles=self.troubles
@@ -227,10 +235,27 @@ class Daemon:
             troubles=self.troubles,
         )
 
+    async def leads(self) -> bool:
+        """Wait until this daemon is the one of its instance that checks; ``False`` where it is asked to stop before."""
+        leader = await self.standby.leader()
+        if leader is None:
+            return True
+        async with self.serve(live=None):
+            self._manager.tell(READY="1", STATUS=f"stands by, {leader.name} leads")
+            return await self.standby.wait(leader, self._signals.stop)
+
+    async def _hand_over(self) -> None:
+        await self.beginning.hand_over()
+        await self.alerting.hand_over()
+
+    def _observed_as(self, number: int) -> None:
+        self.writer.observer = self._connection.observer = number
+
     def fatal(self) -> Iterator[tuple[str, Work]]:
         """What servmon is nothing without: where one of these fails, the process ends."""
         yield "writer", self.writer.run()
         yield "scheduler", self.scheduler.run()
+        yield "leadership", self.standby.hold(self._signals.stop)
 
     def followers(self, postgres: EmbeddedPostgres | None, edits: ConfigWatch | None) -> Iterator[tuple[str, Work]]:
         """What may fail without stopping checks: it is started again, and what is wrong is shown meanwhile."""
@@ -268,22 +293,20 @@ class Daemon:
             await self.tokens.refresh()
 
     @asynccontextmanager
-    async def serve(self) -> AsyncIterator[str]:
-        """The admin API, listening; gives its address."""
+    async def serve(self, live: Watchlist | None) -> AsyncIterator[str]:
+        """The admin API, listening; gives its address. Without ``live`` it answers from what is stored."""
         api = self.provisioning.settings.api
         services = Services(
             self._connection,
-            AvailabilityService(self._connection, self.watchlist),
-            OutageManagementService(
-                self._connection, self.watchlist, lambda: tuple(self.provisioning.settings.channels)
-            ),
+            AvailabilityService(self._connection, live),
+            OutageManagementService(self._connection, live, lambda: tuple(self.provisioning.settings.channels)),
             AlertService(self._connection),
             self.tokens,
         )
         app = build_app(
             services,
             book=self.book,
-            live=self.watchlist,
+            live=live,
             reload=self._reload_now,
             vitals=Vitals(
                 counters=self.counters,
@@ -318,6 +341,7 @@ class Daemon:
         await self.monitor.stop()
         await self.witnesses.stop()
         await self.writer.drain()
+        await self.standby.end()
         with contextlib.suppress(StoreUnavailableError):
             await self._local_file.close()
 

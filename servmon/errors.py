@@ -68,3 +68,7 @@ class StoreUnavailableError(ServmonError):
 
 class StartError(ServmonError):
     """The daemon cannot start as configured; the process exits 2 and systemd does not try again."""
+
+
+class DeposedError(ServmonError):
+    """Another daemon of the instance leads by now; this one starts anew and stands by."""

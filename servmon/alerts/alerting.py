@@ -114,6 +114,15 @@ class Alerting:
             group.create_task(self.outbox.run(), name="outbox")
             group.create_task(self._decide(), name="alert decisions")
 
+    async def hand_over(self) -> None:
+        """Store what an earlier run decided; another daemon goes on from there."""
+        await self._ledger.recall()
+        try:
+            await self._ask(self._store)
+        finally:
+            self._hang_up()
+            self._ledger.forget()
+
     async def _decide(self) -> None:
         try:
             while True:

@@ -92,6 +92,13 @@ class Ledger:
             acknowledged=frozenset(pages[ACKNOWLEDGED]),
         )
 
+    def forget(self) -> None:
+        """Hold nothing any more; what is on disk stays there."""
+        self._rounds.clear()
+        self._marks.clear()
+        self._recent.clear()
+        self._recent_marks.clear()
+
     async def enter(self, told: Told, processed: Sequence[str], at: datetime) -> None:
         """Take a round; once this returns, it outlives the process."""
         self._number += 1

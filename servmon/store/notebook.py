@@ -25,6 +25,10 @@ _CLEAR = """
 delete from page where subject = ?
 """
 
+_FORGET = """
+delete from page where subject not in ('server', ?)
+"""
+
 # By subject and key; None takes a page out.
 Pages = Mapping[str, Mapping[str, str | None]]
 
@@ -46,6 +50,10 @@ class Notebook:
     async def replace(self, pages: Pages) -> None:
         """As ``write``; of these subjects no other page is left."""
         await self._file.run(lambda file: _write(file, pages, replaced=pages))
+
+    async def forget(self, *, all_but: str) -> None:
+        """Take every page out but those on one subject."""
+        await self._file.run(lambda file: file.execute(_FORGET, (all_but,)).fetchall())
 
 
 def put_pages(file: sqlite3.Connection, pages: Pages) -> None:
