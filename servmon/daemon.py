@@ -66,6 +66,7 @@ from servmon.store.known import Known
 from servmon.store.local import LocalFile
 from servmon.store.notebook import Notebook
 from servmon.store.pool import Pool, open_pool
+from servmon.store.pooler import tell_of_pooler
 from servmon.store.retention import keep_records
 from servmon.store.spool import Spool
 from servmon.store.writer import Writer
@@ -141,6 +142,8 @@ class Daemon:
         self._signals = signals
         self._manager = service_manager()
         self._dsn = dsn
+        listen_url = loaded.settings.database.listen_url
+        self._direct_dsn = listen_url.get_secret_value() if listen_url else dsn
         self._pool = pool
         settings = loaded.settings
         self.counters = Counters()
@@ -212,7 +215,7 @@ class Daemon:
         self.watchlist = Watchlist(
             pool, monitor=self.monitor, scheduler=self.scheduler, runner=self.runner, notebook=notebook
         )
-        self.standby = Standby(dsn, settings.servmon.instance, notebook, self._hand_over, self.troubles)
+        self.standby = Standby(self._direct_dsn, settings.servmon.instance, notebook, self._hand_over, self.troubles)
         self.beginning = Beginning(
             dsn,
             pool,
@@ -259,10 +262,11 @@ class Daemon:
 
     def followers(self, postgres: EmbeddedPostgres | None, edits: ConfigWatch | None) -> Iterator[tuple[str, Work]]:
         """What may fail without stopping checks: it is started again, and what is wrong is shown meanwhile."""
-        feed = ChangeFeed(self._dsn)
+        feed = ChangeFeed(self._direct_dsn)
         follow: dict[str, Callable[[], Awaitable[None]]] = {
             "changes": lambda: self._follow_changes(feed),
             "Postgres": self.beginning.follow,
+            "pooler": lambda: tell_of_pooler(self._direct_dsn, self.troubles),
             "own pulse": self.pulse.run,
             "witnesses": self.witnesses.run,
             "blind endpoints": self.sight.follow_blindness,

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import asyncpg
 
 from servmon.errors import StoreUnavailableError
+from servmon.store.hosts import hosts_of, says_which
 
 # The driver has no types of its own.
 Pool: TypeAlias = Any
@@ -24,6 +25,9 @@ CONNECT_SECONDS = 10.0
 COMMAND_SECONDS = 60.0
 # Compiling a plan costs more than it saves for queries that take milliseconds.
 _SESSION = {"application_name": "servmon", "timezone": "UTC", "jit": "off"}
+# What a pooler takes, too.
+_POOLED_SESSION = {"application_name": "servmon", "timezone": "UTC"}
+_pooled: set[str] = set()
 _FAILURES = (
     OSError,
     TimeoutError,
@@ -104,7 +108,7 @@ async def rights(dsn: str) -> Rights:
 
 async def _connect(dsn: str, **options: Any) -> Connection:
     try:
-        connection = await asyncpg.connect(dsn, timeout=CONNECT_SECONDS, server_settings=_SESSION, **options)
+        connection = await _open(dsn, **options)
     except _FAILURES as error:
         raise StoreUnavailableError(f"cannot connect to {place_of(dsn)}: {_reason(error)}") from None
     try:
@@ -119,6 +123,52 @@ async def _connect(dsn: str, **options: Any) -> Connection:
         connection.terminate()
         raise
     return connection
+
+
+async def _open(dsn: str, **options: Any) -> Connection:
+    """A connection to the first host of ``dsn`` that will do, each having its share of the time."""
+    hosts = hosts_of(dsn)
+    if not hosts:
+        return await _open_one(dsn, CONNECT_SECONDS, **options)
+    if not says_which(dsn):
+        options["target_session_attrs"] = "read-write"
+    failed: list[Exception] = []
+    for host, port in hosts:
+        try:
+            return await _open_one(dsn, CONNECT_SECONDS / len(hosts), host=host, port=port, **options)
+        except _FAILURES as error:
+            failed.append(error)
+    raise failed[-1]
+
+
+async def _open_one(dsn: str, seconds: float, **options: Any) -> Connection:
+    async with asyncio.timeout(seconds):
+        if dsn not in _pooled:
+            try:
+                connection = await asyncpg.connect(dsn, server_settings=_SESSION, **options)
+                if await _is_direct(connection):
+                    return connection
+            except asyncpg.ProtocolViolationError:
+                pass  # a pooler that does not know every setting
+            _pooled.add(dsn)
+        # Statements cannot be prepared behind a pooler: the next one may reach another session.
+        return await asyncpg.connect(dsn, server_settings=_POOLED_SESSION, statement_cache_size=0, **options)
+
+
+async def _is_direct(connection: Connection) -> bool:
+    """Whether the server that answers is the process that works; where not, or not in time, the connection ends."""
+    is_direct = False
+    try:
+        is_direct = bool(connection.get_server_pid() == await connection.fetchval("select pg_backend_pid()"))
+    finally:
+        if not is_direct:
+            connection.terminate()
+    return is_direct
+
+
+def is_pooled(dsn: str) -> bool:
+    """Whether a pooler was met on the way to ``dsn``."""
+    return dsn in _pooled
 
 
 def _to_jsonb(value: Any) -> bytes:

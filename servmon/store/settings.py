@@ -10,10 +10,12 @@ from servmon.model import Section
 class DatabaseSection(Section):
     """``[database]``: without ``url`` servmon runs a private PostgreSQL in its data folder.
 
+    ``listen_url`` leads to the same server without a pooler in between.
     ``spool_max_mb`` bounds the file that bridges its absence, in MiB.
     """
 
     url: SecretStr | None = None
+    listen_url: SecretStr | None = None
     spool_max_mb: int = Field(1024, ge=1)
 
 
