@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from servmon.checks.settings import attempts_that_fit
 from servmon.errors import StartError
 from servmon.settings import Settings, SettingsError, default_data_dir, load
+from servmon.settings.effective import secrets_in
 from servmon.settings.environment import known_variables
 from servmon.settings.toml_positions import key_lines
 
@@ -315,6 +316,16 @@ def test_a_secret_is_in_no_text_about_the_settings(write):
     for text in (repr(loaded), str(loaded.settings), repr(loaded.settings.channels)):
         assert "planted" not in text
     assert loaded.settings.api.token.get_secret_value() == "planted1"
+
+
+def test_what_is_masked_are_secrets_and_passwords_but_no_word_that_stands_everywhere(write):
+    path = write("[api]\ntoken = 'planted1'\n[channels.a]\nkind = 'webhook'\nurl = 'https://h/planted2'\n"
+                 "headers = {X = 'planted3'}\n[alert]\nnotification_channels = []\n")  # fmt: skip
+    found = set(secrets_in(load(path, {"DATABASE_URL": "postgres://servmon:pl%20anted@h/d"}).settings))
+    assert {"planted1", "https://h/planted2", "planted3", "pl anted", "pl%20anted"} <= found
+    assert "servmon" not in set(
+        secrets_in(load(path, {"DATABASE_URL": "postgres://servmon:servmon@h/servmon"}).settings)
+    )
 
 
 def test_a_wrong_secret_is_not_shown(wrong):

@@ -6,7 +6,7 @@ Two of our own stand beside them: whether an outage is open, and whether a maint
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import datetime
 from ipaddress import ip_address
 from operator import attrgetter
@@ -43,8 +43,7 @@ Value: TypeAlias = Callable[[Last], float | None]
 
 async def add_endpoints(exposition: Exposition, live: LiveView) -> None:
     """Every endpoint that was checked."""
-    states = {state.endpoint_id: state for state in live.statuses()}
-    checked = [last async for last in _in_turns(live.last_results(), states)]
+    checked = [last async for last in _in_turns(live)]
     for name, meaning, value in _SERIES:
         exposition.gauges(name, meaning, _samples(checked, value))
         await asyncio.sleep(0)
@@ -52,17 +51,15 @@ async def add_endpoints(exposition: Exposition, live: LiveView) -> None:
         exposition.gauges(name, meaning, _in_phases(checked, protocols, phases))
 
 
-async def _in_turns(
-    results: Iterable[tuple[Endpoint, CheckResult]], states: dict[str, CurrentStatus]
-) -> AsyncIterator[Last]:
-    for number, (endpoint, result) in enumerate(list(results), 1):
+async def _in_turns(live: LiveView) -> AsyncIterator[Last]:
+    for number, (endpoint, result) in enumerate(list(live.last_results()), 1):
         named = {
             "endpoint": endpoint.id,
             "target": endpoint.url,
             "protocol": endpoint.protocol,
             "site": endpoint.site,
         }
-        yield Last(labels(named)[:-1], endpoint, result, states.get(endpoint.id))
+        yield Last(labels(named)[:-1], endpoint, result, live.current(endpoint.id))
         if number % ENDPOINTS_A_TURN == 0:
             await asyncio.sleep(0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
@@ -50,6 +51,8 @@ def run(config: ConfigOption = None) -> None:
     from servmon import daemon, log
     from servmon.settings.watch import ConfigWatch
 
+    for number in (signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)  # sent before the daemon listens, they would end it
     edits = ConfigWatch(config) if config else None  # before the file is read, so that no edit falls in between
     loaded = load(config, or_last_good=True)
     settings = loaded.settings

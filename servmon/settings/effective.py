@@ -52,10 +52,12 @@ def secrets_in(part: Any) -> Iterator[str]:
 
 
 def _password(url: str) -> str | None:
+    """The password in a URL, but for one that is also its user's name or database: those words stand everywhere."""
     try:
-        return urlsplit(url).password
+        parts = urlsplit(url)
     except ValueError:
         return None
+    return None if parts.password in (parts.username, parts.path.lstrip("/")) else parts.password
 
 
 def compare(applied: Loaded, wanted: Loaded) -> Iterator[str]:

@@ -39,6 +39,9 @@ class Live:
             outage_id="00000000-0000-4000-8000-000000000000",
         )
 
+    def current(self, endpoint_id):
+        return {state.endpoint_id: state for state in self.statuses()}.get(endpoint_id)
+
     def last_results(self):
         fine = Endpoint("a", 'A "quoted" one', 'http://a.example/?q="x"\\', "HTTP", site="pop-north")
         phases = Phases(dns_ms=1.0, connect_ms=2.0, first_byte_ms=3.0, transfer_ms=0.5)
