@@ -112,13 +112,15 @@ async def run(loaded: Loaded, edits: ConfigWatch | None = None) -> None:
     _log.info("stopped")
 
 
-def rules_of(settings: Settings) -> Rules:
+def rules_of(loaded: Loaded) -> Rules:
     """The rules that every endpoint is judged by."""
+    settings = loaded.settings
     return Rules(
         retry_interval=settings.service.retry_interval,
         detection_threshold=settings.outage.detection_threshold,
         recovery_threshold=settings.outage.recovery_threshold,
         verification_enabled=settings.outage.verification_enabled,
+        dependencies=loaded.dependencies,
     )
 
 
@@ -151,7 +153,9 @@ class Daemon:
         token = settings.api.token
         self.token = load_or_create_token(settings.servmon.data_dir, token.get_secret_value() if token else None)
         log.hide("token", [self.token.token])
-        self._connection = Connection(pool, defaults=defaults_of(settings), observer=DEFAULT_OBSERVER)
+        self._connection = Connection(
+            pool, defaults=defaults_of(settings), observer=DEFAULT_OBSERVER, dependencies=loaded.dependencies
+        )
         self.book = TokenBook([AccessToken.of(ADMIN, self.token.token)])
         self.tokens = TokenService(self._connection, self.book)
         self._local_file = LocalFile(settings.servmon.data_dir)
@@ -172,7 +176,7 @@ class Daemon:
             dependents=lambda endpoint_id: len(self.monitor.graph.dependants(endpoint_id)),
         )
         self.monitor = Monitor(
-            rules=rules_of(settings),
+            rules=rules_of(loaded),
             writer=self.writer,
             look_again=verifier.look_again,
             doubts=Doubts(self.pulse, self.witnesses),
@@ -364,7 +368,8 @@ class Daemon:
         await self.provisioning.change(loaded, force=force)
         log.configure(settings.log.level, settings.log.format, settings.log.file)
         self._connection.defaults = defaults_of(settings)
-        self.monitor.change_rules(rules_of(settings))
+        self._connection.dependencies = loaded.dependencies
+        self.monitor.change_rules(rules_of(loaded))
         self._configure_alerts()
         await self.watchlist.refresh()
         await self.provisioning.keep()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from servmon.checks.attempts import Plan
-from servmon.detection.dependencies import Groups
+from servmon.detection.dependencies import Groups, groups_of
 from servmon.detection.state import NEW, EndpointState, Policy
 from servmon.model import DependencyRule, Endpoint, Occurrence
 
@@ -42,10 +42,7 @@ class Rules:
 
     def groups(self, endpoint: Endpoint) -> Groups:
         """The groups of parents of which ``endpoint`` needs one each: its own, and those that rules give it."""
-        if not self.dependencies:
-            return endpoint.depends_on
-        given = (group for rule in self.dependencies if rule.selects(endpoint) for group in rule.parents)
-        return tuple(dict.fromkeys((*endpoint.depends_on, *given)))
+        return groups_of(endpoint, self.dependencies)
 
     def _window(self, endpoint: Endpoint) -> int | None:
         if endpoint.detection_window is None:

@@ -14,6 +14,7 @@ from servmon.checks.runner import Runner
 from servmon.checks.scheduler import Scheduler
 from servmon.clock import SYSTEM_CLOCK, Clock, now
 from servmon.detection import maintenance, restart
+from servmon.detection.dependencies import Graph
 from servmon.errors import StoreUnavailableError
 from servmon.model import CheckResult, CurrentStatus, Endpoint, MaintenanceWindow, Occurrence, Outage
 from servmon.monitor import Monitor, Writer, as_stored
@@ -157,6 +158,11 @@ class Watchlist:
     def last_results(self) -> Iterator[tuple[Endpoint, CheckResult]]:
         """Every active endpoint that was checked, with its last check."""
         return self._monitor.last_results()
+
+    @property
+    def graph(self) -> Graph:
+        """What depends on what, of all active endpoints."""
+        return self._monitor.graph
 
     async def check(self, endpoint: Endpoint) -> CheckResult:
         """A person's check, made now over the daemon's own network."""

@@ -455,6 +455,55 @@ def test_a_circle_of_dependencies_is_named_with_its_path(wrong):
     assert [line.split("circle: ")[1].split(";")[0] for line in lines] == ["a → b → c → a", "self → self"]
 
 
+RULE = '[[dependencies]]\nchildren = {{ {} }}\nparents = [["r1", "r2"], ["power"]]\n'
+POP = "".join(endpoint(name, 'site = "pop"') for name in ("r1", "r2", "power", "web")) + endpoint("far", 'tags = ["x"]')
+
+
+@pytest.mark.parametrize(
+    ("children", "expected"),
+    [
+        ('site = "pop"', {"web"}),
+        ('tag = ["x", "y"]', {"far"}),
+        ('id = ["web", "r1"]', {"web"}),
+        ('id = "far"', {"far"}),
+    ],
+)
+def test_a_dependency_rule_selects_by_site_tag_or_id_and_no_parent(write, children, expected):
+    loaded = load(write(POP + RULE.format(children)), {})
+    (rule,) = loaded.dependencies
+    assert {one.id for one in loaded.endpoints if rule.selects(one)} == expected
+    assert rule.parents == (("r1", "r2"), ("power",))
+    assert not [warning for warning in loaded.warnings if "dependencies" in warning]
+
+
+@pytest.mark.parametrize(
+    ("table", "line"),
+    [
+        ('children = { site = "pop" }', "dependencies[#1].parents: is missing"),
+        ('children = { site = "pop" }\nparents = []', "dependencies[#1].parents: "),
+        ('children = {}\nparents = ["r1"]', "dependencies[#1].children: needs at least one of id, tag and site"),
+        ('children = { sites = "pop" }\nparents = ["r1"]', "dependencies[#1].children.sites: "),
+        ('children = { site = "pop" }\nparents = ["r9"]', 'parents: "r9" is the id of no endpoint in this file'),
+        ('children = { site = "pop" }\nparents = ["r1"]\nfoo = 1', "dependencies[#1].foo: "),
+    ],
+)
+def test_a_wrong_dependency_rule_is_named_with_its_line(wrong, table, line):
+    lines = wrong(f"{POP}[[dependencies]]\n{table}\n")
+    assert any(line in one for one in lines), lines
+    assert all(one.startswith("config.toml:") for one in lines)
+
+
+def test_a_circle_through_a_rule_is_named_with_its_path(wrong):
+    text = endpoint("r1", 'depends_on = ["web"]') + endpoint("web", 'site = "pop"')
+    (line,) = wrong(f'{text}[[dependencies]]\nchildren = {{ site = "pop" }}\nparents = ["r1"]\n')
+    assert "circle: r1 → web → r1;" in line or "circle: web → r1 → web;" in line
+
+
+def test_a_dependency_rule_that_selects_nothing_is_a_warning(write):
+    warning, *_ = load(write(POP + RULE.format('site = "pup"')), {}).warnings
+    assert "dependencies[#1].children: selects no endpoint of this file" in warning
+
+
 def test_a_thousand_deep_chain_and_diamonds_are_no_circle(write):
     chain = [endpoint(f"n{i}", f'depends_on = [["n{i - 1}", "n{max(i - 2, 0)}"]]') for i in range(1, 1000)]
     assert len(load(write(endpoint("n0") + "".join(chain)), {}).endpoints) == 1000

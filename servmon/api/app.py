@@ -11,7 +11,18 @@ from aiohttp.typedefs import Handler
 from typing_extensions import TypedDict
 
 import servmon
-from servmon.api import alerts, audit, configuration, documentation, endpoints, health, maintenance, metrics, outages
+from servmon.api import (
+    alerts,
+    audit,
+    configuration,
+    dependencies,
+    documentation,
+    endpoints,
+    health,
+    maintenance,
+    metrics,
+    outages,
+)
 from servmon.api import tokens as tokens_resource
 from servmon.api.auth import authorisation
 from servmon.api.openapi import describe
@@ -46,7 +57,9 @@ async def list_routes(_request: web.Request) -> Routes:
 
 ROUTES: tuple[Route, ...] = (
     Route("GET", "/", list_routes, Role.READ),
+    dependencies.LIST,
     *endpoints.ROUTES,
+    *dependencies.ROUTES,
     *outages.ROUTES,
     *alerts.ROUTES,
     *maintenance.ROUTES,

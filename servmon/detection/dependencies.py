@@ -7,13 +7,13 @@ not watched, or stands in a cycle, counts as up: in doubt people are told.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum, auto
 
 from servmon.detection.state import EndpointState
-from servmon.model import State, Status
+from servmon.model import DependencyRule, Endpoint, State, Status
 
 Groups = tuple[tuple[str, ...], ...]
 
@@ -31,6 +31,14 @@ class Standing(Enum):
     UP = auto()
     OUT = auto()
     UNDECIDED = auto()
+
+
+def groups_of(endpoint: Endpoint, rules: Sequence[DependencyRule]) -> Groups:
+    """The groups of parents of which ``endpoint`` needs one each: its own, and those that rules give it."""
+    if not rules:
+        return endpoint.depends_on
+    given = (group for rule in rules if rule.selects(endpoint) for group in rule.parents)
+    return tuple(dict.fromkeys((*endpoint.depends_on, *given)))
 
 
 @dataclass(frozen=True, slots=True)

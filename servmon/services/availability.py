@@ -10,15 +10,17 @@ from typing import Any
 from servmon.checks.attempts import ask_by_hand
 from servmon.clock import now
 from servmon.errors import ConflictError
-from servmon.model import CheckResult, CurrentStatus, Endpoint, ServiceStatus, Status
+from servmon.model import CheckResult, CurrentStatus, Endpoint, ServiceStatus, StateChange, Status
 from servmon.probes.network import Network
 from servmon.probes.specification import FROM_FILE, describe_endpoint, keep_secrets, parse_endpoint
+from servmon.services import dependencies
 from servmon.services.connection import Connection
+from servmon.services.dependencies import Dependency, EndpointImpact
 from servmon.services.history import History, read, read_asked
 from servmon.services.identity import known_endpoint_id
 from servmon.services.live import LiveView, live_summary, refresh, stored_status, stored_summary
 from servmon.services.uptime import UptimeReport, read_period, report
-from servmon.store import endpoints, statuses
+from servmon.store import endpoints, state_changes, statuses
 from servmon.store.endpoints import EVERYTHING, EndpointFilter
 
 
@@ -42,6 +44,7 @@ class AvailabilityService:
         where the id is taken. The id of a deleted endpoint is free again, and its history comes back with it.
         """
         endpoint = parse_endpoint(fields, self._connection.defaults, source="api", ignore_read_only=True)
+        await dependencies.refuse_cycle(self._connection, endpoint)
         stored = await endpoints.insert(self._db, endpoint)
         await refresh(self._live)
         return stored
@@ -170,6 +173,35 @@ class AvailabilityService:
             await self.get_endpoint(endpoint_id)
         return found
 
+    async def get_state_changes(
+        self, endpoint_id: str, *, limit: int = 100, before: tuple[datetime, str] | None = None
+    ) -> list[StateChange]:
+        """At most ``limit`` recorded changes of an endpoint's state, newest first, each with its reason and evidence.
+
+        All are older than the one with the time and the id ``before``. Those of a deleted endpoint can be read too.
+        Raises ``NotFoundError`` where there never was one.
+        """
+        endpoint_id = known_endpoint_id(endpoint_id)
+        found = await state_changes.of_endpoint(self._db, endpoint_id, limit, before)
+        if not found:
+            await self.get_endpoint(endpoint_id)
+        return found
+
+    async def get_impact(self, endpoint_id: str) -> EndpointImpact:
+        """What follows where an endpoint is out: what it takes down, and what loses one of several ways.
+
+        Raises ``NotFoundError``.
+        """
+        endpoint = await self.get_endpoint(endpoint_id)
+        return await dependencies.impact(self._connection, self._live, endpoint.id)
+
+    async def list_dependencies(self, *, limit: int = 100, after: str | None = None) -> list[Dependency]:
+        """At most ``limit`` endpoints that depend on others, by id, from the first one after the id ``after``.
+
+        With what the rules of the configuration file give them; only what is active, and without circles.
+        """
+        return await dependencies.page(self._connection, self._live, limit=limit, after=after)
+
     async def get_status_summary(self) -> dict[str, int]:
         """How many active endpoints are ``up``, ``down``, ``degraded`` and ``unknown`` by their last check.
 
@@ -218,6 +250,7 @@ class AvailabilityService:
             source=before.source,
             ignore_read_only=True,
         )
+        await dependencies.refuse_cycle(self._connection, wanted)
         after = await endpoints.update(self._db, wanted, revision)
         await refresh(self._live)
         return after

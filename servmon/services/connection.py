@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from servmon.clock import SYSTEM_CLOCK, Clock
 from servmon.errors import TooSoonError
+from servmon.model import DependencyRule
 from servmon.probes.specification import EndpointDefaults
 from servmon.store.pool import Pool, open_pool
 
@@ -40,6 +41,8 @@ class ManualChecks:
 class Connection:
     """What the services work on. ``defaults`` stand in for fields that a new endpoint leaves out.
 
+    ``dependencies`` are the rules of the configuration file, where there is one.
+
     As a context manager it closes its pool at the end. Every service on the same connection shares the limit on
     manual checks.
     """
@@ -48,6 +51,7 @@ class Connection:
     defaults: EndpointDefaults = field(default_factory=EndpointDefaults)
     clock: Clock = SYSTEM_CLOCK
     observer: int = DEFAULT_OBSERVER
+    dependencies: tuple[DependencyRule, ...] = ()
     manual_checks: ManualChecks = field(init=False)
 
     def __post_init__(self) -> None:

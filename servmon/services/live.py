@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Protocol
 
 from servmon.clock import now
+from servmon.detection.dependencies import Graph
 from servmon.model import CheckResult, CheckSource, CurrentStatus, Endpoint, ServiceStatus, State, Status
 from servmon.services import windows
 from servmon.services.connection import Connection
@@ -31,6 +32,11 @@ class LiveView(Protocol):
 
     def last_results(self) -> Iterable[tuple[Endpoint, CheckResult]]:
         """Every active endpoint that was checked, with its last check."""
+        ...
+
+    @property
+    def graph(self) -> Graph:
+        """What depends on what, of all active endpoints."""
         ...
 
     async def check(self, endpoint: Endpoint) -> CheckResult:

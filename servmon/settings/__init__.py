@@ -18,12 +18,13 @@ from servmon.checks.settings import ServiceSection
 from servmon.detection.settings import OutageSection
 from servmon.elastic.kibana.settings import KibanaSection
 from servmon.elastic.settings import ElasticsearchSection
-from servmon.model import Endpoint, Section
+from servmon.model import DependencyRule, Endpoint, Section
 from servmon.probes.specification import FROM_FILE
 from servmon.settings.channels import check_channels, read_channels
+from servmon.settings.dependency_tables import read_dependencies
 from servmon.settings.endpoint_tables import read_endpoints
 from servmon.settings.environment import KnownVariables, is_set, known_variables, slips
-from servmon.settings.files import read_files
+from servmon.settings.files import LISTS, read_files
 from servmon.settings.findings import Findings, SettingsError
 from servmon.settings.kept import newest
 from servmon.settings.sentences import sentence, unknown_key
@@ -159,6 +160,7 @@ class Loaded:
     packed: Packed | None = None
     texts: tuple[tuple[Path, str], ...] = field(default=(), repr=False)  # secrets may stand in them
     broken: tuple[str, ...] = ()
+    dependencies: tuple[DependencyRule, ...] = ()
 
     @property
     def source(self) -> str:
@@ -189,17 +191,27 @@ def load(path: Path | None, environ: Mapping[str, str] | None = None, *, folder:
     tables, findings = read_files(path, folder)
     templates = read_templates(tables.pop("templates", []), findings)
     endpoint_tables = tables.pop("endpoints", [])
+    dependency_tables = tables.pop("dependencies", [])
     settings = _build(tables, environ, findings)
     usable = settings if settings is not None else Settings()
     source = FROM_FILE + usable.servmon.instance
     found = read_endpoints(endpoint_tables, templates, usable.service, source, findings)
+    dependencies = read_dependencies(dependency_tables, found, findings)
     if settings is not None:
         written = "notification_channels" in settings.alert.model_fields_set
         check_channels(settings.alert, settings.channels, findings, written=written)
     for name, slip in slips(_VARIABLES, environ):
         findings.warn_of_variable(name, slip)
     findings.stop_if_wrong()
-    return Loaded(usable, found, findings.warnings, path, findings.variables, texts=findings.texts)
+    return Loaded(
+        usable,
+        tuple(endpoint for _, endpoint in found.endpoints),
+        findings.warnings,
+        path,
+        findings.variables,
+        texts=findings.texts,
+        dependencies=dependencies,
+    )
 
 
 def load_or_last_good(path: Path | None, environ: Mapping[str, str] | None = None) -> Loaded:
@@ -268,7 +280,7 @@ def _build(tables: dict[str, Any], environ: Mapping[str, str], findings: Finding
     values = {name: table for name, table in tables.items() if name in Settings.model_fields}
     sound = True
     for name in tables.keys() - values.keys():
-        findings.problem((name,), unknown_key(name, [*Settings.model_fields, "endpoints"]))
+        findings.problem((name,), unknown_key(name, [*Settings.model_fields, *LISTS]))
         sound = False
     for name, model in SECTIONS.items():
         table = tables.get(name, {})

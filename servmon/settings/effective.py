@@ -69,6 +69,8 @@ def compare(applied: Loaded, wanted: Loaded) -> Iterator[str]:
         old, new = (_shown(values[name]) if name in values else "nothing" for values in (before, after))
         restart = "  (needs a restart)" if name.partition(".")[0] in RESTART_SECTIONS else ""
         yield f"~ {name}: {old} -> {'another one' if old == new else new}{restart}"
+    if applied.dependencies != wanted.dependencies:
+        yield f"~ dependencies: {len(applied.dependencies)} rules -> {len(wanted.dependencies)}"
     yield from _compare_endpoints(_by_id(applied), _by_id(wanted))
 
 

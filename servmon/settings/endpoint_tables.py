@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from servmon.checks.settings import DEADLINE_SHARE, RETRY_PAUSE_SECONDS, ServiceSection, attempts_that_fit
-from servmon.detection.dependencies import cycle_in_words, cycles
 from servmon.errors import InvalidInputError
 from servmon.model import Endpoint
 from servmon.probes.specification import EndpointDefaults, parse_endpoint
@@ -17,13 +16,20 @@ from servmon.settings.toml_positions import Keys
 _TIMING = ("check_interval", "timeout", "retries")
 
 
+class Placed(NamedTuple):
+    """The endpoints that can be used, each with the number of its table, and the ids of all tables."""
+
+    endpoints: list[tuple[int, Endpoint]]
+    ids: set[str]
+
+
 def read_endpoints(
     tables: Any, templates: Templates, service: ServiceSection, source: str, findings: Findings
-) -> tuple[Endpoint, ...]:
+) -> Placed:
     """Every endpoint of the file; what is wrong with one, or between them, goes to ``findings``."""
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         findings.problem(("endpoints",), "must be tables: write [[endpoints]], in double brackets, above each endpoint")
-        return ()
+        return Placed([], set())
     defaults = EndpointDefaults(service.check_interval, service.check_timeout, service.check_retries)
     _warn_of_defaults(service, findings)
     filled = [templates.fill(number, table, _name(number, table), findings) for number, table in enumerate(tables)]
@@ -40,8 +46,7 @@ def read_endpoints(
     _find_duplicates(tables, findings)
     known = {table["id"] for table in tables if isinstance(table.get("id"), str)}
     _find_unknown_parents(placed, known, findings)
-    _find_cycles(placed, findings)
-    return tuple(endpoint for _, endpoint in placed)
+    return Placed(placed, known)
 
 
 def _name(number: int, table: Mapping[str, Any]) -> str:
@@ -123,12 +128,3 @@ def _find_unknown_parents(placed: Sequence[tuple[int, Endpoint]], known: set[str
 
 def _parents(endpoint: Endpoint) -> Iterator[str]:
     return (parent for group in endpoint.depends_on for parent in group)
-
-
-def _find_cycles(placed: Sequence[tuple[int, Endpoint]], findings: Findings) -> None:
-    numbers = {endpoint.id: number for number, endpoint in placed}
-    for cycle in cycles({endpoint.id: tuple(_parents(endpoint)) for _, endpoint in placed if endpoint.depends_on}):
-        last = cycle[-2]
-        findings.problem(
-            ("endpoints", numbers[last], "depends_on"), cycle_in_words(cycle), label=f"endpoints[{last}].depends_on"
-        )

@@ -11,7 +11,7 @@ from servmon.settings.findings import Findings, SettingsError
 
 FOLDER = "conf.d"
 # What there may be many of; settings have one place, the main file.
-LISTS = ("endpoints", "templates")
+LISTS = ("endpoints", "templates", "dependencies")
 
 
 def folder_files(path: Path) -> list[Path]:

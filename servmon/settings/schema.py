@@ -9,6 +9,7 @@ from pydantic import SecretStr
 from servmon.probes import PROBES
 from servmon.probes.endpoint_schema import endpoint_properties
 from servmon.settings import SECTIONS, Settings
+from servmon.settings.dependency_tables import DependencyFields
 from servmon.settings.written_values import holds
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -35,6 +36,13 @@ def json_schema() -> dict[str, Any]:
         definitions[section.__name__]["properties"] |= pointers
     schema["properties"]["endpoints"] = {"type": "array", "items": {"$ref": "#/$defs/Endpoint"}}
     schema["properties"]["templates"] = {"type": "array", "items": {"$ref": "#/$defs/Template"}}
+    dependency = DependencyFields.model_json_schema(ref_template="#/$defs/{model}")
+    definitions.update(dependency.pop("$defs", {}))
+    definitions["Children"]["properties"] = {
+        name: {"anyOf": [{"type": "string"}, value]} for name, value in definitions["Children"]["properties"].items()
+    }
+    definitions["Dependency"] = dependency
+    schema["properties"]["dependencies"] = {"type": "array", "items": {"$ref": "#/$defs/Dependency"}}
     return {"$schema": _DIALECT, **schema, "title": "servmon.toml"}
 
 

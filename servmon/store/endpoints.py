@@ -188,6 +188,26 @@ async def sites(db: Executor) -> dict[str, int]:
     return {row["site"]: row["endpoints"] for row in await db.fetch(_SITES)}
 
 
+_GET_SOME = """
+select * from service_endpoint where id = any($1::text[]) and archived_at is null
+"""
+
+
+async def get_some(db: Executor, ids: Sequence[str]) -> list[Endpoint]:
+    """Those of the endpoints ``ids`` that there are."""
+    return [rows.endpoint(row) for row in await db.fetch(_GET_SOME, ids)]
+
+
+_ACTIVE = """
+select * from service_endpoint where archived_at is null and is_active order by id
+"""
+
+
+async def active(db: Executor) -> list[Endpoint]:
+    """Every endpoint that is watched, by id."""
+    return [rows.endpoint(row) for row in await db.fetch(_ACTIVE)]
+
+
 # One statement, so one view of the database: what is committed meanwhile has a higher revision than is returned.
 # A revision above the present one was seen in another database, or before a backup was restored.
 _CHANGED_SINCE = """

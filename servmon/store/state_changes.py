@@ -65,10 +65,17 @@ async def outages_ended(db: Executor) -> dict[str, datetime]:
 
 
 _OF_ENDPOINT = """
-select * from state_change where endpoint_id = $1 order by at desc, seq desc limit $2
+select * from state_change
+where endpoint_id = $1
+and ($3::timestamptz is null or (at, seq) < ($3, (select seq from state_change where id = $4::text::uuid)))
+order by at desc, seq desc
+limit $2
 """
 
 
-async def of_endpoint(db: Executor, endpoint_id: str, limit: int) -> list[StateChange]:
-    """At most ``limit`` changes of one endpoint, newest first."""
-    return [rows.state_change(row) for row in await db.fetch(_OF_ENDPOINT, endpoint_id, limit)]
+async def of_endpoint(
+    db: Executor, endpoint_id: str, limit: int, before: tuple[datetime, str] | None = None
+) -> list[StateChange]:
+    """At most ``limit`` changes of one endpoint, newest first, all older than the one with time and id ``before``."""
+    at, change_id = before or (None, None)
+    return [rows.state_change(row) for row in await db.fetch(_OF_ENDPOINT, endpoint_id, limit, at, change_id)]
