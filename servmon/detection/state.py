@@ -64,6 +64,17 @@ class EndpointState:
     before_suspected: State = State.UNKNOWN
 
     @property
+    def is_steady(self) -> bool:
+        """Whether it is UP and nothing is being counted: one more good check at the first attempt changes nothing."""
+        return (
+            self.state is State.UP
+            and self.first_failure_at is None
+            and self.outage is None
+            and not (self.marks or self.degraded or self.recent.packets)
+            and self.recent.is_calm
+        )
+
+    @property
     def in_series(self) -> bool:
         """Whether failures are being counted, so that a check is one attempt without retries."""
         return self.state is State.SUSPECTED or self.state is State.DOWN
