@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -24,6 +25,7 @@ from servmon.store.notebook import Notebook
 from servmon.store.notes import pages_of_all, watched_pages
 from servmon.store.pool import Executor
 from servmon.store.recollection import Recollection, from_postgres
+from servmon.watched import Watched
 
 _log = structlog.get_logger(__name__)
 
@@ -70,6 +72,7 @@ class Watchlist:
 
     def load(self, known: Recollection, writer: Writer) -> None:
         """Rebuild every endpoint's state from what is ``known``, then put it into the schedule."""
+        present = now(self._clock)
         self._revision = known.revision
         self._expand(list(known.windows), known.endpoints)
         for endpoint in known.endpoints:
@@ -89,8 +92,18 @@ class Watchlist:
             )
             if transitions:
                 writer.put(None, transitions)
-            self._scheduler.add(endpoint.id, endpoint.check_interval, soon=watched.state.last is None)
+            self._schedule(watched, present)
         self._monitor.resume()
+
+    def _schedule(self, watched: Watched, present: datetime) -> None:
+        """Go on where the last run stopped: who was asked often still is, and a turn that was missed is made up."""
+        endpoint, last = watched.plan.endpoint, watched.state.last
+        if last is None or (present - last.timestamp).total_seconds() > endpoint.check_interval:
+            self._scheduler.add(endpoint.id, endpoint.check_interval, soon=True)
+            return
+        pace = self._monitor.pace(endpoint.id)
+        within = math.inf if pace is None else pace - (present - last.timestamp).total_seconds()
+        self._scheduler.add(endpoint.id, endpoint.check_interval, soon=False, within=within)
 
     async def refresh(self) -> None:
         """Read what changed in Postgres since the last time, and act on it."""

@@ -196,7 +196,8 @@ class World:
             self.monitor.watch(endpoint)
             self.scheduler.add(endpoint.id, endpoint.check_interval, soon=soon)
 
-    async def run(self, seconds: float) -> None:
+    async def run(self, seconds: float, until: Callable[[], bool] | None = None) -> None:
+        """For so many seconds, or until something holds, which is looked at every 50 ms."""
         started = [
             spawn(self.scheduler.run(), name="scheduler"),
             spawn(self.pulse.run(), name="pulse"),
@@ -204,7 +205,10 @@ class World:
             spawn(self.sight.follow_blindness(), name="blind endpoints"),
             spawn(self.causes.follow(), name="causes"),
         ]
-        await asyncio.sleep(seconds)
+        end = self.clock.monotonic() + seconds
+        while until is not None and self.clock.monotonic() < end and not until():  # noqa: ASYNC110 - virtual time
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0 if until is not None else seconds)
         await cancel(*started)
         await self.runner.stop()
         await self.monitor.stop()

@@ -89,8 +89,11 @@ class Scheduler:
         """How long the next check has been due; more than a moment means that the schedule stands still."""
         return max(0.0, self._clock.monotonic() - self._heap[0][0]) if self._heap else 0.0
 
-    def add(self, endpoint_id: str, interval: float, *, soon: bool) -> None:
-        """Schedule an endpoint, or change its interval. ``soon``: first check within min(interval, 5 s)."""
+    def add(self, endpoint_id: str, interval: float, *, soon: bool, within: float = math.inf) -> None:
+        """Schedule an endpoint, or change its interval. ``soon``: first check within min(interval, 5 s).
+
+        Otherwise it is at its next regular time, or after ``within`` seconds where that is sooner.
+        """
         slot = self._slots.get(endpoint_id)
         if slot is None:
             slot = Slot(endpoint_id, interval, zlib.crc32(endpoint_id.encode()) / 2**32)
@@ -99,7 +102,8 @@ class Scheduler:
         if soon:
             self._push_soon(slot)
         else:
-            self._push(slot, self._regular_after(slot, self._clock.monotonic()))
+            present = self._clock.monotonic()
+            self._push(slot, min(self._regular_after(slot, present), present + max(within, 0.0)))
 
     def remove(self, endpoint_id: str) -> None:
         """Forget an endpoint; a check of it that is under way ends by itself."""

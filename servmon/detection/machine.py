@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from servmon.detection.recent import observe, without_complaints
+from servmon.detection.recent import observe, without_complaints, without_failures_since
 from servmon.detection.state import EndpointState, Mark, NewId, Policy, Transitions, new_id
 from servmon.detection.verdict import NOT_VERIFIED, Method, SecondLook, describe, evidence
 from servmon.model import AVAILABLE, CheckResult, CheckSource, Outage, Severity, State, StateChange, Status, Transition
@@ -85,7 +85,11 @@ def verified(
         return _reduced(state, look, ids)
     found = "answered" if result.status in AVAILABLE else "could not be made"
     reason = f"verification {found}: {result.error_message or 'all expectations met'}"
-    run = {"failures": state.failures, "first_failure_at": _iso(state.first_failure_at)}
+    run = {
+        "failures": state.failures,
+        "first_failure_at": _iso(state.first_failure_at),
+        "evidence_at": _iso(state.evidence_at),
+    }
     change = _change(before, before.state, reason, result, ids, evidence={**evidence(look), "run": run})
     return state, (Transition(change),)
 
@@ -110,7 +114,8 @@ def failures_void(
         return before, ()
     if before.first_failure_at is None or before.first_failure_at < since:
         return verification_void(before, policy), ()
-    after = replace(before, verifying=False, failures=0, first_failure_at=None, marks=())
+    recent = without_failures_since(before.recent, since)
+    after = replace(before, verifying=False, failures=0, first_failure_at=None, marks=(), recent=recent)
     if before.state is not State.SUSPECTED or before.last is None:
         return after, ()
     change = _change(before, before.before_suspected, reason, replace(before.last, timestamp=at), ids)

@@ -80,6 +80,13 @@ def without_complaints(recent: Recent) -> Recent:
     return replace(recent, failed_attempts=0, packets=())
 
 
+def without_failures_since(recent: Recent, since: datetime) -> Recent:
+    """What is remembered where the failures from ``since`` on, an unbroken row, were ours."""
+    flips = tuple(at for at in recent.flips if at < since)
+    available = True if len(flips) < len(recent.flips) else recent.available
+    return replace(recent, available=available, flips=flips, failed_attempts=0)
+
+
 def _flaps(before: bool, flips: int) -> bool:
     percent = 100 * flips / WINDOW_INTERVALS
     return percent > FLAPPING_ABOVE_PERCENT or (before and percent >= CALM_BELOW_PERCENT)

@@ -76,15 +76,18 @@ def _base(last_change: StateChange | None, open_outage: Outage | None) -> tuple[
         reduced = last_change.new is State.DEGRADED and "verification" in last_change.evidence
         return replace(state, reduced=reduced), last_change.at
     run = last_change.evidence["run"]  # a verification was refuted
-    first = run["first_failure_at"]
-    first_failure_at = datetime.fromisoformat(first) if first else None
+    first_failure_at, evidence_at = map(_moment, (run["first_failure_at"], run.get("evidence_at")))
     return replace(
         state,
         failures=run["failures"],
         first_failure_at=first_failure_at,
-        evidence_at=last_change.at,
+        evidence_at=evidence_at or last_change.at,
         before_suspected=State.UP,
     ), last_change.at
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
 
 
 def _judged_at(outage: Outage | None) -> datetime | None:
