@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Protocol
 
 import structlog
@@ -202,11 +203,11 @@ class Monitor:
         outages = ((endpoint_id, watched.state.outage) for endpoint_id, watched in self.watched.items())
         return {outage.id: endpoint_id for endpoint_id, outage in outages if outage}
 
-    def outage_closed(self, endpoint_id: str, outage_id: str) -> None:
-        """Somebody else resolved the outage in Postgres: a person, or a change of the endpoint."""
+    def outage_closed(self, endpoint_id: str, outage_id: str, at: datetime) -> None:
+        """Somebody else resolved the outage in Postgres at that time: a person, or a change of the endpoint."""
         watched = self.watched.get(endpoint_id)
         if watched and watched.state.outage and watched.state.outage.id == outage_id:
-            watched.state = machine.closed_elsewhere(watched.state)
+            watched.state = machine.closed_elsewhere(watched.state, at)
             _log.info("outage closed", endpoint=endpoint_id, outage=outage_id)
 
     def take(self, watched: Watched, judged: tuple[EndpointState, Sequence[Transition]]) -> None:

@@ -123,7 +123,7 @@ class Watchlist:
             open_ids = self._monitor.open_outage_ids()
             closed = await outages.resolved_among(self._db, list(open_ids)) if open_ids else []
             for outage in closed:
-                self._monitor.outage_closed(open_ids[outage.id], outage.id)
+                self._monitor.outage_closed(open_ids[outage.id], outage.id, outage.resolved_at or now(self._clock))
             if news or closed:
                 await self._note_changes(changes, windows, closed)
 

@@ -261,6 +261,29 @@ def test_a_manual_check_clicked_three_times_on_a_dead_endpoint_is_no_outage():
     assert world.recorder.changes == []
 
 
+def test_a_manual_resolve_while_it_is_still_down_is_a_new_outage_only_after_as_many_failures_again():
+    resolved_at = 3000.0
+
+    async def resolve(world: World) -> None:
+        await asyncio.sleep(resolved_at - 1000)
+        outage = world.monitor.watched["dead"].state.outage
+        assert outage is not None
+        world.monitor.outage_closed("dead", outage.id, world.wall(resolved_at))
+
+    script = dead(lambda _endpoint_id, now: 2000 <= now < 5000)
+    world = world_of(script, endpoint("dead"), seconds=5000, during=resolve)
+    first, second = world.recorder.outages.values()
+    assert first.start_time < world.wall(resolved_at) <= second.start_time
+    since = [
+        one.timestamp
+        for one in world.recorder.results
+        if one.status is Status.DOWN and world.wall(resolved_at) <= one.timestamp < second.declared_at
+    ]
+    assert second.start_time == since[0]
+    assert len(since) == 3
+    assert second.resolved
+
+
 def test_while_we_lag_for_a_minute_an_outage_is_declared_as_unverified():
     async def lag(world: World) -> None:
         await asyncio.sleep(1000)

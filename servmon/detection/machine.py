@@ -164,10 +164,16 @@ def clock_set_back(before: EndpointState, to: datetime) -> EndpointState:
     return replace(before, evidence_at=to)
 
 
-def closed_elsewhere(before: EndpointState) -> EndpointState:
-    """The state after somebody else resolved the open outage (a person, or a change of the endpoint): runs restart."""
+def closed_elsewhere(before: EndpointState, at: datetime) -> EndpointState:
+    """The state after somebody else resolved the open outage (a person, or a change of the endpoint): runs restart.
+
+    A check that was under way at that time belongs to the outage that is over.
+    """
     return EndpointState(
-        last=before.last, evidence_at=before.evidence_at, last_good_at=before.last_good_at, recent=before.recent
+        last=before.last,
+        evidence_at=max(before.evidence_at or at, at),
+        last_good_at=before.last_good_at,
+        recent=before.recent,
     )
 
 

@@ -107,8 +107,8 @@ def down(
     return news_of(change, about, endpoint(name, **fields))
 
 
-def up(name: str, seconds: float, *, reason: str = "recovered", **fields) -> News:
-    about = outage(name, resolved=True, resolved_at=START + timedelta(seconds=seconds))
+def up(name: str, seconds: float, *, reason: str = "recovered", notes: str | None = None, **fields) -> News:
+    about = outage(name, resolved=True, resolved_at=START + timedelta(seconds=seconds), resolution_notes=notes)
     change = StateChange(f"up-{name}", name, State.DOWN, State.UP, reason, START, about.id)
     return news_of(change, about, endpoint(name, **fields))
 
@@ -290,6 +290,18 @@ def test_router_back_and_three_children_stay_dead_exactly_those_three_are_told()
     own = (down(name, news_id=f"own-{name}", site="pop-north") for name in children[:3])
     assert desk.at(720, *own) == [(MessageKind.DOWN, "DOWN: 3 of 3 endpoints at pop-north (MAJOR)")]
     assert desk.reasons["up-c5"][0] == "never told"
+
+
+def test_a_parent_deleted_in_its_outage_is_one_closing_notice_that_says_why_and_names_its_dependants():
+    desk = Desk()
+    desk.present.below["router"] = ("c0", "c1")
+    desk.at(0, down("router"), down("c0", caused_by="router"))
+    note = "Closed because the endpoint was deleted"
+    assert kinds(desk.at(60, up("router", 60, reason="endpoint deleted", notes=note))) == [MessageKind.RECOVERED]
+    (message,) = desk.told[-1].notifications
+    assert note in message.body
+    assert "2 endpoints that depend on it: c0, c1" in message.body
+    assert desk.run(61, 600) == []
 
 
 def test_an_outage_that_turns_out_to_be_its_own_before_anybody_looked_is_told_once():

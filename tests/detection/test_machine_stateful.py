@@ -143,7 +143,7 @@ class MachineAgainstReference(RuleBasedStateMachine):
         self.stored[outage.id] = machine.replace(outage, resolved=True, resolved_at=max(self.at, outage.start_time))
         self.last_change = StateChange("by-hand", "e", State.DOWN, State.UNKNOWN, "resolved by hand", self.at)
         self.ended_at = self.at
-        self.state = machine.closed_elsewhere(self.state)
+        self.state = machine.closed_elsewhere(self.state, self.at)
         self.reference.close(self.at)
 
     @rule()
