@@ -14,7 +14,7 @@ from servmon.checks.inverted import inverted
 from servmon.checks.settings import RETRY_PAUSE_SECONDS
 from servmon.clock import SYSTEM_CLOCK, Clock, utc
 from servmon.errors import InvalidInputError
-from servmon.model import OUR_FAILURES, CheckResult, CheckSource, Endpoint, FailureKind, Status
+from servmon.model import NO_PHASES, OUR_FAILURES, CheckResult, CheckSource, Endpoint, FailureKind, Phases, Status
 from servmon.probes.base import Answer, Options, ProbeFailed, Target, failure_from
 from servmon.probes.network import Network, ProbeContext
 from servmon.probes.route import ANY_ROUTE, ConnectingOptions
@@ -124,6 +124,17 @@ async def _attempt_all(plan: Plan, context: ProbeContext, clock: Clock) -> Answe
 
 
 async def _attempt(plan: Plan, context: ProbeContext, clock: Clock) -> Answer | ProbeFailed:
+    outcome = await _answer(plan, context, clock)
+    if isinstance(outcome, ProbeFailed):
+        # Whom it was about is worth knowing above all where nothing came.
+        if outcome.details is None and context.address is not None:
+            outcome.details = {"address": context.address}
+        if outcome.phases is NO_PHASES and context.dns_ms is not None:
+            outcome.phases = Phases(dns_ms=context.dns_ms)
+    return outcome
+
+
+async def _answer(plan: Plan, context: ProbeContext, clock: Clock) -> Answer | ProbeFailed:
     prepared = plan.prepared
     seconds = min(plan.endpoint.timeout, context.deadline - clock.monotonic())
     context.attempt_seconds = seconds

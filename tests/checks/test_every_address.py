@@ -138,3 +138,18 @@ def test_every_kind_of_failure_has_its_meaning_when_inverted(kind):
         assert (outcome.kind, outcome.message) == (FailureKind.CONTENT, "it answers, though it must not: words")
     else:
         assert (outcome.kind, outcome.message) == (kind, "words")
+
+
+async def test_what_failed_tells_which_address_was_asked_and_how_long_its_name_took(names, tcp_server):
+    server = await tcp_server(is_silent)
+    for url, fields in (
+        (f"tcp://one.test:{free_port()}", {}),
+        (f"http://one.test:{server.port}/", {"timeout": 0.2}),
+        (f"tcp://one.test:{server.port}", {"timeout": 0.2, "steps": [{"expect": "x"}]}),
+        (f"udp://one.test:{free_port()}", {"send": "x"}),
+    ):
+        result = await asked(names, url, **fields)
+        assert result.status is Status.DOWN
+        assert result.details["address"] == "127.0.0.1", url
+        assert result.phases.dns_ms > 0, url
+    assert (await asked(names, "tcp://missing.test:9")).details is None
