@@ -23,12 +23,13 @@ TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 
 URLS = {
     "HTTP": "http://{host}:{port}/",
+    "HTTPS": "https://{host}:{port}/",
     "TCP": "tcp://{host}:{port}",
     "UDP": "udp://{host}:{port}",
     "DNS": "dns://{host}:{port}/bench.example?type=A",
     "ICMP": "icmp://{host}",
 }
-OPTIONS = {"UDP": 'send = "ping"\n', "ICMP": "packets = 1\n"}
+OPTIONS = {"HTTPS": "tls_verify = false\n", "UDP": 'send = "ping"\n', "ICMP": "packets = 1\n"}
 HEAD = """
 [servmon]
 data_dir = {data_dir}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import ssl
 import struct
 import sys
 import time
@@ -43,6 +44,19 @@ def http(port: int) -> Ask:
 
     async def ask(number: int) -> None:
         _, client = await loop.create_connection(_HttpClient, _address(number), port)
+        await client.ended
+
+    return ask
+
+
+def https(port: int) -> Ask:
+    """The same over TLS, with whoever answers."""
+    loop, context = asyncio.get_running_loop(), ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+
+    async def ask(number: int) -> None:
+        _, client = await loop.create_connection(_HttpClient, _address(number), port, ssl=context)
         await client.ended
 
     return ask
@@ -133,7 +147,14 @@ def _echo(packet_id: int, sequence: int) -> bytes:
     return struct.pack("!BBHHH", 8, 0, ~total & 0xFFFF, packet_id, sequence)
 
 
-FLOORS: dict[str, Callable[[int], Ask]] = {"HTTP": http, "TCP": tcp, "UDP": udp, "DNS": dns, "ICMP": icmp}
+FLOORS: dict[str, Callable[[int], Ask]] = {
+    "HTTP": http,
+    "HTTPS": https,
+    "TCP": tcp,
+    "UDP": udp,
+    "DNS": dns,
+    "ICMP": icmp,
+}
 
 
 async def measure(protocol: str, port: int) -> float:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import sys
 
 import dns.message
+import trustme
 import uvloop
 
 ADDRESSES = 250
@@ -50,12 +52,20 @@ class DnsServer(UdpServer):
         self.transport.sendto(data[:2] + self.rest, address)
 
 
+def server_tls() -> ssl.SSLContext:
+    """A certificate for every address asked, by nobody who is trusted."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    return context
+
+
 async def serve() -> None:
     """Listen on every address of this machine; print the ports, then wait for the end of stdin."""
     loop = asyncio.get_running_loop()
     http = await loop.create_server(HttpServer, "0.0.0.0", 0, backlog=4096)
+    https = await loop.create_server(HttpServer, "0.0.0.0", 0, backlog=4096, ssl=server_tls())
     tcp = await loop.create_server(TcpServer, "0.0.0.0", 0, backlog=4096)
-    ports = [server.sockets[0].getsockname()[1] for server in (http, tcp)]
+    ports = [server.sockets[0].getsockname()[1] for server in (http, https, tcp)]
     ports += [await serve_datagrams(UdpServer), await serve_datagrams(DnsServer)]
     print(*ports, flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
