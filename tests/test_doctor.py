@@ -131,7 +131,7 @@ async def test_a_pooler_before_the_database_is_noticed(findings, database):
         await settled(lambda: is_open(bouncer_port))
         name = parts.path.lstrip("/") or server["database"]
         found = await findings(f'[database]\nurl = "postgresql://x@127.0.0.1:{bouncer_port}/{name}"\n')
-        assert found["Postgres"].sentence.startswith("a pooler stands before "), found["Postgres"]
+        assert found["Postgres"].sentence.startswith("[database] url leads through a pooler"), found["Postgres"]
         assert found["Postgres"].level is Level.WARNING
     finally:
         bouncer.terminate()

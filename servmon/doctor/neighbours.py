@@ -19,6 +19,7 @@ from servmon.elastic.settings import ElasticsearchSection
 from servmon.errors import ServmonError
 from servmon.probes.network import Network
 from servmon.settings import Settings
+from servmon.store import pooler
 from servmon.store.pool import place_of, rights
 
 PATIENCE_SECONDS = 3.0
@@ -58,25 +59,22 @@ async def postgres(settings: Settings) -> Finding:
     """Whether the database is there, new enough, and lets servmon work."""
     if settings.database.url is None:
         return Finding(Level.OK, "Postgres", f"a private one in {settings.servmon.data_dir}")
-    dsn = settings.database.url.get_secret_value()
+    dsn, listen_url = settings.database.url.get_secret_value(), settings.database.listen_url
     try:
-        found = await rights(dsn)
+        version, may_create = await rights(dsn)
+        pooled = await pooler.is_between(listen_url.get_secret_value() if listen_url else dsn)
     except ServmonError as error:
         return Finding(Level.ERROR, "Postgres", str(error), "servmon cannot store anything without its database")
     where = place_of(dsn)
-    if found.version < OLDEST_POSTGRES:
+    if version < OLDEST_POSTGRES:
         remedy = f"{OLDEST_POSTGRES} or newer is needed"
-        return Finding(Level.ERROR, "Postgres", f"{where} is version {found.version}", remedy)
-    if not found.may_create:
+        return Finding(Level.ERROR, "Postgres", f"{where} is version {version}", remedy)
+    if not may_create:
         remedy = "grant create on its schema to this user, or the tables cannot be made"
         return Finding(Level.ERROR, "Postgres", f"this user may not create tables in {where}", remedy)
-    if found.pooled:
-        sentence = f"a pooler stands before {where}: changes are heard late, and locks may be lost"
-        remedy = (
-            "point [database] url at Postgres itself, or let the pooler give each client a session (pool_mode=session)"
-        )
-        return Finding(Level.WARNING, "Postgres", sentence, remedy)
-    return Finding(Level.OK, "Postgres", f"{where}, version {found.version}")
+    if pooled:
+        return Finding(Level.WARNING, "Postgres", pooler.TROUBLE, pooler.REMEDY)
+    return Finding(Level.OK, "Postgres", f"{where}, version {version}")
 
 
 async def elasticsearch(host: str, section: ElasticsearchSection) -> Finding:

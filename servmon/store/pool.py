@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
@@ -86,22 +86,12 @@ async def transaction(connection: Connection) -> AsyncIterator[None]:
     await connection.execute("commit")
 
 
-class Rights(NamedTuple):
-    """What a server is and lets us do. ``pooled``: a pooler answers in its stead."""
-
-    version: int
-    may_create: bool
-    pooled: bool
-
-
-async def rights(dsn: str) -> Rights:
-    """The server's major version, and what this user may do there. Raises ``StoreUnavailableError``."""
+async def rights(dsn: str) -> tuple[int, bool]:
+    """The server's major version, and whether this user may create tables. Raises ``StoreUnavailableError``."""
     connection = await _connect(dsn)
     try:
         may_create = await connection.fetchval("select has_schema_privilege(current_schema(), 'create')")
-        # A pooler makes up the number by which a client may cancel its queries.
-        pooled = connection.get_server_pid() != await connection.fetchval("select pg_backend_pid()")
-        return Rights(connection.get_server_version().major, bool(may_create), pooled)
+        return connection.get_server_version().major, bool(may_create)
     finally:
         await connection.close()
 

@@ -12,10 +12,12 @@ _log = structlog.get_logger(__name__)
 
 TRIES = 3
 LOOK_SECONDS = 10.0
-TOLD = (
+TROUBLE = (
     "[database] url leads through a pooler in transaction mode: changes are noticed only every 10 s, and the lock of"
-    " the leading daemon does not hold; set [database] listen_url to the server itself"
+    " the leading daemon does not hold"
 )
+REMEDY = "set [database] listen_url to the server itself"
+TOLD = f"{TROUBLE}; {REMEDY}"
 
 
 async def tell_of_pooler(dsn: str, troubles: dict[str, str]) -> None:
@@ -26,6 +28,11 @@ async def tell_of_pooler(dsn: str, troubles: dict[str, str]) -> None:
         _log.warning(TOLD)
         troubles["database"] = TOLD
     await asyncio.Event().wait()
+
+
+async def is_between(dsn: str) -> bool:
+    """Whether a pooler that hands out sessions by the transaction was met on the way to ``dsn``."""
+    return is_pooled(dsn) and await shares_sessions(dsn)
 
 
 async def shares_sessions(dsn: str) -> bool:
