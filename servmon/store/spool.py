@@ -116,7 +116,8 @@ class Spool:
 
     async def stored(self, last: int) -> None:
         """Postgres has every entry up to the one with this number."""
-        self.count -= await self._file.run(lambda file: self._stored(file, last))
+        number = await self._file.run(lambda file: self._stored(file, last))
+        self.count -= number  # not in one step with the waiting: what was put meanwhile would be lost
 
     async def remember(self, entries: Sequence[Entry]) -> None:
         """Keep for a while what Postgres took without its having waited here."""

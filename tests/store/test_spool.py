@@ -134,6 +134,14 @@ def test_a_transition_comes_back_as_it_was():
     assert decode(encode([entry])) == [entry]
 
 
+async def test_what_is_put_while_something_is_noted_as_stored_is_counted(spool):
+    watched = endpoint("a")
+    await spool.put([(result(watched), ()) for _ in range(3)])
+    last = (await spool.oldest(10)).last
+    await asyncio.gather(spool.put([(result(watched), ()) for _ in range(5)]), spool.stored(last))
+    assert spool.count == 5
+
+
 async def test_entries_wait_in_their_order_over_a_restart(tmp_path):
     every = [(one, ()) for one in results(endpoint("a"), 1500)]
     every[700] = (every[700][0], tuple(change("a", State.UP, State.SUSPECTED, now())[1]))
