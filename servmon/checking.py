@@ -89,6 +89,8 @@ def render(endpoint: Endpoint, result: CheckResult, *, as_json: bool, on_termina
 
 
 def _praise(result: CheckResult) -> str:
+    if silence := (result.details or {}).get("silence"):
+        return f"silent, as it must be: {silence}"
     milliseconds = result.response_time
     coarse = milliseconds is not None and milliseconds >= COARSE_SECONDS * 1000
     took = "" if milliseconds is None else f"in {milliseconds:.{0 if coarse else 2}f} ms"

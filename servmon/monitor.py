@@ -94,7 +94,7 @@ class Monitor:
         before = watched.state
         muted = bool(watched.windows) and maintenance.mode_at(watched.windows, result.timestamp) is not None
         watched.state, transitions = machine.step(before, result, watched.policy, muted=muted)
-        self._writer.put(result, transitions)
+        self._writer.put(_news(before.last, result), transitions)
         if transitions:
             self._announce(transitions, self._check_id(result))
         if log.shows_checks():
@@ -293,6 +293,16 @@ class Monitor:
                 _log.warning(
                     "outage declared", endpoint=outage.endpoint_id, outage=outage.id, description=outage.description
                 )
+
+
+def _news(last: CheckResult | None, result: CheckResult) -> CheckResult:
+    """``result`` as it is stored: a certificate is told when it, or the days it has left, are not as they last were."""
+    details = result.details
+    if details is None or "certificate" not in details or last is None or last.details is None:
+        return result
+    if last.details.get("certificate") != details["certificate"]:
+        return result
+    return replace(result, details={name: value for name, value in details.items() if name != "certificate"})
 
 
 def _as_isolated(result: CheckResult) -> CheckResult:

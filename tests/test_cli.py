@@ -41,6 +41,12 @@ async def test_down_is_exit_2_and_says_why(closed_port):
     assert out == f"TCP CRITICAL - 127.0.0.1:{closed_port} refused the connection\n"
 
 
+async def test_what_must_not_answer_is_exit_0_while_it_does_not(closed_port):
+    code, out, _ = await servmon("check", f"tcp://127.0.0.1:{closed_port}", "-o", "inverted=true")
+    assert code == 0
+    assert out == f"TCP OK - silent, as it must be: 127.0.0.1:{closed_port} refused the connection\n"
+
+
 async def test_degraded_is_exit_1(web_server):
     server = await web_server()
     code, out, _ = await servmon("check", server.url, "-o", "degraded_threshold_ms=0.0001")

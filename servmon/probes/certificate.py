@@ -34,7 +34,7 @@ class Certificate(NamedTuple):
         }
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=16_384)
 def read_certificate(der: bytes) -> Certificate | None:
     """What ``der`` says, ``None`` where that cannot be made out."""
     try:

@@ -10,13 +10,12 @@ from servmon.errors import InvalidInputError
 from servmon.model import FailureKind, Phases
 from servmon.probes.addresses import parse_host
 from servmon.probes.base import Answer, Options, ProbeFailed, Target, failure_from, safe_text
-from servmon.probes.dialogue import expression
 from servmon.probes.http_answer import HttpAnswer, Wanted, is_in
 from servmon.probes.http_client import Encryption, Exchange, Place, Request
 from servmon.probes.http_options import DEFAULT_FIELDS, HttpOptions, check_secrets, ranges_of
 from servmon.probes.json_path import NotThereError, is_same, parse_json, value_at
 from servmon.probes.network import ProbeContext
-from servmon.probes.pattern import search
+from servmon.probes.pattern import compiled, search
 from servmon.probes.route import check_route
 from servmon.probes.tls import certificate_facts, check_tls, server_name, tls_context
 
@@ -149,7 +148,7 @@ class _Journey:
             value = answer.header(name.lower().encode())
             if value is None:
                 raise self._failed(FailureKind.CONTENT, f"the answer has no header {name}, expected {wanted!r}")
-            if not await search(expression(wanted), value, self.context):
+            if not await search(compiled(wanted), value, self.context):
                 shown = safe_text(repr(value), 100)
                 raise self._failed(FailureKind.CONTENT, f"the header {name} is {shown}, expected {wanted!r}")
 
@@ -158,7 +157,7 @@ class _Journey:
         pattern, forbidden = self.target.pattern, self.options.forbidden_response_pattern
         if pattern is not None and not await search(pattern, text, self.context):
             raise self._failed(FailureKind.PATTERN, f"the answer does not match {pattern.pattern!r}")
-        if forbidden is not None and await search(expression(forbidden), text, self.context):
+        if forbidden is not None and await search(compiled(forbidden), text, self.context):
             raise self._failed(FailureKind.PATTERN, f"the answer matches {forbidden!r}, which it must not")
         if self.options.expected_json:
             self._judge_json(text)
