@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from servmon.probes.network import ProbeContext
 
 
+_ON_ITS_WAY = frozenset({0, errno.EINPROGRESS})
+
+
 class Connected(NamedTuple):
     """A connected non-blocking socket, which is now the caller's to close."""
 
@@ -37,16 +40,48 @@ async def connect(context: ProbeContext, address: str, port: int) -> Connected:
 
 async def connect_to(address: str, port: int, route: Route = ANY_ROUTE) -> Connected:
     """Open a TCP connection over this way. Raises ``OSError``."""
+    sock, began_at = begin_to_connect(address, port, route)
+    loop, number = asyncio.get_running_loop(), sock.fileno()
+    established: asyncio.Future[float] = loop.create_future()
+    loop.add_writer(number, _on_writable, sock, established)
+    try:
+        ended_at = await established
+    except BaseException:
+        loop.remove_writer(number)
+        sock.close()
+        raise
+    loop.remove_writer(number)
+    return Connected(sock, (ended_at - began_at) * 1000)
+
+
+class Connecting(NamedTuple):
+    """A non-blocking socket on its way, the caller's to close: connected or failed as soon as it can be written to."""
+
+    sock: socket.socket
+    began_at: float
+
+
+def begin_to_connect(address: str, port: int, route: Route = ANY_ROUTE) -> Connecting:
+    """Begin to open a TCP connection over this way. Raises ``OSError`` where that fails at once."""
     sock = open_socket(address, socket.SOCK_STREAM)
     try:
         if route is not ANY_ROUTE:
             route.prepare(sock)
-        started = SYSTEM_CLOCK.monotonic()
-        ended = await _established(sock, address, port)
+        began_at = SYSTEM_CLOCK.monotonic()
+        error = sock.connect_ex((address, port))
     except BaseException:
         sock.close()
         raise
-    return Connected(sock, (ended - started) * 1000)
+    if error in _ON_ITS_WAY:
+        return Connecting(sock, began_at)
+    sock.close()
+    raise OSError(error, os.strerror(error))
+
+
+def connecting_error(sock: socket.socket) -> OSError | None:
+    """Why ``sock``, which can be written to now, is not connected; ``None`` where it is."""
+    error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    return OSError(error, os.strerror(error)) if error else None
 
 
 def open_socket(address: str, kind: socket.SocketKind) -> socket.socket:
@@ -72,28 +107,12 @@ def _unreachable_words(error: OSError) -> str:
     return (error.strerror or os.strerror(error.errno or errno.EHOSTUNREACH)).lower()
 
 
-async def _established(sock: socket.socket, address: str, port: int) -> float:
-    """Connect ``sock``; the monotonic time at which the system said that it is connected."""
-    error = sock.connect_ex((address, port))
-    if error == 0:
-        return SYSTEM_CLOCK.monotonic()
-    if error != errno.EINPROGRESS:
-        raise OSError(error, os.strerror(error))
-    loop, number = asyncio.get_running_loop(), sock.fileno()
-    established: asyncio.Future[float] = loop.create_future()
-    loop.add_writer(number, _on_writable, sock, established)
-    try:
-        return await established
-    finally:
-        loop.remove_writer(number)
-
-
 def _on_writable(sock: socket.socket, established: asyncio.Future[float]) -> None:
     now = SYSTEM_CLOCK.monotonic()
     if established.done():
         return
-    number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if number:
-        established.set_exception(OSError(number, os.strerror(number)))
-    else:
+    error = connecting_error(sock)
+    if error is None:
         established.set_result(now)
+    else:
+        established.set_exception(error)

@@ -19,6 +19,7 @@ HEAD_LIMIT = 1 << 16
 _WITH_FRAMING = 8
 
 _BEGINNING = b"HTTP/"
+_TLS_RECORD = (b"\x15\x03", b"\x16\x03")
 _SHOWN = 60
 _SWITCHING_PROTOCOLS = 101
 
@@ -141,6 +142,9 @@ class HttpAnswer:
         """Whether this can become HTTP; the parser would take other protocols of its family too."""
         begun = ((self._beginning or b"") + octets[: _SHOWN * 2]).lstrip(b"\r\n")
         if not _BEGINNING.startswith(begun[: len(_BEGINNING)]):
+            if begun.startswith(_TLS_RECORD):
+                self._fail(FailureKind.PROTOCOL, "did not answer in HTTP: it speaks TLS on this port")
+                return False
             said = begun[:_SHOWN].partition(b"\n")[0].decode("utf-8", "replace").rstrip()
             self._fail(FailureKind.PROTOCOL, f"did not answer in HTTP: it says {said!r}")
             return False

@@ -6,14 +6,12 @@ No task, no transport and no buffer stand between the system's calls and who lis
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
 import socket
 import ssl
 from collections.abc import Callable
 
 from servmon.clock import SYSTEM_CLOCK
-from servmon.probes.connection import open_socket
+from servmon.probes.connection import begin_to_connect, connecting_error
 from servmon.probes.route import ANY_ROUTE, Route
 
 Ready = Callable[[], None]
@@ -47,15 +45,9 @@ class Stream:
         self.connected_at: float | None = None
 
     def open(self, address: str, port: int, route: Route = ANY_ROUTE) -> None:
-        """Begin to connect. Raises ``OSError`` where that fails at once; ``close`` is due all the same."""
-        sock = self._socket = open_socket(address, socket.SOCK_STREAM)
-        self._number = sock.fileno()
-        if route is not ANY_ROUTE:
-            route.prepare(sock)
-        self.opened_at = SYSTEM_CLOCK.monotonic()
-        error = sock.connect_ex((address, port))
-        if error not in {0, errno.EINPROGRESS}:
-            raise OSError(error, os.strerror(error))
+        """Begin to connect. Raises ``OSError`` where that fails at once."""
+        self._socket, self.opened_at = begin_to_connect(address, port, route)
+        self._number = self._socket.fileno()
         self._watch_for_room(self._on_connected)
 
     def write(self, octets: bytes) -> None:
@@ -82,17 +74,17 @@ class Stream:
         now, sock = SYSTEM_CLOCK.monotonic(), self._socket
         if sock is None:
             return
-        error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if not error:
+        error = connecting_error(sock)
+        if error is None:
             self.connected_at = now
             # In this order the loop's watch over the descriptor is changed, not ended and begun anew.
             self._loop.add_reader(self._number, self._on_readable)
         self._loop.remove_writer(self._number)
         self._is_watched_for_room = False
-        if error:
-            self._end(OSError(error, os.strerror(error)))
-        else:
+        if error is None:
             self._established()
+        else:
+            self._end(error)
 
     def _established(self) -> None:
         self._ready()
