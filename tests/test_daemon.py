@@ -317,3 +317,42 @@ async def test_a_crash_while_postgres_hangs_leaves_no_gap_in_the_history(servmon
     assert all(gap < timedelta(seconds=1.5) for gap in gaps[:-1])
     assert daemon.spooled() == 0
     await daemon.stop()
+
+
+async def test_a_dead_parent_is_told_once_and_its_children_stand_as_its_doing_over_a_restart(servmon_daemon, site):
+    record = "import sys, pathlib; pathlib.Path(sys.argv[1]).open('a').write(sys.stdin.read() + '\\n')"
+    configuration = watching(site.port, endpoint_id="router")
+    for name in ("c1", "c2", "c3"):
+        url = f"http://127.0.0.1:{site.port}/?{name}"
+        configuration += f'[[endpoints]]\nid = "{name}"\nurl = "{url}"\ncheck_interval = 1\nsite = "pop"\n'
+    daemon = servmon_daemon("")
+    told = daemon.folder / "told"
+    daemon.configure(
+        f'{configuration}[[dependencies]]\nchildren = {{ site = "pop" }}\nparents = ["router"]\n'
+        f'[alert]\nnotification_channels = ["log"]\n[channels.log]\nkind = "exec"\n'
+        f"command = {json.dumps([sys.executable, '-c', record, str(told)])}\n"
+    )
+    await daemon.start()
+    await daemon.get_until("/services/status/summary", lambda found: found["up"] == 4)
+    await site.stop()
+    active = await daemon.get_until("/outages/active", lambda found: len(found["items"]) == 4)
+    assert {one["endpoint_id"]: one["caused_by"] for one in active["items"]} == {
+        "router": None,
+        **dict.fromkeys(("c1", "c2", "c3"), "router"),
+    }
+    impact = await daemon.get("/services/router/impact")
+    assert (impact["takes_down"], impact["caused_by"]) == (["c1", "c2", "c3"], None)
+    await daemon.stop(signal.SIGKILL)
+    await daemon.start()
+    again = await daemon.get("/outages/active")
+    assert {one["id"]: one["caused_by"] for one in again["items"]} == {
+        one["id"]: one["caused_by"] for one in active["items"]
+    }
+    await site.start()
+    await daemon.get_until("/outages/active", lambda found: found["items"] == [])
+    alerts = await daemon.get_until("/alerts/", lambda found: found["items"] and found["items"][0]["closed_at"])
+    assert [one["title"] for one in alerts["items"]] == ["A web server"]
+    changes = (await daemon.get("/services/c1/state-changes"))["items"]
+    assert any("cut off by router" in one["reason"] for one in changes)
+    assert told.read_text(encoding="utf-8").count("Cuts off 3 endpoints that depend on it: c1, c2, c3") == 1
+    await daemon.stop()
