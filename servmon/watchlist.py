@@ -88,7 +88,7 @@ class Watchlist:
                     flapping=known.flapping.get(endpoint.id, ()),
                     outage_ended_at=known.outages_ended.get(endpoint.id),
                 ),
-                muted=partial(_is_muted, watched.windows),
+                muted=partial(_is_muted, watched.windows) if watched.windows else _never,
             )
             if transitions:
                 writer.put(None, transitions)
@@ -224,6 +224,10 @@ class Watchlist:
         self._over = maintenance.by_endpoint(
             windows, endpoints, present - REMEMBER_ENDED_WINDOWS, present + KNOWN_AHEAD
         )
+
+
+def _never(_at: datetime) -> bool:
+    return False
 
 
 def _is_muted(windows: Sequence[Occurrence], at: datetime) -> bool:

@@ -41,7 +41,8 @@ def step(
         return before, ()
     if result.status is Status.UNKNOWN:
         return replace(before, last=result), ()
-    if before.is_steady and result.status is Status.UP and result.attempts == 1 and result.details is None:
+    simply_up = result.status is Status.UP and result.attempts == 1 and result.details is None
+    if simply_up and before.is_steady and not told_flapping:
         # Nearly every check of nearly every endpoint: nothing is counted, so nothing but the times moves on.
         at = result.timestamp
         return EndpointState(State.UP, before.since, result, at, last_good_at=at, recent=before.recent), ()
@@ -49,7 +50,7 @@ def step(
     if muted:
         return _good(state, result, policy, ids) if result.status in AVAILABLE else (_seen(state, result), ())
     recent = observe(state.recent, result, policy.check_interval, is_down=state.state is State.DOWN)
-    if told_flapping is not None:
+    if told_flapping is not None and told_flapping is not recent.flapping:
         recent = replace(recent, flapping=told_flapping)
     if recent is state.recent:  # nearly always
         return (_good if result.status in AVAILABLE else _bad)(state, result, policy, ids)

@@ -45,7 +45,8 @@ def rebuild(
         if since is not None and result.timestamp < since:
             is_down = state.state is State.DOWN or (ended_at is not None and result.timestamp < ended_at)
             state = _remember(state, result, policy, is_down=is_down, muted=muted(result.timestamp))
-            state = replace(state, recent=replace(state.recent, flapping=flapping))
+            if flapping is not state.recent.flapping:
+                state = replace(state, recent=replace(state.recent, flapping=flapping))
             continue
         if judged_at is not None and result.timestamp < judged_at and result.status in AVAILABLE:
             # Between the failures that declared it: it broke their row, and is no recovery.
@@ -130,9 +131,8 @@ def _remember(
     if result.status is Status.UNKNOWN:
         return replace(state, last=result)
     last_good_at = result.timestamp if result.status in AVAILABLE else state.last_good_at
-    seen = replace(state, last=result, last_good_at=last_good_at)
     if muted:
-        return seen
+        return replace(state, last=result, last_good_at=last_good_at)
     recent = observe(state.recent, result, policy.check_interval, is_down=is_down)
     marks = () if is_down else marked(state, result.timestamp, policy, failed=result.status not in AVAILABLE)
-    return replace(seen, recent=recent, marks=marks)
+    return replace(state, last=result, last_good_at=last_good_at, recent=recent, marks=marks)
