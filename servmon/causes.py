@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
+from functools import cache
 
 from servmon.clock import SYSTEM_CLOCK, Clock, now
 from servmon.detection import machine, maintenance
@@ -16,7 +17,9 @@ from servmon.model import Outage, Status
 from servmon.monitor import Monitor
 from servmon.watched import Watched
 
-LOOK_SECONDS = 0.5
+# Thousands of children may wait, or be cut off for hours: looking at each has to be cheap and seldom.
+WAIT_SECONDS = 1.0
+FOLLOW_SECONDS = 2.0
 # Hundreds of children that fail together ask their parent once.
 ASKED_ONCE_WITHIN = timedelta(seconds=1)
 
@@ -72,7 +75,7 @@ class Causes:
                 return root
             if not graph.undecided(endpoint_id, lambda parent: self._standing(parent, asked_at)):
                 return None
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(WAIT_SECONDS)
         return None
 
     def is_out(self, endpoint_id: str) -> bool:
@@ -86,28 +89,30 @@ class Causes:
     async def follow(self) -> None:
         """See to the children of what is out, and of what came back, for ever."""
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(FOLLOW_SECONDS)
             self.look_again()
 
     def look_again(self) -> None:
         """Find out whose doing the outages of children are by now."""
         present = now(self._clock)
+        standing_of = cache(self._standing)  # all of them have few parents
         for endpoint_id in tuple(self._cut_off):
             watched = self._monitor.watched.get(endpoint_id)
-            if watched is None or not self._look_again_at(watched, present):
+            if watched is None or not self._look_again_at(watched, standing_of, present):
                 self._cut_off.discard(endpoint_id)
 
-    def _look_again_at(self, watched: Watched, present: datetime) -> bool:
+    def _look_again_at(self, watched: Watched, standing_of: Callable[[str], Standing], present: datetime) -> bool:
         """Whether the endpoint is to be followed any further."""
         outage = watched.state.outage
         if outage is None or outage.caused_by is None:
             return watched.state.verifying  # the verdict is just being reached
-        root = self._monitor.graph.root_cause(watched.plan.endpoint.id, self.is_out)
+        graph, endpoint_id = self._monitor.graph, watched.plan.endpoint.id
+        root = graph.root_cause(endpoint_id, lambda parent: standing_of(parent) is Standing.OUT)
         back_at = _back_at(outage)
         if root is not None:
             if root != outage.caused_by or back_at is not None:
                 self._blame(watched, root, f"cut off by {root}", present)
-        elif not self._monitor.graph.undecided(watched.plan.endpoint.id, self._standing):
+        elif not graph.undecided(endpoint_id, standing_of):
             self._follow_recovery(watched, outage, back_at, present)
         return True
 

@@ -113,7 +113,7 @@ class Dispatcher:
     def _join_site(self, news: News, route: Route, told: Told) -> Alert | None:
         """The alert of its whole site, which an outage that was declared a little later is part of."""
         channels = channels_of(news, route)
-        for alert in self.alerts:
+        for alert in self.alerts.of_rule(sites.RULE):
             if alert.channels == channels and sites.belongs_to(alert, news, self._facts):
                 alert.members.update(self._members([news]))
                 self.alerts.keep(alert)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 
@@ -16,6 +17,8 @@ class OpenAlerts:
         self._ids: dict[str, str] = {}
         # Alerts without an outage, by the rule that they stand for until it is over: isolation, each flapping endpoint.
         self._standing: dict[str, Alert] = {}
+        # Those that several outages may still join, by their rule.
+        self._of_rule: defaultdict[str, dict[str, Alert]] = defaultdict(dict)
 
     def __contains__(self, alert_id: str) -> bool:
         return alert_id in self._by_id
@@ -34,6 +37,10 @@ class OpenAlerts:
         """The alert that an outage was told in."""
         return self._by_id.get(self._ids.get(outage_id or "", ""))
 
+    def of_rule(self, rule: str) -> tuple[Alert, ...]:
+        """The alerts of a rule, oldest first."""
+        return tuple(self._of_rule.get(rule, {}).values())
+
     def standing(self, rule: str) -> Alert | None:
         """The alert without outages that stands under ``rule``."""
         return self._standing.get(rule)
@@ -48,8 +55,12 @@ class OpenAlerts:
         over = alert.closed_at is not None
         if over:
             self._by_id.pop(alert.id, None)
+            self._of_rule[alert.rule].pop(alert.id, None)
+            if not self._of_rule[alert.rule]:
+                del self._of_rule[alert.rule]
         else:
             self._by_id[alert.id] = alert
+            self._of_rule[alert.rule][alert.id] = alert
         for outage_id in alert.members:
             if over:
                 self._ids.pop(outage_id, None)

@@ -41,7 +41,7 @@ def belongs_to(alert: Alert, news: News, facts: Facts) -> bool:
     """Whether an outage is part of a site's failure that was told before this one was declared."""
     if alert.rule != RULE or news.endpoint is None or news.outage is None or not alert.members:
         return False
-    first = min(alert.members.values(), key=lambda member: member.start_time)
+    first = next(iter(alert.members.values()))
     told = facts.endpoint(first.endpoint_id)
     return (
         told is not None
