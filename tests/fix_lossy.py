@@ -82,11 +82,15 @@ class Forwarder(asyncio.DatagramProtocol):
 
 
 class PingableNetwork:
-    """A TUN device behind which every address answers pings, through the weather. Open it inside a namespace."""
+    """A TUN device behind which every address answers pings, through the weather. Open it inside a namespace.
+
+    ``heard`` lists the source and the traffic class of each ping.
+    """
 
     def __init__(self, weather: Weather, name: str = "far") -> None:
         self.name = name
         self._weather = weather
+        self.heard: list[tuple[str, int]] = []
         self._file = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
         fcntl.ioctl(self._file, _TUNSETIFF, struct.pack("16sH14x", name.encode(), _IFF_TUN | _IFF_NO_PI))
 
@@ -102,6 +106,7 @@ class PingableNetwork:
                 return
             start = (packet[0] & 15) * 4
             if packet[0] >> 4 == 4 and packet[9] == 1 and packet[start] == _ECHO_REQUEST:
+                self.heard.append((socket.inet_ntoa(packet[12:16]), packet[1]))
                 for delay in self._weather.delays():
                     asyncio.get_running_loop().call_later(delay, self._write, _replied(packet, start))
 

@@ -34,7 +34,8 @@ _WORDS: Mapping[FailureKind, str] = {
     FailureKind.UNREACHABLE: "unreachable",
     FailureKind.TIMEOUT: "timed out",
 }
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+# Control characters, and what turns the direction of text round or cannot be seen.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 
 
 class Options(BaseModel):

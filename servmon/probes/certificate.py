@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from functools import lru_cache
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 from servmon.clock import rfc3339
@@ -12,8 +12,10 @@ from servmon.probes.base import safe_text
 
 _SECONDS_A_DAY = 86_400
 _NAMES = {b"\x55\x04\x03": "CN", b"\x55\x04\x0a": "O"}
-Part = tuple[int, int, int]
 _VERSION, _UTC_TIME, _BMP_STRING = 0xA0, 0x17, 0x1E
+_MOST_REMEMBERED = 20_000
+
+Part = tuple[int, int, int]
 
 
 class Certificate(NamedTuple):
@@ -34,9 +36,21 @@ class Certificate(NamedTuple):
         }
 
 
-@lru_cache(maxsize=16_384)
+_read: dict[bytes, Certificate | None] = {}
+
+
 def read_certificate(der: bytes) -> Certificate | None:
     """What ``der`` says, ``None`` where that cannot be made out."""
+    # Remembered by its digest: a stranger who shows another large one each time is not to fill the memory.
+    digest = sha256(der).digest()
+    if digest not in _read:
+        if len(_read) >= _MOST_REMEMBERED:
+            _read.clear()
+        _read[digest] = _parsed(der)
+    return _read[digest]
+
+
+def _parsed(der: bytes) -> Certificate | None:
     try:
         _, start, end = next(_parts(der, 0, len(der)))
         _, start, end = next(_parts(der, start, end))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from contextlib import suppress
 from typing import Any
 
 from servmon.model import FailureKind
@@ -13,6 +14,9 @@ BODY_LIMIT = 1 << 20
 
 _NOT_ENCODED = frozenset({"", "identity"})
 _ENCODINGS = frozenset({"gzip", "x-gzip", "deflate"})
+# Codecs of Python's that no page is written in: a stranger could have us work for minutes (punycode takes the square of
+# its length), or for nothing.
+_NOT_FOR_PAGES = frozenset({"punycode", "idna", "unicode_escape", "raw_unicode_escape", "undefined"})
 _CHARSET = re.compile(r"""charset\s*=\s*["']?([A-Za-z0-9._:-]{1,40})""", re.IGNORECASE)
 
 
@@ -57,10 +61,10 @@ class Body:
     def text(self, content_type: str | None) -> str:
         """The body as text in the charset that its head names, else in UTF-8."""
         charset = _CHARSET.search(content_type or "")
-        try:
-            return self.decoded.decode(charset[1] if charset else "utf-8", errors="replace")
-        except (LookupError, UnicodeError):  # UnicodeError: of codecs that are none for text, such as idna
-            return self.decoded.decode(errors="replace")
+        if charset is not None and charset[1].lower().replace("-", "_") not in _NOT_FOR_PAGES:
+            with suppress(LookupError, UnicodeError):
+                return self.decoded.decode(charset[1], errors="replace")
+        return self.decoded.decode(errors="replace")
 
 
 def _decoder(encoding: str, first: bytes, place: str) -> Any:

@@ -98,7 +98,7 @@ class HttpOptions(TlsOptions):
         default_factory=dict
     )
     follow_redirects: int = Field(default=5, ge=0, le=20)
-    answer_limit: int = Field(default=BODY_LIMIT, ge=1024, le=16 * BODY_LIMIT)
+    answer_limit: int = Field(default=BODY_LIMIT, ge=1024, le=4 * BODY_LIMIT)
     username: str | None = Field(None, min_length=1, max_length=200, pattern=r"^[^:\x00-\x1f]+$")
     password: SecretStr | None = Field(None, max_length=2000)
     password_file: str | None = Field(None, min_length=1, max_length=1000)

@@ -142,7 +142,7 @@ async def test_the_pattern_is_searched_in_the_body(check, web_server):
     assert failed.response_ms > 0
 
 
-@pytest.mark.parametrize("charset", ["utf-8", "latin-1", "no-such-charset"])
+@pytest.mark.parametrize("charset", ["utf-8", "latin-1", "no-such-charset", "punycode", "raw-unicode-escape", "base64"])
 async def test_the_body_is_read_in_its_charset(check, web_server, charset):
     server = await web_server()
     body = "grüße".encode("latin-1" if charset == "latin-1" else "utf-8")

@@ -10,9 +10,12 @@ import pytest
 from servmon.errors import InvalidInputError
 from servmon.model import FailureKind
 from servmon.probes.base import ProbeFailed
+from servmon.probes.icmp_engine import IcmpEngine, Mode, Packet
 from servmon.probes.network import Network
+from servmon.probes.route import Route
 from servmon.probes.specification import EndpointDefaults, parse_endpoint
 from tests.fix_dns import DnsServer
+from tests.fix_lossy import PingableNetwork, Weather
 from tests.fix_servers import check_once, closes_at_once, says, settled
 
 NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
@@ -139,3 +142,24 @@ def test_ways_that_lead_nowhere_are_refused_when_the_endpoint_is_made(url, field
     with pytest.raises(InvalidInputError) as wrong:
         parse_endpoint({"url": url, **fields}, EndpointDefaults())
     assert str(wrong.value).startswith(sentence)
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_pings_go_the_way_that_is_wished_in_both_modes(make_netns, mode):
+    namespace = make_netns()
+    kinds = [Packet(route=Route(source_address="10.9.0.7", dscp=46)), Packet(route=Route(interface="far")), Packet()]
+
+    async def main():
+        far.serve()
+        engine = IcmpEngine((mode,))
+        for kind in kinds:
+            assert (await engine.ask("10.9.3.3", kind, patience=5)).rtts_ms
+        six = Packet(route=Route(source_address="::1", interface="lo", dscp=46))
+        assert (await engine.ask("::1", six, patience=5)).rtts_ms
+        await engine.close()
+        far.close()
+        return far.heard
+
+    far = namespace.run(PingableNetwork, Weather(1))
+    namespace.ip("addr add 10.9.0.1/16 dev far", "addr add 10.9.0.7/16 dev far", "link set far up")
+    assert namespace.run_async(main) == [("10.9.0.7", 46 << 2), ("10.9.0.1", 0), ("10.9.0.1", 0)]
