@@ -76,6 +76,7 @@ class Monitor:
         self.ask_soon: Callable[[Iterable[str]], None] = lambda _endpoint_ids: None
         self._clock = clock
         self._graph: Graph | None = None
+        self.covered: Sequence[maintenance.Covered] = ()
         self.verdicts = Verdicts(
             look_again,
             doubts,
@@ -193,8 +194,11 @@ class Monitor:
             self._graph = Graph({endpoint_id: groups for endpoint_id, groups in depending if groups})
         return self._graph
 
-    def set_windows(self, windows: maintenance.OccurrencesByEndpoint) -> None:
-        """Replace the maintenance windows of all endpoints."""
+    def set_windows(
+        self, windows: maintenance.OccurrencesByEndpoint, covered: Sequence[maintenance.Covered] = ()
+    ) -> None:
+        """Replace the maintenance windows of all endpoints; ``covered`` are the same by occurrence."""
+        self.covered = covered
         for endpoint_id, watched in self.watched.items():
             watched.windows = windows.get(endpoint_id, ())
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from servmon.causes import Causes
 from servmon.clock import SYSTEM_CLOCK, Clock
+from servmon.detection.maintenance import Covered
 from servmon.detection.state import EndpointState
-from servmon.model import Endpoint, State
+from servmon.model import Endpoint, Outage, State, Status
 from servmon.monitor import Monitor
 from servmon.watched import Watched
 
@@ -40,6 +41,20 @@ class Surroundings:
         """Whether a window is over the endpoint now."""
         current = self._monitor.current(endpoint_id)
         return current is not None and current.in_maintenance
+
+    def covered(self) -> Sequence[Covered]:
+        """The occurrences of windows that are near, with those that ended within the last hour."""
+        return self._monitor.covered
+
+    def open_outage(self, endpoint_id: str) -> Outage | None:
+        """The open outage of an endpoint, if it has one."""
+        watched = self._monitor.watched.get(endpoint_id)
+        return watched.state.outage if watched else None
+
+    def does_not_answer(self, endpoint_id: str) -> bool:
+        """Whether an endpoint's last check failed, whatever is made of that."""
+        watched = self._monitor.watched.get(endpoint_id)
+        return watched is not None and watched.state.last is not None and watched.state.last.status is Status.DOWN
 
     def neighbour_suspected(self, endpoint: Endpoint) -> bool:
         """Whether another endpoint of the same site is suspected just now."""

@@ -93,6 +93,7 @@ class Watchlist:
             if transitions:
                 writer.put(None, transitions)
             self._schedule(watched, present)
+        self._monitor.set_windows(self._over, maintenance.covered(self._windows, self._over))
         self._monitor.resume()
 
     def _schedule(self, watched: Watched, present: datetime) -> None:
@@ -210,7 +211,7 @@ class Watchlist:
             return
         before = self._over
         self._expand(windows, [watched.plan.endpoint for watched in self._monitor.watched.values()])
-        self._monitor.set_windows(self._over)
+        self._monitor.set_windows(self._over, maintenance.covered(windows, self._over))
         self._scheduler.ask_soon(
             endpoint_id
             for endpoint_id, earlier in before.items()

@@ -69,6 +69,7 @@ class Path:
         self._loss = loss
         self._chance = chance
         self.trouble = merged([*self.lost, *self.bad])
+        self._trouble_starts = [start for start, _ in self.trouble]
 
     def answers_after(self, at: float, patience: float) -> float | None:
         """Seconds until an attempt at ``at`` gets through, or ``None`` where none of its SYNs does in time."""
@@ -78,6 +79,11 @@ class Path:
         """Whether nothing could have got through at any moment of the period."""
         number = bisect_right(self._lost_starts, since) - 1
         return number >= 0 and self.lost[number][1] >= until
+
+    def is_bad(self, since: float, until: float) -> bool:
+        """Whether something was wrong with the path all that time."""
+        number = bisect_right(self._trouble_starts, since) - 1
+        return number >= 0 and self.trouble[number][1] >= until
 
     def _passes(self, at: float) -> bool:
         if _in(self.lost, self._lost_starts, at):
@@ -118,7 +124,8 @@ class Score:
 
     Real outages shorter than the formula may be missed rightly. ``false`` were declared although the endpoint could
     have answered between the first failure and the verdict; ``silences`` although it could not, and none was meant.
-    ``slowest`` are the most seconds from a real outage's beginning to its declaration.
+    ``in_burst`` are those of the false ones in whose whole time the path was bad without a break; ``slowest`` the most
+    seconds from a real outage's beginning to its declaration.
     """
 
     threshold: int
@@ -127,6 +134,7 @@ class Score:
     missed: int
     missed_though_long: int
     false: int
+    in_burst: int
     silences: int
     slowest: float
 
@@ -199,10 +207,23 @@ def score(month: Month, outages: Sequence[Outage], threshold: int, began: dateti
     others = [one for one in known if one[0].id not in explained]
     # The last that was sent before the verdict is the last SYN of the second look.
     unheard = TIMEOUT - SYN_AT[-1]
-    silences = sum(month.path(one.endpoint_id).is_silent(start, declared - unheard) for one, start, declared in others)
-    real = len(month.real)
+    silences = in_burst = 0
+    for one, start, declared in others:
+        path = month.path(one.endpoint_id)
+        if path.is_silent(start, declared - unheard):
+            silences += 1
+        elif path.is_bad(start, declared - unheard):
+            in_burst += 1
     return Score(
-        threshold, real, found, real - found, missed_though_long, len(others) - silences, silences, max(delays)
+        threshold=threshold,
+        real=len(month.real),
+        found=found,
+        missed=len(month.real) - found,
+        missed_though_long=missed_though_long,
+        false=len(others) - silences,
+        in_burst=in_burst,
+        silences=silences,
+        slowest=max(delays),
     )
 
 

@@ -104,11 +104,29 @@ class MessageKind(StrEnum):
     STEADY = "steady"
     EVENT = "event"
     EVENT_OVER = "event over"
+    WINDOW_OVER = "maintenance over"
+    PLANNED = "planned"
+    PLAN_CHANGED = "plan changed"
+    PLAN_CANCELLED = "plan cancelled"
+    WINDOW_BEGINS = "maintenance begins"
+    WINDOW_ENDS_SOON = "maintenance ends soon"
+    WINDOW_WENT_WELL = "maintenance went well"
     SUMMARY = "summary"
     TEST = "test"
 
 
 ENDS = frozenset({MessageKind.RECOVERED, MessageKind.BRIEF, MessageKind.STEADY, MessageKind.EVENT_OVER})
+# Of planned work: nothing is wrong, so nobody is to be called.
+NOTICES = frozenset(
+    {
+        MessageKind.PLANNED,
+        MessageKind.PLAN_CHANGED,
+        MessageKind.PLAN_CANCELLED,
+        MessageKind.WINDOW_BEGINS,
+        MessageKind.WINDOW_ENDS_SOON,
+        MessageKind.WINDOW_WENT_WELL,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)

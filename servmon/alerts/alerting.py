@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 
 import structlog
 
+from servmon.alerts import window_ends
 from servmon.alerts.alert import News, Notification, Told, news_of, news_of_event
 from servmon.alerts.channels.base import Channel
 from servmon.alerts.dispatcher import Dispatcher
@@ -35,6 +36,8 @@ ROUND_SECONDS = 1.0
 # A Postgres that takes longer counts as away: people are told all the same.
 PATIENCE_SECONDS = 5.0
 READ_ALL_EVERY = timedelta(seconds=10)
+# Longer than a window is looked at after its end.
+REMEMBERED_ENDS = timedelta(hours=3)
 
 
 class Unstored(Protocol):
@@ -144,7 +147,8 @@ class Alerting:
         opened = [alert_in(row) for row in await alerts.open_alerts(db)]
         owed = [notification_in(row) for row in await notifications.owed(db)]
         around = await notifications.told_around(db, now(self._clock) - GIVE_UP_AFTER)
-        self._dispatcher.restore(opened)
+        told_windows = await alerts.opened_since(db, window_ends.RULE, now(self._clock) - REMEMBERED_ENDS)
+        self._dispatcher.restore(opened, told_windows)
         self.outbox.restore(owed, around)
         self._restored = True
 

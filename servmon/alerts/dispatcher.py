@@ -6,17 +6,18 @@ Pure: news and a time go in, messages and decisions come out; no I/O, no clock.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from servmon.alerts import messages, sites
+from servmon.alerts import messages, sites, window_ends
 from servmon.alerts.alert import RANK, Alert, Decision, Member, MessageKind, News, NewsKind, Notification, Told
 from servmon.alerts.open_alerts import OpenAlerts
 from servmon.alerts.routing import Facts, Route, Silence, channels_of, flapping_rule, rule_of, stopped_by
 from servmon.alerts.settings import SERVICE_DOWN, AlertSection, RuleSection
 from servmon.alerts.waiting import Group, Waiting
-from servmon.model import EventKind, Severity
+from servmon.alerts.window_ends import Ending, Part, WindowEnds
+from servmon.model import EventKind, Outage, Severity
 
 STORM = "storm"
 # Events that have an end, by what ends them; the others are said once.
@@ -49,9 +50,11 @@ class Dispatcher:
         self._partly_due: dict[str, datetime] = {}
         self._told_several_at: dict[str, datetime] = {}
         self._told_at: deque[datetime] = deque()
+        self.window_ends = WindowEnds(facts)
 
-    def restore(self, alerts: Iterable[Alert]) -> None:
-        """Take up the alerts that were open when servmon stopped."""
+    def restore(self, alerts: Iterable[Alert], told_windows: Iterable[str] = ()) -> None:
+        """Take up the alerts that were open when servmon stopped, and which windows' ends were told."""
+        self.window_ends.restore(told_windows)
         for alert in alerts:
             self.alerts.keep(alert)
             if any(member.resolved_at for member in alert.members.values()):
@@ -65,6 +68,7 @@ class Dispatcher:
         """One round: take what arrived, in its order, and tell what is due."""
         told = Told()
         route = self._route(now)
+        ended = self.window_ends.look(now, timedelta(seconds=self.settings.end_grace))
         self._look_at_held_again(route, told)
         for news in arrived:
             try:
@@ -73,6 +77,8 @@ class Dispatcher:
                 told.defects.append(error)
                 self._decide(news, "defect", f"could not be judged: {type(error).__name__}", now, told)
         self._settle_ended(now, told)
+        for ending in ended:
+            self._tell_window_end(ending, route, told)
         self._flush(route, told)
         self._tell_partly(now, told)
         self._remind(route, told)
@@ -139,6 +145,9 @@ class Dispatcher:
 
     def _join_group(self, news: News, route: Route) -> None:
         self._kept_back_by.pop(news.id, None)
+        if (ending := self.window_ends.awaited_by(news)) is not None:
+            self._waiting.join(ending.group, news, ending.due_at)
+            return
         key = _group_of(news)
         due_at = route.now
         if (told_at := self._told_several_at.get(key)) is not None:
@@ -165,7 +174,8 @@ class Dispatcher:
 
     def _meet(self, down: News, up: News, route: Route, told: Told) -> None:
         """The end of an outage arrives while its beginning still waits."""
-        held = self._waiting.is_held(down)
+        # What comes back in the grace after its window did what was planned.
+        held = self._waiting.is_held(down) or window_ends.is_group(self._waiting.group_of(down) or "")
         self._forget_waiting(down)
         if not held:
             self._tell_brief(down, up, route, told)
@@ -239,6 +249,8 @@ class Dispatcher:
 
     def _flush(self, route: Route, told: Told) -> None:
         for key, group in list(self._waiting.groups.items()):
+            if window_ends.is_group(key) and group.due_at > route.now - HELD_LOOK:
+                continue  # told with its window; later only where that is gone
             if group.due_at > route.now and not self._is_settled(key, group, route.now):
                 continue
             news = self._waiting.take(key)
@@ -268,6 +280,48 @@ class Dispatcher:
         self._told_at.append(route.now)
         if len(news) > 1 or key == STORM:
             self._told_several_at[key] = route.now
+
+    def _tell_window_end(self, ending: Ending, route: Route, told: Told) -> None:
+        """What a window left behind: what was declared since its end, and what was told before it began."""
+        news = self._waiting.take(ending.group) if ending.group in self._waiting.groups else []
+        down = self.window_ends.still_down(ending)
+        parts = window_ends.parts_of(news, self._said_before(down, route.now, told), route)
+        self.window_ends.settle(ending, down=bool(parts))
+        notify = ending.covered.window.notify
+        for channels, part in parts.items():
+            first = next(iter(parts)) is channels
+            alert = replace(
+                self._alert(part.news, route) if part.news else self._nothing_new(part, route.now),
+                id=ending.id if first else self._ids(),
+                rule=window_ends.RULE,
+                title=ending.title(max(len(down), len(news))),
+                channels=tuple(dict.fromkeys((*channels, *notify))) if first else channels,
+            )
+            self._say(alert, MessageKind.WINDOW_OVER, route.now, told, part.news, besides=part.known)
+            for one in part.news:
+                why = f"to {', '.join(alert.channels)}, with its window"
+                self._decide(one, "sent", why, route.now, told, alert.id)
+
+    def _said_before(self, down: Iterable[Outage], now: datetime, told: Told) -> Iterator[tuple[Alert, Member]]:
+        """Those of the outages that are told already; they are said again now, so the next reminder is far away."""
+        for outage in down:
+            alert = self.alerts.of_outage(outage.id)
+            if alert is not None:
+                told.alerts[alert.id] = replace(alert, told_at=now)
+                self.alerts.keep(told.alerts[alert.id])
+                yield alert, alert.members[outage.id]
+
+    def _nothing_new(self, part: Part, now: datetime) -> Alert:
+        return Alert(
+            id=self._ids(),
+            rule=window_ends.RULE,
+            title="",
+            severity=part.severity,
+            opened_at=now,
+            told_at=now,
+            channels=(),
+            closed_at=now,
+        )
 
     def _is_storm(self, now: datetime) -> bool:
         while self._told_at and self._told_at[0] <= now - STORM_WINDOW:
@@ -305,19 +359,30 @@ class Dispatcher:
         return all(self._is_seen_to(member, route) for member in alert.still_down)
 
     def _is_seen_to(self, member: Member, route: Route) -> bool:
-        if member.outage_id in self.acknowledged or self._facts.in_maintenance(member.endpoint_id):
+        planned = self._facts.in_maintenance(member.endpoint_id) or self.window_ends.awaited(member.endpoint_id)
+        if planned or member.outage_id in self.acknowledged:
             return True
         endpoint = self._facts.endpoint(member.endpoint_id)
         return endpoint is not None and route.silenced(endpoint) is not None
 
     # What is kept.
 
-    def _say(self, alert: Alert, kind: MessageKind, now: datetime, told: Told, news: Sequence[News]) -> None:
+    def _say(
+        self,
+        alert: Alert,
+        kind: MessageKind,
+        now: datetime,
+        told: Told,
+        news: Sequence[News],
+        besides: Mapping[str, Member] | None = None,
+    ) -> None:
+        """Tell everybody who reads of ``alert``; ``besides`` its members the message is about those of others."""
         self.alerts.keep(alert)
         told.alerts[alert.id] = alert
+        shown = replace(alert, members=alert.members | dict(besides)) if besides else alert
         for channel in alert.channels:
             if channel in self.channel_names:
-                told.notifications.append(self._message(channel, alert, kind, now, told, news))
+                told.notifications.append(self._message(channel, shown, kind, now, told, news))
 
     def _message(
         self, channel: str, alert: Alert, kind: MessageKind, now: datetime, told: Told, news: Sequence[News]

@@ -35,6 +35,7 @@ _HEADS: Mapping[MessageKind, str] = {
     MessageKind.BRIEF: "WAS DOWN",
     MessageKind.FLAPPING: "FLAPPING",
     MessageKind.STEADY: "STEADY",
+    MessageKind.WINDOW_OVER: "MAINTENANCE OVER",
     MessageKind.EVENT: "servmon",
     MessageKind.EVENT_OVER: "servmon",
 }
@@ -74,7 +75,8 @@ def compose(
     news: Sequence[News],
 ) -> Notification:
     """The message of this kind on ``alert``; ``news`` is what it was caused by, if anything was."""
-    subject = one_line(f"{_HEADS[kind]}: {alert.title} ({_remark(alert, kind, now)})", SUBJECT_LIMIT)
+    remark = "still down" if kind is MessageKind.WINDOW_OVER else f"({_remark(alert, kind, now)})"
+    subject = one_line(f"{_HEADS[kind]}: {alert.title} {remark}", SUBJECT_LIMIT)
     return Notification(
         id=notification_id,
         alert_id=alert.id,
@@ -138,6 +140,8 @@ def _longest(alert: Alert, now: datetime) -> timedelta:
 
 def _lines(alert: Alert, kind: MessageKind, now: datetime, news: Sequence[News]) -> Iterator[str]:
     members = tuple(alert.members.values())
+    if kind is MessageKind.WINDOW_OVER:
+        yield f"The maintenance window is over. {alert.title} still down:"
     if len(members) == 1:
         yield from _about_one(members[0], kind, now, news)
     elif members:

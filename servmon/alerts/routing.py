@@ -13,7 +13,8 @@ from typing import Any, Protocol
 
 from servmon.alerts.alert import News, NewsKind
 from servmon.alerts.settings import AlertSection, RuleSection
-from servmon.model import Endpoint, EventKind
+from servmon.detection.maintenance import Covered
+from servmon.model import Endpoint, EventKind, Outage
 
 # These concern all of servmon, so everybody hears of them.
 CONNECTION_EVENTS = frozenset({EventKind.ISOLATED, EventKind.CONNECTED})
@@ -54,6 +55,18 @@ class Facts(Protocol):
 
     def in_maintenance(self, endpoint_id: str) -> bool:
         """Whether a window is over the endpoint now."""
+        ...
+
+    def covered(self) -> Sequence[Covered]:
+        """The occurrences of windows that are near, with those that ended within the last hour."""
+        ...
+
+    def open_outage(self, endpoint_id: str) -> Outage | None:
+        """The open outage of an endpoint, if it has one."""
+        ...
+
+    def does_not_answer(self, endpoint_id: str) -> bool:
+        """Whether an endpoint's last check failed, whatever is made of that."""
         ...
 
     def neighbour_suspected(self, endpoint: Endpoint) -> bool:

@@ -54,6 +54,7 @@ class AlertSection(AlertThresholds):
     group_wait: int = Field(30, ge=0, le=600)
     group_interval: int = Field(300, ge=0, le=86_400)
     reminder_after: int = Field(3600, ge=0)
+    end_grace: int = Field(300, ge=0, le=1800)
     storm_limit: int = Field(10, ge=1)
     fallback_channel: str | None = None
     dry_run: bool = False

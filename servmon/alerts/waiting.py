@@ -63,6 +63,10 @@ class Waiting:
         """Whether a passing reason keeps it back, rather than its group's time."""
         return news.id in self._held
 
+    def group_of(self, news: News) -> str | None:
+        """The group in which it waits; ``None`` while it is held."""
+        return self._places.get(news.id)
+
     def drop(self, news: News) -> None:
         """Forget one piece of news; an empty group goes with it."""
         key = self._places.pop(news.id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from servmon.detection.recurrence import recurrence
@@ -13,6 +13,15 @@ from servmon.model import Endpoint, MaintenanceMode, MaintenanceWindow, Occurren
 OccurrencesByEndpoint = Mapping[str, Sequence[Occurrence]]
 # The next ones are looked for so far ahead; the second only where the first does not hold enough.
 LOOK_AHEAD = (timedelta(days=366), timedelta(days=3660))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Covered:
+    """An occurrence of a window with the endpoints that it is over."""
+
+    window: MaintenanceWindow
+    occurrence: Occurrence
+    endpoint_ids: frozenset[str]
 
 
 class _Index(defaultdict[str, dict[tuple[str, str], Occurrence]]):
@@ -88,6 +97,16 @@ def by_endpoint(
         if any(parts):
             over[endpoint.id] = tuple({key: one for part in parts if part for key, one in part.items()}.values())
     return over
+
+
+def covered(windows: Iterable[MaintenanceWindow], over: OccurrencesByEndpoint) -> tuple[Covered, ...]:
+    """The same as ``by_endpoint`` made it, by occurrence."""
+    ids: dict[Occurrence, list[str]] = defaultdict(list)
+    for endpoint_id, found in over.items():
+        for one in found:
+            ids[one].append(endpoint_id)
+    known = {window.id: window for window in windows}
+    return tuple(Covered(known[one.window_id], one, frozenset(endpoint_ids)) for one, endpoint_ids in ids.items())
 
 
 def mode_at(windows: Sequence[Occurrence], at: datetime) -> MaintenanceMode | None:

@@ -198,6 +198,16 @@ async def open_alerts(db: Executor) -> list[rows.Row]:
     return list(await db.fetch(_OPEN_ALERTS))
 
 
+_OPENED_SINCE = """
+select id from alert where rule = $1 and opened_at > $2
+"""
+
+
+async def opened_since(db: Executor, rule: str, since: datetime) -> list[str]:
+    """The ids of the alerts by a rule that were opened since then."""
+    return [str(row["id"]) for row in await db.fetch(_OPENED_SINCE, rule, since)]
+
+
 _PAGE = """
 select a.*, count(m.outage_id)::int as outages from alert a
 left join alert_outage m on m.alert_id = a.id

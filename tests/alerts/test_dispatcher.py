@@ -13,6 +13,7 @@ from servmon.alerts.alert import MessageKind, News, Told, news_of, news_of_event
 from servmon.alerts.dispatcher import Dispatcher
 from servmon.alerts.routing import Silence
 from servmon.alerts.settings import AlertSection, RuleSection
+from servmon.detection.maintenance import Covered
 from servmon.model import Endpoint, Event, EventKind, Outage, Severity, State, StateChange
 
 START = datetime(2026, 11, 24, 3, 0, tzinfo=UTC)
@@ -27,6 +28,17 @@ class Present:
         self.suspected = False
         self.size = 0
         self.below: dict[str, tuple[str, ...]] = {}
+        self.near: list[Covered] = []
+        self.outages: dict[str, Outage] = {}
+
+    def covered(self) -> list[Covered]:
+        return self.near
+
+    def open_outage(self, endpoint_id: str) -> Outage | None:
+        return self.outages.get(endpoint_id)
+
+    def does_not_answer(self, endpoint_id: str) -> bool:
+        return endpoint_id in self.outages
 
     def endpoint(self, endpoint_id: str) -> Endpoint:
         return endpoint(endpoint_id)

@@ -23,6 +23,9 @@ from tests.fix_servers import settled
 
 
 class Present:
+    def covered(self) -> tuple:
+        return ()
+
     def endpoint(self, _endpoint_id: str) -> None:
         return None
 
