@@ -23,6 +23,7 @@ from servmon.alerts.channels import open_channels
 from servmon.alerts.dispatcher import Dispatcher
 from servmon.alerts.heartbeat import beat
 from servmon.alerts.ledger import Ledger
+from servmon.alerts.planning import Planning
 from servmon.api.app import Services, build_app, serve
 from servmon.api.auth import ADMIN, load_or_create_token
 from servmon.api.health import Vitals
@@ -206,14 +207,16 @@ class Daemon:
             counters=self.counters,
         )
         self.surroundings = Surroundings(self.monitor, self.causes)
+        dispatcher = Dispatcher(settings.alert, tuple(settings.channels), self.surroundings, new_id)
         self.alerting = Alerting(
             dsn,
-            Dispatcher(settings.alert, tuple(settings.channels), self.surroundings, new_id),
+            dispatcher,
             waiting=self.writer,
             endpoint=self.surroundings.endpoint,
             troubles=self.troubles,
             ledger=Ledger(notebook),
         )
+        self.planning = Planning(pool, self.alerting, dispatcher, self.surroundings)
         self._configure_alerts()
         self.reload = Reload(loaded.path, signals.reload, self.apply, self.standing)
         self.watchlist = Watchlist(
@@ -276,6 +279,7 @@ class Daemon:
             "blind endpoints": self.sight.follow_blindness,
             "causes": self.causes.follow,
             "alerts": self.alerting.run,
+            "planned work": self.planning.follow,
             "heartbeat": lambda: beat(lambda: self.provisioning.settings.alert, self.condition.unwell),
             "window ends": self.watchlist.follow_window_ends,
             "service manager": lambda: self._manager.follow(self.condition.is_well, self.condition.in_a_line),

@@ -90,6 +90,12 @@ class RunningServmon:
             assert answer.status == 200, (path, answer.status, await answer.text())
             return await answer.json()
 
+    async def send(self, method: str, path: str, body: Any) -> Any:
+        assert self._session is not None
+        async with self._session.request(method, f"http://127.0.0.1:{self.port}{path}", json=body) as answer:
+            assert answer.ok, (path, answer.status, await answer.text())
+            return await answer.json()
+
     async def text(self, path: str) -> str:
         assert self._session is not None
         async with self._session.get(f"http://127.0.0.1:{self.port}{path}") as answer:

@@ -82,6 +82,6 @@ def test_the_table_of_a_bad_month_in_the_readme_is_what_comes_out(loss):
 def row(month: Score, loss: Loss) -> str:
     """A line of the README's table."""
     return (
-        f"| {loss.value:.0%} | {month.threshold} | {month.found} | {month.missed} "
-        f"| {month.slowest:.0f} s of {formula(month.threshold):.1f} | {month.false} | {month.silences} |"
+        f"| {loss.value:.0%} | {month.threshold} | {month.found} | {month.missed} | {month.slowest:.0f} s "
+        f"(formula {formula(month.threshold):.1f}) | {month.false} | {month.in_burst} | {month.silences} |"
     )

@@ -93,7 +93,7 @@ class Alerting:
         self._noted: Noted | None = None
         # Copies for fallbacks, which the outbox makes by itself.
         self._added: list[Notification] = []
-        self._restored = False
+        self.restored = asyncio.Event()
         # News that was decided on before Postgres had it; once it is read there it is settled.
         self._decided_away: set[str] = set()
         self._marked = asyncio.Event()
@@ -116,6 +116,11 @@ class Alerting:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.outbox.run(), name="outbox")
             group.create_task(self._decide(), name="alert decisions")
+
+    async def send(self, stored: Sequence[Notification]) -> None:
+        """See to it that messages leave which are in Postgres already."""
+        await self._ledger.note_owed(stored)
+        self.outbox.put(stored)
 
     async def hand_over(self) -> None:
         """Store what an earlier run decided; another daemon goes on from there."""
@@ -150,7 +155,7 @@ class Alerting:
         told_windows = await alerts.opened_since(db, window_ends.RULE, now(self._clock) - REMEMBERED_ENDS)
         self._dispatcher.restore(opened, told_windows)
         self.outbox.restore(owed, around)
-        self._restored = True
+        self.restored.set()
 
     def _restore_noted(self, noted: Noted) -> None:
         """Take them up as they were last noted, since Postgres is away."""
@@ -158,7 +163,7 @@ class Alerting:
         self._dispatcher.silences, self._dispatcher.acknowledged = noted.silences, noted.acknowledged
         self._dispatcher.restore(noted.alerts)
         self.outbox.restore(noted.owed, [one.content[INSTEAD_OF] for one in noted.owed if INSTEAD_OF in one.content])
-        self._restored = True
+        self.restored.set()
 
     async def round(self) -> None:
         """Decide on what arrived and on what is due, store that, and hand the messages over."""
@@ -198,7 +203,7 @@ class Alerting:
 
     def _read_unstored(self, noted: Noted) -> list[News]:
         """News that Postgres has not got, while it is away."""
-        if not self._restored:
+        if not self.restored.is_set():
             self._restore_noted(noted)
         news = [one for one in self._unstored_news() if one.id not in self._decided_away]
         self._decided_away.update(one.id for one in news)
@@ -222,7 +227,7 @@ class Alerting:
 
     async def _read(self, db: Connection) -> tuple[list[News], list[str]]:
         """News to decide on, and ids of changes that are none or were decided on while Postgres was away."""
-        if not self._restored:
+        if not self.restored.is_set():
             await self._restore(db)
         present = now(self._clock)
         if present >= self._read_all_at:

@@ -112,6 +112,10 @@ class Ledger:
             }
         )
 
+    async def note_owed(self, stored: Sequence[Notification]) -> None:
+        """Note messages that Postgres has, for a start without it."""
+        await self._write({OWED: {one.id: dump(one) for one in stored}})
+
     def mark(self, mark: Mark) -> None:
         """Take what became of a message."""
         self._marks[mark.id] = mark

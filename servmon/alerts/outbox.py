@@ -15,7 +15,7 @@ from uuid import UUID, uuid5
 
 import structlog
 
-from servmon.alerts.alert import MessageKind, Notification
+from servmon.alerts.alert import NOTICES, MessageKind, Notification
 from servmon.alerts.channels.base import DEADLINE_SECONDS, Channel, ChannelError
 from servmon.alerts.messages import SUBJECT_LIMIT, lasted, one_line
 from servmon.clock import SYSTEM_CLOCK, Clock, now
@@ -237,7 +237,8 @@ class Outbox:
         late = present - notification.created_at
         if late < LATE_AFTER:
             return notification
-        is_over = notification.kind is not MessageKind.EVENT and self._over(notification.alert_id)
+        said_once = notification.kind is MessageKind.EVENT or notification.kind in NOTICES
+        is_over = not said_once and self._over(notification.alert_id)
         state = "It is over by now." if is_over else "As far as is known it is still so."
         return replace(
             notification,

@@ -109,7 +109,7 @@ select * from jsonb_to_recordset($1::text::jsonb) as m(
 on conflict (alert_id, outage_id) do update set resolved_at = excluded.resolved_at
 """
 
-_RECORD_NOTIFICATIONS = """
+RECORD_NOTIFICATIONS = """
 insert into notification (id, alert_id, channel, kind, severity, subject, body, content, created_at)
 select id, alert_id, channel, kind, severity, subject, body, content, created_at
 from rows from (jsonb_to_recordset($1::text::jsonb) as (
@@ -168,7 +168,7 @@ async def record(connection: Connection, told: Record) -> None:
         (_RECORD_DECISIONS, told.decisions),
         (_RECORD_ALERTS, told.alerts),
         (_RECORD_MEMBERS, told.members),
-        (_RECORD_NOTIFICATIONS, told.notifications),
+        (RECORD_NOTIFICATIONS, told.notifications),
     )
     async with transaction(connection):
         for statement, fields in parts:

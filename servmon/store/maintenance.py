@@ -112,7 +112,7 @@ async def delete(db: Executor, window_id: str, at: datetime) -> None:
         raise _not_found(window_id)
 
 
-_WINDOWS = f"""
+WINDOWS = f"""
 select w.*, coalesce(l.endpoint_ids, '{{}}') as endpoint_ids, {_RECORDED.format(id="w.id")}
 from maintenance_window w
 cross join lateral (
@@ -121,7 +121,7 @@ cross join lateral (
 ) l
 """  # noqa: S608 - made of the constant above
 
-_GET = _WINDOWS + "where w.id = $1::text::uuid and w.deleted_at is null"
+_GET = WINDOWS + "where w.id = $1::text::uuid and w.deleted_at is null"
 
 
 async def get(db: Executor, window_id: str) -> MaintenanceWindow:
@@ -133,7 +133,7 @@ async def get(db: Executor, window_id: str) -> MaintenanceWindow:
 
 
 _GET_PAGE = (
-    _WINDOWS
+    WINDOWS
     + """
 where w.deleted_at is null and ($1::timestamptz is null or (w.start_time, w.id) < ($1, $2::text::uuid))
 order by w.start_time desc, w.id desc
@@ -148,7 +148,7 @@ async def get_page(db: Executor, *, before: tuple[datetime, str] | None, limit: 
     return [rows.maintenance_window(row) for row in await db.fetch(_GET_PAGE, start_time, window_id, limit)]
 
 
-_IN_PERIOD = """
+IN_PERIOD = """
 (
     w.start_time < $2 and coalesce(case when w.rrule is null then w.end_time else w.over_at end > $1, true)
     and (w.deleted_at is null or w.deleted_at > $1)
@@ -158,7 +158,7 @@ _IN_PERIOD = """
 )
 """
 
-_BETWEEN = f"{_WINDOWS} where {_IN_PERIOD} order by w.start_time, w.id"
+_BETWEEN = f"{WINDOWS} where {IN_PERIOD} order by w.start_time, w.id"
 
 
 async def between(db: Executor, since: datetime, until: datetime) -> list[MaintenanceWindow]:
@@ -167,8 +167,8 @@ async def between(db: Executor, since: datetime, until: datetime) -> list[Mainte
 
 
 _OVER_ENDPOINT = f"""
-{_WINDOWS}
-where {_IN_PERIOD} and (
+{WINDOWS}
+where {IN_PERIOD} and (
     w.id in (select window_id from maintenance_window_endpoint where endpoint_id = $3)
     or exists (select from service_endpoint e where e.id = $3 and (e.site = any(w.sites) or e.tags && w.tags))
 )

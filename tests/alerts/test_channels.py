@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 import pytest
 
 from servmon.alerts.alert import MessageKind, Notification
+from servmon.alerts.calendar import event_of, ics
 from servmon.alerts.channels import SETTINGS, open_channel
 from servmon.alerts.channels.base import ChannelError
 from servmon.alerts.channels.webhook import Webhook, WebhookSection
@@ -73,6 +74,29 @@ async def test_a_mail_reaches_all_recipients_as_text_and_as_harmless_html(mail_s
     page = mail.get_body(("html",)).get_content()
     assert "<script>" not in page
     assert "Kern &amp; Söhne" in page
+
+
+async def test_a_notice_of_planned_work_brings_a_calendar_entry(mail_server):
+    server = await mail_server()
+    times = datetime(2026, 11, 29, 1, tzinfo=UTC), datetime(2026, 11, 29, 3, tzinfo=UTC)
+    event = event_of("w@servmon", 1, *times, "Maintenance: Söhne, Kern", "x\ny", cancelled=True)
+    await smtp(server.port).send(message(MessageKind.PLAN_CANCELLED, content={"calendar": event}))
+    (mail,) = server.mails
+    (part,) = mail.iter_attachments()
+    assert (part.get_content_type(), part.get_filename()) == ("text/calendar", "maintenance.ics")
+    assert part["Content-Type"].params["method"] == "CANCEL"
+    assert part.get_payload(decode=True) == ics(event, "servmon@isp.example", AT)
+    assert mail.get_body(("plain",)) is not None
+
+
+async def test_nobody_is_called_for_planned_work(web_server):
+    server = await web_server()
+    server.pages["/"] = Page()
+    pagerduty = SETTINGS["pagerduty"](url=f"{server.url}/", routing_key="k", allow_networks=("127.0.0.0/8",))
+    alertmanager = SETTINGS["alertmanager"](url=f"{server.url}/", allow_networks=("127.0.0.0/8",))
+    for section in (pagerduty, alertmanager):
+        await open_channel(section).send(message(MessageKind.WINDOW_BEGINS))
+        assert server.requests == []
 
 
 async def test_the_end_of_an_outage_is_not_marked_as_urgent(mail_server):

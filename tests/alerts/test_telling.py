@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -139,3 +139,27 @@ async def test_an_outage_while_postgres_is_away_is_told_and_stored_afterwards(se
     assert not found["resolved"]
     await daemon.stop()
     assert mail.subjects == ["DOWN: A web server (MAJOR)"]
+
+
+async def test_planned_work_is_announced_and_its_end_names_what_is_still_down(servmon_daemon, mail_server, site):
+    mail = await mail_server()
+    daemon = await watched(servmon_daemon, watching(site.port, "end_grace = 6", mail_to(mail.port)))
+    begins, ends = (datetime.now(UTC) + timedelta(seconds=seconds) for seconds in (-1, 3600))  # noqa: TID251 - real time
+    planned = {"endpoint_ids": ["web"], "description": "New firmware", "notify": ["email"]}
+    window = await daemon.send(
+        "POST", "/maintenance/", {**planned, "start_time": begins.isoformat(), "end_time": ends.isoformat()}
+    )
+    await until(mail, 1)
+    await site.stop()
+    await daemon.get_until("/services/web/status", lambda status: status["status"] == "DOWN")
+    await daemon.send("POST", f"/maintenance/{window['id']}/end", {})
+    (outage,) = (await daemon.get_until("/outages/active", lambda page: page["items"]))["items"]
+    await until(mail, 2)
+    await site.start()
+    await until(mail, 3)
+    await daemon.stop()
+    begun, over, up = mail.subjects
+    assert begun.startswith("MAINTENANCE BEGINS: New firmware (until ")
+    assert over == "MAINTENANCE OVER: New firmware: 1 of 1 still down"
+    assert up.startswith("UP: New firmware: 1 of 1 (down for ")
+    assert outage["start_time"] < outage["declared_at"]

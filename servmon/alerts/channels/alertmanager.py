@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any, Literal
 
-from servmon.alerts.alert import ENDS, Notification
+from servmon.alerts.alert import ENDS, NOTICES, Notification
 from servmon.alerts.channels.posting import PostingChannel, PostingSection
 from servmon.clock import rfc3339
 
@@ -26,7 +26,9 @@ class Alertmanager(PostingChannel):
     settings_class = AlertmanagerSection
 
     async def send(self, notification: Notification) -> None:
-        """Post one alert. Raises ``ChannelError``."""
+        """Post one alert, none of planned work, which is no alert. Raises ``ChannelError``."""
+        if notification.kind in NOTICES:
+            return
         await self.post([alert_of(notification)])
 
 

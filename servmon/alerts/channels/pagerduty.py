@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import SecretStr
 
-from servmon.alerts.alert import ENDS, Notification
+from servmon.alerts.alert import ENDS, NOTICES, Notification
 from servmon.alerts.channels.posting import PostingChannel, PostingSection
 from servmon.alerts.channels.webhook import payload_of
 from servmon.alerts.settings import Url
@@ -43,7 +43,9 @@ class PagerDuty(PostingChannel):
         self._key = settings.routing_key
 
     async def send(self, notification: Notification) -> None:
-        """Send one event. Raises ``ChannelError``."""
+        """Send one event, none of planned work: nobody is to be called for that. Raises ``ChannelError``."""
+        if notification.kind in NOTICES:
+            return
         await self.post(event_of(notification, self._key.get_secret_value()))
 
 

@@ -12,7 +12,8 @@ from typing import Annotated, Literal
 import aiosmtplib
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from servmon.alerts.alert import ENDS, Notification
+from servmon.alerts.alert import ENDS, NOTICES, MessageKind, Notification
+from servmon.alerts.calendar import ics, method_of
 from servmon.alerts.channels.base import DEADLINE_SECONDS, Channel, ChannelError
 from servmon.alerts.settings import ChannelSection
 
@@ -118,11 +119,20 @@ def mail_of(notification: Notification, settings: SmtpSection) -> EmailMessage:
         mail["Importance"] = "high"
     mail.set_content(notification.body)
     mail.add_alternative(_html(notification), subtype="html")
+    if event := notification.content.get("calendar"):
+        mail.add_attachment(
+            ics(event, settings.sender, notification.created_at),
+            maintype="text",
+            subtype="calendar",
+            filename="maintenance.ics",
+            params={"method": method_of(event), "charset": "utf-8"},
+        )
     return mail
 
 
 def _html(notification: Notification) -> str:
-    colour = "#1a7f37" if notification.kind in ENDS else "#b42318"
+    calm = notification.kind in ENDS or notification.kind in NOTICES - {MessageKind.WINDOW_ENDS_SOON}
+    colour = "#1a7f37" if calm else "#b42318"
     return (
         '<!doctype html><html><body style="font-family:sans-serif">'
         f'<h2 style="color:{colour};font-size:18px">{html.escape(notification.subject)}</h2>'
