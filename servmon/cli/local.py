@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from servmon.cli.base import fail
 from servmon.settings import Settings
 
 PATIENCE_SECONDS = 60.0
+PAGE = 1000
 
 
 class LocalApi:
@@ -24,17 +26,28 @@ class LocalApi:
         self._base = f"http://[{host}]:{settings.api.port}" if ":" in host else f"http://{host}:{settings.api.port}"
         self._settings = settings
 
-    def get(self, path: str) -> Any:
-        """The JSON that answers a GET."""
-        return self._ask("GET", path, None)
+    def get(self, path: str, **query: str | None) -> Any:
+        """The JSON that answers a GET; what is ``None`` in ``query`` is left out."""
+        given = urlencode({name: value for name, value in query.items() if value is not None})
+        return self._ask("GET", path, None, given)
+
+    def pages(self, path: str, **query: str | None) -> Iterator[Any]:
+        """Every item of a list, page by page."""
+        cursor: str | None = None
+        while True:
+            page = self.get(path, **{"limit": str(PAGE), **query, "cursor": cursor})
+            yield from page["items"]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
         """The JSON that answers a POST of ``body``."""
         return self._ask("POST", path, json.dumps(body).encode())
 
-    def _ask(self, method: str, path: str, body: bytes | None) -> Any:
+    def _ask(self, method: str, path: str, body: bytes | None, query: str = "") -> Any:
         request = urllib.request.Request(  # noqa: S310 - http is all it can be
-            self._base + quote(path),
+            self._base + quote(path) + (query and f"?{query}"),
             data=body,
             headers={"Authorization": f"Bearer {self._token()}", "Content-Type": "application/json"},
             method=method,
