@@ -16,6 +16,8 @@ test: $(VENV)/ready  ## The tests everybody runs (about 4 minutes on two cores)
 
 test-deep: $(VENV)/ready  ## Matrices, soaks, long simulations
 	HYPOTHESIS_PROFILE=deep $(PYTEST) --timeout 1800 -m "deep or deepable"
+	for programs in /usr/lib/postgresql/*/bin; do test ! -x $$programs/initdb || \
+		$(PYTEST) -m "not deep" --postgres $$programs tests/store tests/api tests/services || exit 1; done
 
 lint: $(VENV)/ready
 	$(BIN)/ruff format --check .

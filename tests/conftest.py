@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -32,6 +33,11 @@ for name in [*os.environ]:  # noqa: TID251 - a test's world is made here
 settings.register_profile("fast", max_examples=150, deadline=None)
 settings.register_profile("deep", max_examples=20_000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))  # noqa: TID251 - chosen by the Makefile
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Which PostgreSQL the tests use, instead of the embedded one."""
+    parser.addoption("--postgres", type=Path, help="its programs, such as /usr/lib/postgresql/15/bin")
 
 
 @pytest.hookimpl(wrapper=True)

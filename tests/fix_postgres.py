@@ -6,13 +6,14 @@ import asyncio
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from itertools import count
 from pathlib import Path
 
 import asyncpg
 import pytest
 
+from servmon.store import postgres_binaries
 from servmon.store.embedded import EmbeddedPostgres
 from servmon.store.migrate import migrate
 from servmon.store.pool import Pool, open_pool
@@ -28,13 +29,23 @@ def with_database(dsn: str, name: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[str]:
+def postgres_server(request: pytest.FixtureRequest) -> Iterator[str]:
     """The DSN of a running server's own database, to make others from; use ``database`` in a test."""
+    with running_postgres(request.config.getoption("postgres")) as dsn:
+        yield dsn
+
+
+@contextmanager
+def running_postgres(programs: Path | None = None) -> Iterator[str]:
+    """The DSN of a server with a template, run by ``programs`` such as ``/usr/lib/postgresql/15/bin``."""
     # The path of its socket has to be short.
     folder = Path(tempfile.mkdtemp(prefix="svm-", dir="/tmp"))
     server = EmbeddedPostgres(folder, settings={"fsync": "off", "max_connections": "100"})
     # Not the loop of any test: this one is entered before the first and after the last of them.
-    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner, pytest.MonkeyPatch.context() as patch:
+        if programs is not None:
+            patch.setattr(postgres_binaries, "_wheel_folder", lambda: None)
+            patch.setattr(postgres_binaries, "_system_folders", lambda: [programs])
         try:
             dsn = runner.run(server.start())
             runner.run(_make_template(dsn))
@@ -58,7 +69,7 @@ async def _execute(dsn: str, command: str) -> None:
 
 
 @asynccontextmanager
-async def _made_from(server: str, template: str) -> AsyncIterator[str]:
+async def made_from(server: str, template: str) -> AsyncIterator[str]:
     name = f"test_{next(_numbers)}"
     await _execute(server, f"create database {name} template {template}")
     try:
@@ -70,14 +81,14 @@ async def _made_from(server: str, template: str) -> AsyncIterator[str]:
 @pytest.fixture
 async def database(postgres_server: str) -> AsyncIterator[str]:
     """The DSN of a database with servmon's schema and nothing in it, gone after the test."""
-    async with _made_from(postgres_server, TEMPLATE) as dsn:
+    async with made_from(postgres_server, TEMPLATE) as dsn:
         yield dsn
 
 
 @pytest.fixture
 async def empty_database(postgres_server: str) -> AsyncIterator[str]:
     """The DSN of a database without any schema, gone after the test."""
-    async with _made_from(postgres_server, "template1") as dsn:
+    async with made_from(postgres_server, "template1") as dsn:
         yield dsn
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import asyncpg
 import structlog
 
+from servmon.clock import SYSTEM_CLOCK
 from servmon.errors import StartError, StoreUnavailableError
 from servmon.store.pool import Connection, connect, place_of
 
@@ -21,6 +22,15 @@ OLDEST_POSTGRES = 14
 POLL_SECONDS = 0.1
 # Any number will do, as long as every servmon takes the same one.
 _LOCK_KEY = 0x5E72_4D6F_6E01
+GIVE_UP_SECONDS = 120.0
+
+
+class _AnotherServmonError(Exception):
+    """Somebody else holds the lock just now."""
+
+
+# Somebody uses a table that is to be changed, or changes it.
+_BUSY = (_AnotherServmonError, asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
 # The server went away or has no room; what is wrong is neither the schema nor the configuration.
 _AWAY = (
     OSError,
@@ -57,6 +67,12 @@ select number, name, checksum from schema_migration order by number
 # For the transaction alone: the next starter goes on as soon as it ends, however it ends.
 _TRY_LOCK = """
 select pg_try_advisory_xact_lock($1)
+"""
+
+# Who waits for a table's lock makes all wait who come after, and may be what its holder waits for, as CREATE INDEX
+# CONCURRENTLY does: better to let go and try again, sooner than Postgres looks for deadlocks (1 s).
+_PATIENCE = """
+set local lock_timeout = '500ms'
 """
 
 _REMEMBER = """
@@ -139,22 +155,37 @@ async def _apply_all(connection: Connection, migrations: Sequence[Migration], pl
         return []
     names: list[str] = []
     waiting = False
+    give_up_at = SYSTEM_CLOCK.monotonic() + GIVE_UP_SECONDS
     while True:
-        # A lock that blocks would, together with somebody's CREATE INDEX CONCURRENTLY, wait for ever.
-        async with connection.transaction(isolation="read_committed"):
-            if await connection.fetchval(_TRY_LOCK, _LOCK_KEY):
-                # Also makes this session see a table that another one made a moment ago.
-                await connection.execute(_CREATE)
-                missing = pending(migrations, await applied_to(connection), place)
-                if not missing:
-                    return names
-                await _apply(connection, missing[0], place)
-                names.append(missing[0].name)
-                continue
-        if not waiting:
-            _log.info("another servmon is updating the schema, waiting for it")
-        waiting = True
-        await asyncio.sleep(POLL_SECONDS)
+        try:
+            async with connection.transaction(isolation="read_committed"):
+                name = await _apply_next(connection, migrations, place)
+        except _BUSY as error:
+            if SYSTEM_CLOCK.monotonic() > give_up_at:
+                raise StoreUnavailableError(f"{place} cannot be updated, others work on it: {error}") from error
+            if not waiting:
+                _log.info("others work on the schema, waiting for them", reason=str(error))
+            waiting = True
+            await asyncio.sleep(POLL_SECONDS)
+            continue
+        if name is None:
+            return names
+        names.append(name)
+
+
+async def _apply_next(connection: Connection, migrations: Sequence[Migration], place: str) -> str | None:
+    """Apply the first of the missing ``migrations`` in the transaction at hand; ``None`` where none is missing."""
+    # A lock that blocks would, together with somebody's CREATE INDEX CONCURRENTLY, wait for ever.
+    if not await connection.fetchval(_TRY_LOCK, _LOCK_KEY):
+        raise _AnotherServmonError("another servmon is updating the schema")
+    await connection.execute(_PATIENCE)
+    # Also makes this session see a table that another one made a moment ago.
+    await connection.execute(_CREATE)
+    missing = pending(migrations, await applied_to(connection), place)
+    if not missing:
+        return None
+    await _apply(connection, missing[0], place)
+    return missing[0].name
 
 
 async def applied_to(connection: Connection) -> Mapping[int, Migration]:
@@ -191,7 +222,7 @@ async def _apply(connection: Connection, migration: Migration, place: str) -> No
     try:
         await connection.execute(migration.text)
         await connection.execute(_REMEMBER, migration.number, migration.name, migration.checksum)
-    except _AWAY:
+    except (*_AWAY, *_BUSY):
         raise
     except asyncpg.PostgresError as error:
         raise StartError(

@@ -54,58 +54,58 @@ select min(start) from rollup_due
 
 # The last change of an endpoint tells its state, and those of an open outage its beginning.
 _STATE_CHANGES = """
-delete from state_change where id in (
+delete from state_change where id = any(array(
     select c.id from state_change c
     where c.at < $1 and c.processed_at is not null
     and exists (select from state_change n where n.endpoint_id = c.endpoint_id and n.at > c.at)
     and not exists (select from service_outage o where o.id = c.outage_id and not o.resolved)
     order by c.at limit $2
-)
+))
 """
 
 # What a second look found in full; that there was one, and what else is needed to compute with, stays.
 _CHANGES_EVIDENCE = """
-update state_change set evidence = evidence - 'verification' - 'run' where id in (
+update state_change set evidence = evidence - 'verification' - 'run' where id = any(array(
     select id from state_change where at < $1 and evidence ? 'verification' and processed_at is not null
     order by at limit $2
-)
+))
 """
 
 _OUTAGES_EVIDENCE = """
-update service_outage set evidence = evidence - 'verification' - 'run' where id in (
+update service_outage set evidence = evidence - 'verification' - 'run' where id = any(array(
     select id from service_outage where resolved_at < $1 and evidence ? 'verification' order by resolved_at limit $2
-)
+))
 """
 
 _MESSAGES = """
-delete from notification where id in (
+delete from notification where id = any(array(
     select id from notification where created_at < $1 and (sent_at is not null or given_up_at is not null)
     order by created_at limit $2
-)
+))
 """
 
 _ALERTS = """
-delete from alert where id in (
+delete from alert where id = any(array(
     select id from alert where closed_at < $1 order by closed_at limit $2
-)
+))
 """
 
 _DECISIONS = """
-delete from alert_decision where news_id in (
+delete from alert_decision where news_id = any(array(
     select news_id from alert_decision where at < $1 order by at limit $2
-)
+))
 """
 
 _SILENCES = """
-delete from silence where id in (
+delete from silence where id = any(array(
     select id from silence where ends_at < $1 order by ends_at limit $2
-)
+))
 """
 
 _EVENTS = """
-delete from event where id in (
+delete from event where id = any(array(
     select id from event where at < $1 and processed_at is not null order by at limit $2
-)
+))
 """
 
 

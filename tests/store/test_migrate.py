@@ -6,6 +6,8 @@ import asyncio
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -13,9 +15,12 @@ import pytest
 from servmon.errors import StartError, StoreUnavailableError
 from servmon.store.migrate import OLDEST_POSTGRES, _check_server, migrate, migrations_folder, read_migrations
 from servmon.store.pool import connect
+from servmon.store.postgres_binaries import find_binaries
 from servmon.tasks import spawn
+from tests.store.seeds import declared, endpoint, outage, result, store
 
 ROOT = Path(__file__).parents[2]
+PSQL = find_binaries(None, Path()).folder / "psql"
 
 
 @pytest.fixture
@@ -23,6 +28,14 @@ def folder(tmp_path):
     (tmp_path / "0001_first.sql").write_text("create table a (n int); insert into a values (1);")
     (tmp_path / "0002_second.sql").write_text("alter table a add m int default 2;")
     return tmp_path
+
+
+async def execute(dsn: str, statements: str) -> None:
+    connection = await connect(dsn)
+    try:
+        await connection.execute(statements)
+    finally:
+        await connection.close()
 
 
 async def ask(dsn: str, query: str):
@@ -61,6 +74,85 @@ async def test_a_starter_waits_without_blocking_an_index_built_concurrently(empt
     await connection.execute("create index concurrently a_n on a (n)")
     await connection.close()
     assert sorted(await first + await second) == ["0003_slow.sql"]
+
+
+async def test_a_migration_that_is_what_an_index_waits_for_lets_go(empty_database, folder):
+    await migrate(empty_database, folder)
+    await execute(empty_database, "insert into a select n from generate_series(1, 1000) n")
+    (folder / "0003_third.sql").write_text("select pg_sleep(0.3); alter table a add k int;")
+    reader = await connect(empty_database)
+    reading = reader.transaction()
+    await reading.start()
+    await reader.fetch("select * from a")
+    indexing = spawn(execute(empty_database, "create index concurrently a_n on a (n)"), name="index")
+    starters = [spawn(migrate(empty_database, folder), name="starter") for _ in range(2)]
+    while await ask(empty_database, WAITING) < 2:  # the index for the reader, a starter for the index
+        pass
+    await reading.rollback()
+    await indexing
+    assert sorted(await starters[0] + await starters[1]) == ["0003_third.sql"]
+    assert await ask(empty_database, "select indisvalid from pg_index where indexrelid = 'a_n'::regclass")
+    await reader.close()
+
+
+async def test_a_table_that_stays_locked_is_said_after_a_while(empty_database, folder, monkeypatch):
+    monkeypatch.setattr("servmon.store.migrate.GIVE_UP_SECONDS", 0.0)
+    await migrate(empty_database, folder)
+    (folder / "0003_third.sql").write_text("alter table a add k int;")
+    reader = await connect(empty_database)
+    async with reader.transaction():
+        await reader.fetch("select * from a")
+        with pytest.raises(StoreUnavailableError, match=r"cannot be updated, others work on it: .*lock timeout"):
+            await migrate(empty_database, folder)
+    await reader.close()
+
+
+WAITING = """
+select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'
+"""
+
+OLD_RESULT = """
+insert into service_status_row (timestamp, endpoint_key, status, observer, attempts)
+select '2026-03-01Z'::timestamptz + n * interval '1 s', 1, 'UP', 1, 1 from generate_series({first}, {last}) n
+"""
+
+
+async def test_two_daemons_and_a_psql_migrate_and_write_at_once(empty_database):
+    """From an old schema in use: an older daemon writes on, psql builds an index, two new ones start and write."""
+    await migrate(empty_database, upto=2)
+    await execute(
+        empty_database,
+        "insert into service_endpoint (id, name, url, protocol) values ('a', 'a', 'tcp://a:1', 'TCP');"
+        " select ensure_status_partition('2026-03-01')",
+    )
+
+    async def old_daemon() -> None:
+        for first in range(0, 2000, 100):
+            await execute(empty_database, OLD_RESULT.format(first=first, last=first + 99))
+
+    psql = await asyncio.create_subprocess_exec(
+        *(str(PSQL), "-X", "-q", "-v", "ON_ERROR_STOP=1", empty_database),
+        *("-c", "create index concurrently by_hand_1 on service_outage (severity)"),
+        *("-c", "create index concurrently by_hand_2 on state_change (reason)"),
+        *("-c", "select ensure_status_partition('2026-03-02')"),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    applied = await asyncio.gather(migrate(empty_database), migrate(empty_database), old_daemon())
+    _, said = await psql.communicate()
+    assert (psql.returncode, said) == (0, b"")
+    missing = [one.name for one in read_migrations(migrations_folder())][2:]
+    assert sorted(applied[0] + applied[1]) == missing
+    watched = replace(endpoint("a"), key=1)
+    opened = outage("a")
+    results = [
+        result(watched, timestamp=datetime(2026, 3, 2, tzinfo=UTC) + n * timedelta(seconds=1)) for n in range(900)
+    ]
+    transition = (None, [declared(opened)])
+    await asyncio.gather(*(store(empty_database, *results, transition) for _ in range(2)))
+    assert await ask(empty_database, "select count(*) from service_status_row") == 2900
+    assert await ask(empty_database, "select count(*) from service_outage") == 1
+    assert await ask(empty_database, "select count(*) from state_change") == 1
+    assert await ask(empty_database, "select count(*) from pg_index where not indisvalid") == 0
 
 
 async def test_a_migration_that_fails_leaves_nothing_of_itself(empty_database, folder):
