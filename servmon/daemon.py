@@ -53,6 +53,7 @@ from servmon.services.alerts import AlertService
 from servmon.services.availability import AvailabilityService
 from servmon.services.connection import DEFAULT_OBSERVER, Connection
 from servmon.services.outages import OutageManagementService
+from servmon.services.stream import Stream
 from servmon.services.tokens import AccessToken, TokenBook, TokenService
 from servmon.settings import Loaded, Settings, service_manager
 from servmon.settings.effective import RESTART_SECTIONS
@@ -72,7 +73,7 @@ from servmon.store.retention import keep_records
 from servmon.store.spool import Spool
 from servmon.store.writer import Writer
 from servmon.surroundings import Surroundings
-from servmon.tasks import supervise
+from servmon.tasks import cancel, spawn, supervise
 from servmon.watchlist import Watchlist
 
 _log = structlog.get_logger(__name__)
@@ -157,11 +158,12 @@ class Daemon:
         self._connection = Connection(
             pool, defaults=defaults_of(settings), observer=DEFAULT_OBSERVER, dependencies=loaded.dependencies
         )
+        self.stream = Stream()
         self.book = TokenBook([AccessToken.of(ADMIN, self.token.token)])
-        self.tokens = TokenService(self._connection, self.book)
         self._local_file = LocalFile(settings.servmon.data_dir)
         spool = Spool(self._local_file, settings.database.spool_max_mb * 1024 * 1024)
         notebook = Notebook(self._local_file)
+        self.tokens = TokenService(self._connection, self.book, notebook)
         self.writer = Writer(dsn, self.counters, observer=DEFAULT_OBSERVER, spool=spool)
         self.standing = Standing(self.troubles, self.writer.put_event, settings.servmon.data_dir)
         self.provisioning = Provisioning(loaded, pool, self.standing)
@@ -190,6 +192,7 @@ class Daemon:
             paused=self.monitor.is_paused,
         )
         self.monitor.ask_soon = self.scheduler.ask_soon
+        self.monitor.publish = self.stream.publish_transitions
         self.causes = Causes(self.monitor, ask_now=self.scheduler.ask_now)
         self.monitor.verdicts.ancestry = self.causes
         self.sight = Sight(
@@ -250,9 +253,13 @@ class Daemon:
         leader = await self.standby.leader()
         if leader is None:
             return True
-        async with self.serve(live=None):
-            self._manager.tell(READY="1", STATUS=f"stands by, {leader.name} leads")
-            return await self.standby.wait(leader, self._signals.stop)
+        tokens = spawn(supervise("tokens", self.tokens.follow, self.troubles), name="tokens")
+        try:
+            async with self.serve(live=None):
+                self._manager.tell(READY="1", STATUS=f"stands by, {leader.name} leads")
+                return await self.standby.wait(leader, self._signals.stop)
+        finally:
+            await cancel(tokens)
 
     async def _hand_over(self) -> None:
         await self.beginning.hand_over()
@@ -298,7 +305,6 @@ class Daemon:
 
     async def _follow_changes(self, feed: ChangeFeed) -> None:
         """Whatever somebody changed in Postgres counts here within a second."""
-        await self.tokens.refresh()
         while True:
             await feed.wait()
             await self.watchlist.refresh()
@@ -308,6 +314,7 @@ class Daemon:
     async def serve(self, live: Watchlist | None) -> AsyncIterator[str]:
         """The admin API, listening; gives its address. Without ``live`` it answers from what is stored."""
         api = self.provisioning.settings.api
+        await self.tokens.recall()
         services = Services(
             self._connection,
             AvailabilityService(self._connection, live),
@@ -319,6 +326,7 @@ class Daemon:
             services,
             book=self.book,
             live=live,
+            stream=self.stream,
             reload=self._reload_now,
             vitals=Vitals(
                 counters=self.counters,

@@ -74,6 +74,8 @@ class Monitor:
         self._counters = counters
         # Brings checks forward; the scheduler's, once there is one.
         self.ask_soon: Callable[[Iterable[str]], None] = lambda _endpoint_ids: None
+        # Tells whoever listens just now; what is owed to people is read from what is stored.
+        self.publish: Callable[[Sequence[Transition]], None] = lambda _transitions: None
         self._clock = clock
         self._graph: Graph | None = None
         self.covered: Sequence[maintenance.Covered] = ()
@@ -279,6 +281,7 @@ class Monitor:
         )
 
     def _announce(self, transitions: Sequence[Transition], check_id: str | None = None) -> None:
+        self.publish(transitions)
         for transition in transitions:
             change, outage = transition.change, transition.outage
             by = {"check": check_id} if check_id else {}

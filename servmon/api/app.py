@@ -18,6 +18,7 @@ from servmon.api import (
     dependencies,
     documentation,
     endpoints,
+    events,
     health,
     maintenance,
     metrics,
@@ -28,7 +29,7 @@ from servmon.api.auth import authorisation
 from servmon.api.openapi import describe
 from servmon.api.problems import REQUEST_ID, REQUEST_ID_HEADER, answer_errors, name_requests
 from servmon.api.requests import BODY_LIMIT_BYTES
-from servmon.api.routing import ALERTS, AVAILABILITY, CONNECTION, OUTAGES, TOKENS, Route
+from servmon.api.routing import ALERTS, AVAILABILITY, BOOK, CONNECTION, OUTAGES, TOKENS, Route
 from servmon.api.typed import typed
 from servmon.errors import StartError
 from servmon.model import Role
@@ -37,6 +38,7 @@ from servmon.services.availability import AvailabilityService
 from servmon.services.connection import Connection
 from servmon.services.live import LiveView
 from servmon.services.outages import OutageManagementService
+from servmon.services.stream import Stream
 from servmon.services.tokens import TokenBook, TokenService
 
 SHUTDOWN_SECONDS = 5
@@ -66,6 +68,7 @@ ROUTES: tuple[Route, ...] = (
     *configuration.ROUTES,
     *tokens_resource.ROUTES,
     *audit.ROUTES,
+    *events.ROUTES,
     *documentation.ROUTES,
     *health.ROUTES,
     *metrics.ROUTES,
@@ -88,6 +91,7 @@ def build_app(
     *,
     book: TokenBook,
     live: LiveView | None = None,
+    stream: Stream | None = None,
     vitals: health.Vitals | None = None,
     reload: configuration.Reload | None = None,
 ) -> web.Application:
@@ -101,6 +105,10 @@ def build_app(
     app[OUTAGES] = services.outages
     app[ALERTS] = services.alerts
     app[TOKENS] = services.tokens
+    app[BOOK] = book
+    app[events.STREAM] = stream or Stream()
+    app[events.OPEN] = set()
+    app.on_shutdown.append(events.close_streams)
     app[health.LIVE] = live
     app[configuration.RELOAD] = reload
     app[health.VITALS] = vitals or health.Vitals()

@@ -12,6 +12,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from servmon.api.auth import TOKEN
+from servmon.api.events import STREAM
 from servmon.api.problems import REQUEST_ID
 from servmon.api.requests import read_cursor, write_cursor, wrong_cursor
 from servmon.api.routing import API_PREFIX, BEFORE, CONNECTION, Route
@@ -83,6 +84,7 @@ async def note_change(request: web.Request, *, route: Route, value: Any) -> None
         after=_without_secret(answered),
         request_id=request[REQUEST_ID],
     )
+    request.app[STREAM].publish("change", {"action": entry.action, "target": entry.target, "who": entry.who})
     try:
         await audit.insert(connection.pool, entry)
     except AWAY as error:

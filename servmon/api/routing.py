@@ -14,13 +14,14 @@ from servmon.services.alerts import AlertService
 from servmon.services.availability import AvailabilityService
 from servmon.services.connection import Connection
 from servmon.services.outages import OutageManagementService
-from servmon.services.tokens import TokenService
+from servmon.services.tokens import TokenBook, TokenService
 
 AVAILABILITY = web.AppKey("availability", AvailabilityService)
 OUTAGES = web.AppKey("outages", OutageManagementService)
 ALERTS = web.AppKey("alerts", AlertService)
 TOKENS = web.AppKey("tokens", TokenService)
 CONNECTION = web.AppKey("connection", Connection)
+BOOK = web.AppKey("book", TokenBook)
 API_PREFIX = "/api/v1"
 # What a change is made to, as it was: a handler puts it here before it changes it, for the audit.
 BEFORE = web.RequestKey("before", Mapping[str, Any])

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import re
 import secrets
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
 from servmon.clock import SYSTEM_CLOCK, Clock, now
-from servmon.errors import InvalidInputError, Problem
+from servmon.errors import InvalidInputError, Problem, StoreUnavailableError
 from servmon.model import Role
 from servmon.services.connection import Connection
 from servmon.services.identity import known_uuid
 from servmon.services.moments import read_moment
 from servmon.store import rows, tokens
+from servmon.store.notebook import Notebook
+from servmon.store.plain import dump, load
+from servmon.store.pool import AWAY
 
+NOTED = "token"
+FOLLOW_SECONDS = 1.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._@-]{0,99}")
 _SHOWN = ("id", "name", "prefix", "role", "created_at", "created_by", "expires_at", "revoked_at")
 
@@ -79,9 +86,10 @@ class TokenBook:
         """Whether what was let in with ``entry`` may stay."""
         return entry in (*self._configured, *self._stored) and self._counts(entry)
 
-    def take(self, stored: Iterable[AccessToken]) -> None:
-        """Let exactly these count beside the configured ones."""
-        self._stored = tuple(stored)
+    def take(self, stored: Iterable[AccessToken]) -> bool:
+        """Let exactly these count beside the configured ones; whether that is news."""
+        before, self._stored = self._stored, tuple(stored)
+        return before != self._stored
 
     def _counts(self, entry: AccessToken) -> bool:
         return entry.expires_at is None or now(self._clock) < entry.expires_at
@@ -90,15 +98,39 @@ class TokenBook:
 class TokenService:
     """Makes, lists and revokes tokens. All methods raise ``StoreUnavailableError`` where Postgres is away."""
 
-    def __init__(self, connection: Connection, book: TokenBook) -> None:
+    def __init__(self, connection: Connection, book: TokenBook, notebook: Notebook | None = None) -> None:
         self._db = connection.pool
         self._clock = connection.clock
         self._book = book
+        self._notebook = notebook
 
     async def refresh(self) -> None:
-        """Read which tokens count, after anybody changed them."""
+        """Read which tokens count, after anybody changed them, and note it for a start without Postgres."""
         stored = await tokens.get_all(self._db)
-        self._book.take(_entry(row) for row in stored if row["revoked_at"] is None)
+        entries = [_entry(row) for row in stored if row["revoked_at"] is None]
+        if self._book.take(entries) and self._notebook is not None:
+            noted = {
+                one.digest.hex(): dump([one.name, one.role, one.prefix, one.expires_at])  # never a token itself
+                for one in entries
+            }
+            with suppress(StoreUnavailableError):
+                await self._notebook.replace({NOTED: noted})
+
+    async def recall(self) -> None:
+        """Read which tokens count, at a start; while Postgres is away those that counted last."""
+        try:
+            await self.refresh()
+        except AWAY:
+            if self._notebook is not None:
+                with suppress(StoreUnavailableError):
+                    pages = (await self._notebook.read(NOTED))[NOTED]
+                    self._book.take([_noted(digest, body) for digest, body in pages.items()])
+
+    async def follow(self) -> None:
+        """Read it again and again, for ever: for a daemon that hears of no changes."""
+        while True:
+            await self.refresh()
+            await asyncio.sleep(FOLLOW_SECONDS)
 
     async def list_tokens(self) -> list[dict[str, Any]]:
         """Every token there was, revoked and expired ones too; never a token itself."""
@@ -146,6 +178,11 @@ def _checked(name: str, expires_at: datetime | str | None, present: datetime) ->
 
 def _entry(row: rows.Row) -> AccessToken:
     return AccessToken(row["name"], row["digest"], Role(row["role"]), row["prefix"], row["expires_at"])
+
+
+def _noted(digest: str, body: str) -> AccessToken:
+    name, role, prefix, expires_at = load(tuple[str, Role, str, datetime | None], body)
+    return AccessToken(name, bytes.fromhex(digest), role, prefix, expires_at)
 
 
 def _shown(row: rows.Row) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from servmon.api.app import ROUTES
+from servmon.api.events import follow_events
 from servmon.model import Role
 from tests.fix_api import OPERATE_TOKEN, READ_TOKEN, TOKEN
 
@@ -48,6 +49,8 @@ async def test_a_role_opens_exactly_its_routes(door, role):
     for route in ROUTES:
         for path in route.paths():
             for method in route.methods():
+                if route.handler is follow_events:
+                    continue  # it never ends; test_events.py asks it
                 filled = path.replace("{", "").replace("}", "")
                 reply = await door.send(method, filled, headers={"Authorization": f"Bearer {TOKENS[role]}"})
                 assert reply.status != 401, (method, path)
