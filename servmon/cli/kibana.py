@@ -70,7 +70,8 @@ def _rules(loaded: Loaded) -> list[Rule]:
 
     settings = loaded.settings
     longest = max([settings.service.check_interval, *(one.check_interval for one in loaded.endpoints)])
-    return list(rules(settings.alert, Pace(settings.elasticsearch.sync_interval, longest)))
+    sending = settings.elasticsearch
+    return list(rules(settings.alert, Pace(sending.refresh_interval, sending.sync_interval, longest)))
 
 
 def _checked(space: str) -> str:

@@ -26,8 +26,6 @@ _log = structlog.get_logger(__name__)
 TROUBLE = "elasticsearch"
 # Outages are there within ten seconds of a change.
 LOOK_SECONDS = 5.0
-# An open outage is said to be open at least so often, or it falls out of short ranges of time.
-LONGEST_REFRESH_SECONDS = 300.0
 MINUTE, HOUR = 60.0, 3600.0
 
 
@@ -113,7 +111,7 @@ class ElasticFollower:
             Lane("templates", _once(lambda: prepare(cluster)), every(MINUTE)),
             Lane("outages", sync.outages, every(LOOK_SECONDS)),
             Lane("windows", _once(sync.windows), every(LOOK_SECONDS)),
-            Lane("open outages", _once(sync.refresh_open), every(min(settings.sync_interval, LONGEST_REFRESH_SECONDS))),
+            Lane("open outages", _once(sync.refresh_open), every(settings.refresh_interval)),
             Lane("results", statuses, every(settings.sync_interval)),
             Lane("dead letters", _once(dead_letters), every(HOUR)),
             Lane("retention", _once(drop), every(HOUR)),

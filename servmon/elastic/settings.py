@@ -10,6 +10,9 @@ from yarl import URL
 
 from servmon.model import Section
 
+# An open outage is said to be open at least so often, or it falls out of short ranges of time.
+LONGEST_REFRESH_SECONDS = 300
+
 
 class ElasticsearchSection(Section):
     """``[elasticsearch]``: without ``hosts`` nothing is sent. ``sync_interval`` is in seconds.
@@ -27,6 +30,11 @@ class ElasticsearchSection(Section):
     client_key: Path | None = None
     retention_days: int = Field(0, ge=0)
     ecs_fields: bool = False
+
+    @property
+    def refresh_interval(self) -> int:
+        """After how many seconds an open outage is said to be open again."""
+        return min(self.sync_interval, LONGEST_REFRESH_SECONDS)
 
     @field_validator("hosts")
     @classmethod

@@ -107,6 +107,14 @@ async def test_thresholds_and_windows_come_from_the_settings(kibana, configured)
     assert rules["Service Response Time Alert"]["timeWindowSize"] == 2 * 30 + 3600 + 60
 
 
+async def test_an_open_outage_is_sent_more_often_than_checks_and_so_looked_for(kibana, configured):
+    configured.write_text(configured.read_text().replace("sync_interval = 30", "sync_interval = 7200"))
+    assert (await run(configured))[0] == 0
+    rules = {rule["name"]: rule["params"] for rule in kibana.rules.values()}
+    assert rules["Active Outages Alert"]["timeWindowSize"] == 2 * 300 + 60
+    assert rules["Service Response Time Alert"]["timeWindowSize"] == 2 * 7200 + 60 + 60
+
+
 async def test_another_space_has_its_own(kibana, configured):
     await run(configured)
     code, out, _ = await run(configured, "--space", "noc")

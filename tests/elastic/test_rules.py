@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from servmon.elastic.kibana.rules import EVERY, Pace, rules
+from servmon.elastic.settings import ElasticsearchSection
 from servmon.model import AlertThresholds
 from tests.fix_kibana import wrong_params
 
@@ -20,7 +21,7 @@ SEED = {
     "Active Outages Alert",
     "Long Duration Outage Alert",
 }
-RULES = list(rules(AlertThresholds(), Pace(300, 60)))
+RULES = list(rules(AlertThresholds(), Pace(300, 300, 60)))
 
 
 def test_the_seeds_five_are_there_and_at_first_on_as_servmons_own_are():
@@ -48,11 +49,12 @@ seconds = st.integers(1, 86_400)
 
 @given(sync=seconds, failed=st.booleans(), lag=st.integers(0, 50), run=seconds)
 def test_an_open_outage_is_in_the_window_of_every_run(sync, failed, lag, run):
-    """It is seen at 0 and then at every sync, of which one may fail; what is seen arrives ``lag`` later."""
-    seen = [0] + [at for at in range(sync, run + 1, sync) if not (failed and at == run // sync * sync)]
+    """It is seen at 0 and then at every refresh, of which one may fail; what is seen arrives ``lag`` later."""
+    refresh = ElasticsearchSection(sync_interval=sync).refresh_interval
+    seen = [0] + [at for at in range(refresh, run + 1, refresh) if not (failed and at == run // refresh * refresh)]
     arrived = max((at for at in seen if at + lag <= run), default=None)
     if arrived is not None:
-        assert run - arrived <= Pace(sync, 60).open_outages()
+        assert run - arrived <= Pace(refresh, sync, 60).open_outages()
 
 
 @given(sync=seconds, interval=st.integers(1, 3600), phase=st.integers(0, 3600), failed=st.booleans(), run=seconds)
@@ -61,8 +63,8 @@ def test_a_check_of_every_endpoint_is_in_the_window_of_every_run(sync, interval,
     last_sync = run // sync * sync - (sync if failed else 0)
     newest = phase % interval + (last_sync - phase % interval) // interval * interval
     if newest >= 0:
-        assert run - newest <= Pace(sync, interval).checks()
+        assert run - newest <= Pace(sync, sync, interval).checks()
 
 
 def test_the_window_is_longer_than_a_run_of_the_rule_is_apart():
-    assert timedelta(minutes=int(EVERY.removesuffix("m"))).total_seconds() <= Pace(1, 1).open_outages()
+    assert timedelta(minutes=int(EVERY.removesuffix("m"))).total_seconds() <= Pace(1, 1, 1).open_outages()

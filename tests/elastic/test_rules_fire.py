@@ -22,7 +22,7 @@ from tests.elastic.as_kibana_asks import fires, prepare, store
 BEGIN = datetime(2026, 11, 20, 23, 40, tzinfo=UTC)  # over midnight: two indices
 SYNC_MINUTES, FAILED_SYNC = 5, 15
 LONG = 900
-PACE = Pace(sync_interval=SYNC_MINUTES * 60, check_interval=60)
+PACE = Pace(SYNC_MINUTES * 60, SYNC_MINUTES * 60, check_interval=60)
 RULES = {rule.key: rule for rule in rules(AlertThresholds(long_outage_after=LONG), PACE)}
 # The minutes in which each service is out, the last only because the first is; another is slow and not out.
 OUT = {"a": (3, 40), "b": (8, 24), "c": (10, 22), "behind-a": (5, 38)}

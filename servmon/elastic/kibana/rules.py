@@ -35,14 +35,15 @@ _OF_ITS_OWN: Mapping[str, Any] = {"bool": {"must_not": [{"exists": {"field": "ca
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How old what Kibana sees can be, in seconds: the time between syncs, and the longest between two checks."""
+    """What lies between two sights of an open outage, two syncs of checks, and at most between two checks; seconds."""
 
+    refresh_interval: int
     sync_interval: int
     check_interval: int
 
     def open_outages(self) -> int:
-        """The window in which every open outage was seen, though one sync failed."""
-        return 2 * self.sync_interval + SLACK_SECONDS
+        """The window in which every open outage was seen, though it once failed to arrive."""
+        return 2 * self.refresh_interval + SLACK_SECONDS
 
     def checks(self) -> int:
         """The window in which every endpoint was checked, and that arrived, though one sync failed."""
