@@ -44,8 +44,17 @@ class Unstored(Protocol):
     """What waits for Postgres; the writer's."""
 
     @property
+    def is_away(self) -> bool:
+        """Whether Postgres takes nothing just now, though it may still answer."""
+        ...
+
+    @property
     def servers_met(self) -> int:
         """How often another server stood in for the one before."""
+        ...
+
+    async def lately(self) -> tuple[Sequence[Transition], Sequence[Event]]:
+        """Those of the last minutes, whether or not Postgres has them."""
         ...
 
     def unstored(self) -> Sequence[Transition]:
@@ -157,13 +166,14 @@ class Alerting:
         self.outbox.restore(owed, around)
         self.restored.set()
 
-    def _restore_noted(self, noted: Noted) -> None:
-        """Take them up as they were last noted, since Postgres is away."""
-        self._decided_away |= self._ledger.settled()
+    async def _restore_noted(self, noted: Noted) -> list[News]:
+        """Take them up as they were last noted, since Postgres is away; returns what nobody had decided on by then."""
+        self._decided_away |= self._ledger.settled() | noted.settled
         self._dispatcher.silences, self._dispatcher.acknowledged = noted.silences, noted.acknowledged
         self._dispatcher.restore(noted.alerts)
         self.outbox.restore(noted.owed, [one.content[INSTEAD_OF] for one in noted.owed if INSTEAD_OF in one.content])
         self.restored.set()
+        return list(self._news_of(*await self._waiting.lately()))
 
     async def round(self) -> None:
         """Decide on what arrived and on what is due, store that, and hand the messages over."""
@@ -174,7 +184,7 @@ class Alerting:
             news, settles = await self._ask(self._read)
         except AWAY:
             away = True
-            news, settles = self._read_unstored(self._noted), []
+            news, settles = await self._read_unstored(self._noted), []
         told = self._dispatcher.step(news, now(self._clock))
         decided = {decision.news_id for decision in told.decisions}
         settles += [news_id for news_id in decided if not self._dispatcher.is_waiting(news_id)]
@@ -201,13 +211,13 @@ class Alerting:
         if told or settles:
             await self._ledger.enter(told, settles, now(self._clock))
 
-    def _read_unstored(self, noted: Noted) -> list[News]:
+    async def _read_unstored(self, noted: Noted) -> list[News]:
         """News that Postgres has not got, while it is away."""
-        if not self.restored.is_set():
-            self._restore_noted(noted)
-        news = [one for one in self._unstored_news() if one.id not in self._decided_away]
-        self._decided_away.update(one.id for one in news)
-        return news
+        found = [] if self.restored.is_set() else await self._restore_noted(noted)
+        found += self._news_of(self._waiting.unstored(), self._waiting.unstored_events())
+        news = {one.id: one for one in found if one.id not in self._decided_away}
+        self._decided_away.update(news)
+        return list(news.values())
 
     async def _ask(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         """Do ``work`` on a connection of our own, which a server that hangs loses after some seconds."""
@@ -227,6 +237,8 @@ class Alerting:
 
     async def _read(self, db: Connection) -> tuple[list[News], list[str]]:
         """News to decide on, and ids of changes that are none or were decided on while Postgres was away."""
+        if self._waiting.is_away:
+            raise StoreUnavailableError("Postgres takes nothing just now")
         if not self.restored.is_set():
             await self._restore(db)
         present = now(self._clock)
@@ -257,13 +269,13 @@ class Alerting:
         known = settled.union(away)
         return [one for one in news if one.id not in known], [one for one in settles if one not in settled] + away
 
-    def _unstored_news(self) -> Iterator[News]:
-        for transition in self._waiting.unstored():
+    def _news_of(self, transitions: Sequence[Transition], events: Sequence[Event]) -> Iterator[News]:
+        for transition in transitions:
             change = transition.change
             endpoint = self._endpoint(change.endpoint_id)
             if endpoint and (news := news_of(change, transition.outage, endpoint)):
                 yield news
-        yield from map(news_of_event, self._waiting.unstored_events())
+        yield from map(news_of_event, events)
 
     async def _store(self, db: Connection) -> None:
         unstored = {one.change.id for one in self._waiting.unstored()} | {

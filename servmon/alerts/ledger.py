@@ -29,9 +29,12 @@ _log = structlog.get_logger(__name__)
 
 # The subjects of the pages, each by the id of what is on it.
 ROUND, ALERT, OWED, MARK, SILENCE, ACKNOWLEDGED = "round", "alert", "owed", "mark", "silence", "acknowledged"
-SUBJECTS = (ROUND, ALERT, OWED, MARK, SILENCE, ACKNOWLEDGED)
+SETTLED = "settled"
+SUBJECTS = (ROUND, ALERT, OWED, MARK, SILENCE, ACKNOWLEDGED, SETTLED)
 # A failover to a replica may lose what was stored in the last minutes; until then it can be stored once more.
 KEPT = timedelta(minutes=5)
+# What was decided on lately is known by its id for longer than the spool holds it.
+REMEMBERED = 2 * KEPT
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +47,16 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """What a start without Postgres knows: open alerts, messages owed, silences, and the outages somebody sees to."""
+    """What a start without Postgres knows: open alerts, messages owed, silences, and the outages somebody sees to.
+
+    ``settled`` are the ids of the news that was decided on lately.
+    """
 
     alerts: Sequence[Alert]
     owed: Sequence[Notification]
     silences: Sequence[Silence]
     acknowledged: frozenset[str]
+    settled: frozenset[str]
 
 
 class Ledger:
@@ -65,6 +72,7 @@ class Ledger:
         # What is to be taken out of the notebook, since Postgres has it.
         self._done: dict[str, dict[str, str | None]] = {}
         self._noted_people: tuple[Any, ...] = ()
+        self._settled_at: dict[str, datetime] = {}
 
     @property
     def is_empty(self) -> bool:
@@ -85,11 +93,13 @@ class Ledger:
             self._rounds.append((number, load(Round, body)))
             self._number = int(number)
         self._marks = {key: load(Mark, body) for key, body in pages[MARK].items()}
+        self._settled_at = {key: load(datetime, body) for key, body in pages[SETTLED].items()}
         return Noted(
             alerts=[load(Alert, body) for body in pages[ALERT].values()],
             owed=[load(Notification, body) for body in pages[OWED].values()],
             silences=[load(Silence, body) for body in pages[SILENCE].values()],
             acknowledged=frozenset(pages[ACKNOWLEDGED]),
+            settled=frozenset(self._settled_at),
         )
 
     def forget(self) -> None:
@@ -109,12 +119,21 @@ class Ledger:
                 ROUND: {key: dump(decided)},
                 ALERT: {one.id: None if one.closed_at else dump(one) for one in told.alerts.values()},
                 OWED: {one.id: dump(one) for one in told.notifications},
+                SETTLED: self._settle(processed, at),
             }
         )
 
     async def note_owed(self, stored: Sequence[Notification]) -> None:
         """Note messages that Postgres has, for a start without it."""
         await self._write({OWED: {one.id: dump(one) for one in stored}})
+
+    def _settle(self, processed: Sequence[str], at: datetime) -> dict[str, str | None]:
+        """Pages that say what is settled by now, and no longer what was long ago."""
+        old = [key for key, settled_at in self._settled_at.items() if at - settled_at > REMEMBERED]
+        for key in old:
+            del self._settled_at[key]
+        self._settled_at.update(dict.fromkeys(processed, at))
+        return {**dict.fromkeys(old), **dict.fromkeys(processed, dump(at))}
 
     def mark(self, mark: Mark) -> None:
         """Take what became of a message."""

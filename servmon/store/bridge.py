@@ -56,6 +56,13 @@ class Bridge:
             _log.info("results of an earlier run wait on disk", results=self.count)
             self._filled.set()
 
+    async def lately(self) -> list[Entry]:
+        """The transitions and events of the last minutes, whether or not Postgres has them."""
+        try:
+            return await self._spool.lasting()
+        except StoreUnavailableError:
+            return []
+
     async def keep(self, entries: Sequence[Entry]) -> int:
         """Put ``entries`` on disk, from where they go to Postgres; returns how many single results made room.
 

@@ -66,6 +66,11 @@ class Delivery:
             raise
         except asyncio.CancelledError:
             self.hang_up()  # in the middle of a statement: of no use any more
+            task = asyncio.current_task()
+            if task is not None and not task.cancelling():
+                # The driver's own way to say that the connection went away under it; nobody asked us to end.
+                self._counters.store_errors += 1
+                raise StoreUnavailableError("the connection was lost") from None
             raise
 
     def hang_up(self) -> None:

@@ -37,6 +37,10 @@ _LASTING = """
 select body from bundle where stored_at is null and lasting = 1 order by id
 """
 
+_LATELY = """
+select body from bundle where lasting = 1 order by id
+"""
+
 _OLDEST = """
 select id, entries, body from bundle where stored_at is null order by id
 """
@@ -135,6 +139,10 @@ class Spool:
     async def newest(self, limit: int = NEWEST) -> list[Entry]:
         """The newest entries, oldest first, about ``limit`` of them: whether they wait or were stored lately."""
         return await self._file.run(lambda file: _newest(file, limit))
+
+    async def lasting(self) -> list[Entry]:
+        """The transitions and events that wait or were stored lately, in their order."""
+        return await self._file.run(lambda file: [one for (body,) in file.execute(_LATELY) for one in decode(body)])
 
     # In the thread.
 

@@ -55,6 +55,8 @@ class Writer:
         self._rescued: list[Entry] = []
         # What is being stored.
         self._parts: Parts = deque()
+        # What came while that took its time, on its way to the disk.
+        self._arrived: list[Entry] = []
         self._filled = asyncio.Event()
         self._hurry = asyncio.Event()
         self._turn = asyncio.Lock()
@@ -76,7 +78,8 @@ class Writer:
     @property
     def queued(self) -> int:
         """How many results, separate transitions and events are not stored yet."""
-        return len(self._queue) + len(self._rescued) + sum(map(len, self._parts)) + self.spooled
+        waiting = len(self._queue) + len(self._rescued) + len(self._arrived) + sum(map(len, self._parts))
+        return waiting + self.spooled
 
     @property
     def spooled(self) -> int:
@@ -99,6 +102,11 @@ class Writer:
         waiting = dict(self._bridge.events) if self._bridge else {}
         waiting.update((one.id, one) for one in events_in(list(self._entries())))
         return list(waiting.values())
+
+    async def lately(self) -> tuple[list[Transition], list[Event]]:
+        """The transitions and events of the last minutes, whether or not Postgres has them."""
+        entries = await self._bridge.lately() if self._bridge else []
+        return list(transitions_in(entries)), events_in(entries)
 
     def put(self, result: CheckResult | Event | None, transitions: Sequence[Transition]) -> None:
         """Queue a result and its transitions to be stored together; a transition is stored at once."""
@@ -200,6 +208,7 @@ class Writer:
                 batch = await self._to_disk(self._take_batch())
                 return not batch or await self._store(batch, patience)
             finally:
+                self._queue_arrived_again()
                 left = list(chain.from_iterable(self._parts))
                 self._parts.clear()
                 self._queue_again(left)
@@ -253,12 +262,17 @@ class Writer:
         """Whether ``batch`` is on disk too, because Postgres takes its time: a kill must not cost what waits for it."""
         on_disk = False
         while not (await asyncio.wait({storing}, timeout=FLUSH_SECONDS))[0] and self._bridge is not None:
-            arrived = self._take_queue(QUEUE_LIMIT)
-            if await self._keep(arrived if on_disk else [*batch, *arrived]):
+            self._arrived = self._take_queue(QUEUE_LIMIT)
+            if await self._keep(self._arrived if on_disk else [*batch, *self._arrived]):
                 on_disk = True
+                self._arrived = []
             else:
-                self._queue_again(arrived)
+                self._queue_arrived_again()
         return on_disk
+
+    def _queue_arrived_again(self) -> None:
+        arrived, self._arrived = self._arrived, []
+        self._queue_again(arrived)
 
     def _take_batch(self) -> list[Entry]:
         batch = self._take_queue(QUEUE_LIMIT if self._away and self._has_disk else LARGEST_BATCH)
@@ -285,7 +299,7 @@ class Writer:
             self._drop_oldest()
 
     def _entries(self) -> Iterator[Entry]:
-        return chain(chain.from_iterable(self._parts), self._rescued, self._queue)
+        return chain(chain.from_iterable(self._parts), self._arrived, self._rescued, self._queue)
 
     def _drop_oldest(self) -> None:
         entry = self._queue.popleft()
