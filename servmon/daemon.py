@@ -381,7 +381,7 @@ class Daemon:
         log.configure(settings.log.level, settings.log.format, settings.log.file)
         self._connection.defaults = defaults_of(settings)
         self._connection.dependencies = loaded.dependencies
-        self.monitor.change_rules(rules_of(loaded))
+        await self.monitor.change_rules(rules_of(loaded))
         self._configure_alerts()
         await self.watchlist.refresh()
         await self.provisioning.keep()

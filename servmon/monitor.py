@@ -29,6 +29,7 @@ from servmon.model import (
     Transition,
 )
 from servmon.store.rows import status_id
+from servmon.tasks import in_turns
 from servmon.verdicts import Verdicts
 from servmon.watched import Rules, Watched
 
@@ -180,10 +181,12 @@ class Monitor:
         """Watch ``endpoint_id`` no longer."""
         self.watched.pop(endpoint_id, None)
 
-    def change_rules(self, rules: Rules) -> None:
+    async def change_rules(self, rules: Rules) -> None:
         """Judge every endpoint by new settings; what is counted so far stays."""
+        if rules == self._rules:
+            return
         self._rules = rules
-        for watched in self.watched.values():
+        async for watched in in_turns(list(self.watched.values())):
             watched.policy = rules.policy(watched.plan.endpoint)
             watched.groups = rules.groups(watched.plan.endpoint)
         self._graph = None

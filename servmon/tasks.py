@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 import structlog
 
 T = TypeVar("T")
+
+# What takes some microseconds each.
+ITEMS_A_TURN = 250
 
 # asyncio keeps only weak references to running tasks; without this set one may vanish half-way.
 _running: set[asyncio.Task[Any]] = set()
@@ -27,6 +30,14 @@ def _ended(task: asyncio.Task[Any]) -> None:
     _running.discard(task)
     if not task.cancelled() and (error := task.exception()) is not None:
         _log.error("background task failed", task=task.get_name(), exc_info=error)
+
+
+async def in_turns(items: Iterable[T], a_turn: int = ITEMS_A_TURN) -> AsyncIterator[T]:
+    """``items`` one by one, with a turn of the loop after so many: work on thousands delays no check."""
+    for number, item in enumerate(items, 1):
+        yield item
+        if number % a_turn == 0:
+            await asyncio.sleep(0)
 
 
 async def cancel(*tasks: asyncio.Task[Any]) -> None:

@@ -25,6 +25,7 @@ from servmon.store.notebook import Notebook
 from servmon.store.notes import pages_of_all, watched_pages
 from servmon.store.pool import Executor
 from servmon.store.recollection import Recollection, from_postgres
+from servmon.tasks import in_turns
 from servmon.watched import Watched
 
 _log = structlog.get_logger(__name__)
@@ -114,10 +115,8 @@ class Watchlist:
             if changes.complete:
                 for gone in self._monitor.watched.keys() - {endpoint.id for endpoint in changes.endpoints}:
                     self._forget(gone)
-            for number, endpoint in enumerate(changes.endpoints, 1):
+            async for endpoint in in_turns(changes.endpoints, CHANGES_A_TURN):
                 self._take(endpoint)
-                if number % CHANGES_A_TURN == 0:
-                    await asyncio.sleep(0)  # thousands of changed endpoints delay no check
             windows = await self._read_windows()
             news = bool(changes.endpoints) or windows != self._windows
             self._take_windows(windows, changed=bool(changes.endpoints))
@@ -131,7 +130,8 @@ class Watchlist:
     async def _note_changes(
         self, changes: endpoints.Changes, windows: Sequence[MaintenanceWindow], closed: Sequence[Outage]
     ) -> None:
-        pages = watched_pages(changes.endpoints, windows)
+        # In a thread: for thousands of endpoints it takes longer than a check can wait.
+        pages = await asyncio.to_thread(watched_pages, changes.endpoints, windows)
         if changes.complete:
             await self._note(lambda notebook: notebook.replace(pages))
         else:

@@ -67,7 +67,7 @@ def clock(records):
     """The clock of what was configured last."""
     moved = Clock()
     (gate,) = log._gates()
-    gate._repeats._clock = moved
+    gate.repeats._clock = moved
     return moved
 
 

@@ -15,9 +15,8 @@ from typing import Any, NamedTuple, TypeAlias
 from servmon.metrics import Exposition, labels
 from servmon.model import AVAILABLE, CheckResult, CurrentStatus, Endpoint, FailureKind, Status
 from servmon.services.live import LiveView
+from servmon.tasks import in_turns
 
-# Rendered between two turns of the loop, so that a scrape of thousands of endpoints delays no check.
-ENDPOINTS_A_TURN = 250
 # blackbox_exporter's phases, and where ours stand in a check result.
 _HTTP_PHASES = (
     ("resolve", attrgetter("phases.dns_ms")),
@@ -52,7 +51,7 @@ async def add_endpoints(exposition: Exposition, live: LiveView) -> None:
 
 
 async def _in_turns(live: LiveView) -> AsyncIterator[Last]:
-    for number, (endpoint, result) in enumerate(list(live.last_results()), 1):
+    async for endpoint, result in in_turns(list(live.last_results())):
         named = {
             "endpoint": endpoint.id,
             "target": endpoint.url,
@@ -60,8 +59,6 @@ async def _in_turns(live: LiveView) -> AsyncIterator[Last]:
             "site": endpoint.site,
         }
         yield Last(labels(named)[:-1], endpoint, result, live.current(endpoint.id))
-        if number % ENDPOINTS_A_TURN == 0:
-            await asyncio.sleep(0)
 
 
 def _samples(checked: Sequence[Last], value: Value) -> Iterator[tuple[str, float]]:

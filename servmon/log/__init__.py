@@ -47,17 +47,18 @@ class _Gate(logging.Handler):
     def __init__(self, outlets: list[logging.Handler]) -> None:
         super().__init__()
         self.outlets = outlets
-        self._repeats = Repeats()
+        self.repeats = Repeats()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record, after what is left to be said of earlier ones."""
         self.say_repeats()
-        if self._repeats.admits(record):
+        ours = isinstance(record.msg, Mapping)  # judged already, by _hold_back
+        if ours or self.repeats.admits(record.name, record.levelno, str(record.msg)):
             self._write(record)
 
     def say_repeats(self, *, all_of_them: bool = False) -> None:
         """Write how often what was held back was said."""
-        for record in self._repeats.ended(all_of_them=all_of_them):
+        for record in self.repeats.ended(all_of_them=all_of_them):
             self._write(record)
 
     def close(self) -> None:
@@ -87,7 +88,7 @@ def configure(level: str, fmt: str, file: Path | None, *, stream: TextIO | None 
     on_stream.setFormatter(_formatter(console=_readable(fmt, stream), colours=stream.isatty()))
     _install(_Gate([on_stream, *outlets]), number)
     structlog.configure(
-        processors=[*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[_hold_back, *_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.make_filtering_bound_logger(number),
         cache_logger_on_first_use=False,  # a reload may change the level
@@ -160,6 +161,14 @@ def _formatter(*, console: bool, colours: bool) -> logging.Formatter:
         foreign_pre_chain=_SHARED,
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
     )
+
+
+def _hold_back(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """End here what was said often enough: dressing it up is what costs."""
+    level = logging.getLevelNamesMapping().get(method.upper(), logging.ERROR)
+    if not all(gate.repeats.admits(logger.name, level, str(event.get("event"))) for gate in _gates()):
+        raise structlog.DropEvent
+    return event
 
 
 def _stamp(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -23,7 +23,7 @@ class _Window:
 
 
 class Repeats:
-    """Lets a record through, or counts it. Records are of one kind by logger, level and event, whatever their fields.
+    """Lets an event through, or counts it: one kind are those of a logger and level that say the same, with any fields.
 
     What is asked for at level debug is never held back.
     """
@@ -33,11 +33,11 @@ class Repeats:
         self._windows: dict[_Kind, _Window] = {}
         self._first_end = float("inf")
 
-    def admits(self, record: logging.LogRecord) -> bool:
-        """Whether ``record`` is to be written."""
-        if record.levelno <= logging.DEBUG:
+    def admits(self, logger: str, level: int, event: str) -> bool:
+        """Whether an event is to be written."""
+        if level <= logging.DEBUG:
             return True
-        kind = record.name, record.levelno, _event(record)
+        kind = logger, level, event
         window = self._windows.get(kind)
         if window is None:
             window = self._windows[kind] = _Window(self._clock.monotonic() + WINDOW_SECONDS)
@@ -57,9 +57,3 @@ class Repeats:
             if window.seen > BURST:
                 text = f"… {window.seen - BURST} more: {event}"
                 yield logging.LogRecord(name, level, "", 0, text, (), None)
-
-
-def _event(record: logging.LogRecord) -> str:
-    """What happened, without the values that differ: structlog's event, or the standard library's template."""
-    said: object = record.msg
-    return str(said.get("event", "")) if isinstance(said, Mapping) else str(said)

@@ -9,6 +9,7 @@ from servmon.errors import ConflictError, LostUpdateError, NotFoundError
 from servmon.model import Endpoint
 from servmon.store import rows
 from servmon.store.pool import Executor
+from servmon.tasks import in_turns
 
 # What a definition consists of beside its id; key, revision and the times are the database's own. The id is never
 # set anew: that would lock out whoever stores an outage of the endpoint.
@@ -225,7 +226,7 @@ async def changed_since(db: Executor, revision: int) -> Changes:
     found = await db.fetch(_CHANGED_SINCE, revision)
     return Changes(
         revision=found[0]["read_up_to"],
-        endpoints=[rows.endpoint(row) for row in found if row["id"] is not None],
+        endpoints=[rows.endpoint(row) async for row in in_turns(found) if row["id"] is not None],
         complete=found[0]["complete"],
     )
 
