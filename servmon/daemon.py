@@ -29,6 +29,7 @@ from servmon.api.auth import ADMIN, load_or_create_token
 from servmon.api.health import Vitals
 from servmon.beginning import Beginning
 from servmon.causes import Causes
+from servmon.certificates import Certificates
 from servmon.checks.doubts import Doubts
 from servmon.checks.lanes import Lanes, socket_cap
 from servmon.checks.pulse import Pulse
@@ -44,6 +45,7 @@ from servmon.detection.state import new_id
 from servmon.elastic.follower import ElasticFollower
 from servmon.errors import StoreUnavailableError
 from servmon.metrics import Counters, Histogram
+from servmon.model import EventKind
 from servmon.monitor import Monitor, Rules
 from servmon.probes.network import Network
 from servmon.probes.specification import EndpointDefaults
@@ -63,6 +65,7 @@ from servmon.standby import Standby
 from servmon.standing import Standing
 from servmon.store import rollup_worker
 from servmon.store.embedded import EmbeddedPostgres
+from servmon.store.events import details_of
 from servmon.store.feed import ChangeFeed
 from servmon.store.known import Known
 from servmon.store.local import LocalFile
@@ -235,6 +238,12 @@ class Daemon:
             known=Known(notebook, spool),
             observed_as=self._observed_as,
         )
+        self.certificates = Certificates(
+            self.monitor,
+            lambda: self.provisioning.settings.alert.certificate_days,
+            tell=self.writer.put_event,
+            read_told=lambda since: details_of(pool, EventKind.CERTIFICATE_EXPIRES, since),
+        )
         self.elastic = ElasticFollower(
             dsn, lambda: self.provisioning.settings.elasticsearch, counters=self.counters, troubles=self.troubles
         )
@@ -285,6 +294,7 @@ class Daemon:
             "witnesses": self.witnesses.run,
             "blind endpoints": self.sight.follow_blindness,
             "causes": self.causes.follow,
+            "certificates": self.certificates.follow,
             "alerts": self.alerting.run,
             "planned work": self.planning.follow,
             "heartbeat": lambda: beat(lambda: self.provisioning.settings.alert, self.condition.unwell),

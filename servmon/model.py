@@ -249,6 +249,7 @@ class EventKind(StrEnum):
     SEEING = "seeing"
     CONFIGURATION_REFUSED = "configuration refused"
     CONFIGURATION_APPLIED = "configuration applied"
+    CERTIFICATE_EXPIRES = "certificate expires"
 
 
 @dataclass(frozen=True, slots=True)

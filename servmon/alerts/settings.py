@@ -56,6 +56,7 @@ class AlertSection(AlertThresholds):
     reminder_after: int = Field(3600, ge=0)
     end_grace: int = Field(300, ge=0, le=1800)
     storm_limit: int = Field(10, ge=1)
+    certificate_days: tuple[Annotated[int, Field(ge=1, le=365)], ...] = (30, 14, 7, 3, 1)
     fallback_channel: str | None = None
     dry_run: bool = False
     heartbeat_url: SecretStr | None = None
