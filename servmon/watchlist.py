@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -17,9 +18,9 @@ from servmon.clock import SYSTEM_CLOCK, Clock, now
 from servmon.detection import maintenance, restart
 from servmon.detection.dependencies import Graph
 from servmon.errors import StoreUnavailableError
-from servmon.model import CheckResult, CurrentStatus, Endpoint, MaintenanceWindow, Occurrence, Outage
+from servmon.model import CheckResult, CurrentStatus, Endpoint, MaintenanceWindow, Occurrence, Outage, Status
 from servmon.monitor import Monitor, Writer, as_stored
-from servmon.store import endpoints, notes, outages
+from servmon.store import endpoints, notes, outages, statuses
 from servmon.store import maintenance as stored_windows
 from servmon.store.notebook import Notebook
 from servmon.store.notes import pages_of_all, watched_pages
@@ -68,6 +69,8 @@ class Watchlist:
         """What is stored of all that is watched; it is noted, too, for a start without Postgres."""
         present = now(self._clock)
         known = await from_postgres(self._db, present - REMEMBER_ENDED_WINDOWS, present + KNOWN_AHEAD)
+        self._expand(list(known.windows), known.endpoints)
+        known = replace(known, failing_since=await statuses.failing_since(self._db, self._failing_in_windows(known)))
         await self._note(lambda notebook: notebook.replace(pages_of_all(known)))
         return known
 
@@ -88,6 +91,7 @@ class Watchlist:
                     open_outage=known.open_outages.get(endpoint.id),
                     flapping=known.flapping.get(endpoint.id, ()),
                     outage_ended_at=known.outages_ended.get(endpoint.id),
+                    failing_since=known.failing_since.get(endpoint.id),
                 ),
                 muted=partial(_is_muted, watched.windows) if watched.windows else _never,
             )
@@ -218,6 +222,14 @@ class Watchlist:
             if maintenance.mode_at(earlier, present)
             and not maintenance.mode_at(self._over.get(endpoint_id, ()), present)
         )
+
+    def _failing_in_windows(self, known: Recollection) -> dict[str, datetime]:
+        """Since when windows are over the endpoints that fail in them."""
+        return {
+            endpoint_id: min(window.start_time for window in windows)
+            for endpoint_id, windows in self._over.items()
+            if (results := known.results.get(endpoint_id)) and results[-1].status is Status.DOWN
+        }
 
     def _expand(self, windows: list[MaintenanceWindow], endpoints: Iterable[Endpoint]) -> None:
         present = now(self._clock)

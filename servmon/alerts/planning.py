@@ -6,7 +6,7 @@ A follower: it delays no check and no alert. While Postgres is away it waits.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,6 +20,7 @@ from servmon.alerts.routing import Facts
 from servmon.alerts.window_ends import ending_id
 from servmon.clock import SYSTEM_CLOCK, Clock, now
 from servmon.detection.maintenance import Covered
+from servmon.model import MaintenanceWindow
 from servmon.store import plans
 from servmon.store.pool import Pool
 
@@ -57,15 +58,21 @@ class Planning:
             at = now(self._clock)
             windows = await plans.windows_to_tell(connection, at - LOOKED_BACK, at + LONGEST_LEAD)
             known = [told_in(row) for row in await plans.told(connection)]
-            covered = {(one.occurrence.window_id, one.occurrence.key): one for one in self._facts.covered()}
-            notices, changed = due(windows, known, self._present(at, covered))
+            messages, changed = self.look(windows, known, at)
             gone = [(one.window_id, one.key) for one in forgettable(known, at)]
-            messages = [message for notice in notices for message in self._composed(notice, at, covered)]
             if not (changed or gone):
                 return
             self._unsure = messages
             await plans.record(connection, messages, changed, gone)
             await self._hand_over(messages)
+
+    def look(
+        self, windows: Sequence[MaintenanceWindow], known: Sequence[Told], at: datetime
+    ) -> tuple[list[Notification], list[Told]]:
+        """The messages that are due, and what people know afterwards, where that changes."""
+        covered = {(one.occurrence.window_id, one.occurrence.key): one for one in self._facts.covered()}
+        notices, changed = due(windows, known, self._present(at, covered))
+        return [message for notice in notices for message in self._composed(notice, at, covered)], changed
 
     def _present(self, at: datetime, covered: dict[tuple[str, str], Covered]) -> Present:
         down, ended = {}, {}

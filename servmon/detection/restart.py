@@ -17,13 +17,15 @@ class Recorded:
     """What is recorded of an endpoint beside its results.
 
     ``flapping`` are the notices of flapping with their times, oldest first; ``last_change`` is the last change that was
-    none. What came before ``outage_ended_at`` was that outage's own, and is no sign of intermittence.
+    none. What came before ``outage_ended_at`` was that outage's own, and is no sign of intermittence. An endpoint that
+    fails in a window has done so since ``failing_since``.
     """
 
     last_change: StateChange | None = None
     open_outage: Outage | None = None
     flapping: Sequence[tuple[datetime, bool]] = ()
     outage_ended_at: datetime | None = None
+    failing_since: datetime | None = None
 
 
 def rebuild(
@@ -56,6 +58,9 @@ def rebuild(
         is_muted = muted(result.timestamp)
         state, transitions = step(state, result, policy, muted=is_muted, told_flapping=flapping, ids=ids)
         caused.extend(transitions)
+    if recorded.failing_since is not None and state.outage is None and state.first_failure_at is not None:
+        # Its outage, once the window is over and there is one, began with the first failure.
+        state = replace(state, first_failure_at=min(state.first_failure_at, recorded.failing_since))
     return state, tuple(caused)
 
 

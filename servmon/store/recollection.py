@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from servmon.model import CheckResult, Endpoint, MaintenanceWindow, Outage, StateChange
@@ -16,7 +16,8 @@ from servmon.store.pool import Executor
 class Recollection:
     """Endpoints with the revision they lead to, windows, and by endpoint id what its state is rebuilt from.
 
-    ``results`` are its last ones, oldest first; ``flapping`` the last notices of it with their times.
+    ``results`` are its last ones, oldest first; ``flapping`` the last notices of it with their times. ``failing_since``
+    tells of endpoints in a window how long they have failed, which their last results need not show.
     """
 
     revision: int
@@ -27,6 +28,7 @@ class Recollection:
     outages_ended: Mapping[str, datetime]
     open_outages: Mapping[str, Outage]
     results: Mapping[str, Sequence[CheckResult]]
+    failing_since: Mapping[str, datetime] = field(default_factory=dict)
 
 
 async def from_postgres(db: Executor, since: datetime, until: datetime) -> Recollection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 
 import asyncpg
@@ -142,3 +143,26 @@ where e.is_active and e.archived_at is null
 async def last_statuses(db: Executor) -> dict[str, Status]:
     """The status of each active endpoint by its newest stored check, UNKNOWN where there is none."""
     return {row["id"]: Status(row["status"]) for row in await db.fetch(_LAST_STATUSES)}
+
+
+_FAILING_SINCE = """
+select asked.id, min(s.timestamp) as failing_since
+from unnest($1::text[], $2::timestamptz[]) asked(id, since)
+join service_endpoint e on e.id = asked.id
+cross join lateral (
+    select coalesce(max(g.timestamp), '-infinity') as at from service_status_row g
+    where g.endpoint_key = e.key and g.timestamp >= asked.since and g.source = 0 and g.status in ('UP', 'DEGRADED')
+) good
+join service_status_row s
+    on s.endpoint_key = e.key and s.timestamp >= asked.since and s.timestamp > good.at
+    and s.source = 0 and s.status = 'DOWN'
+group by asked.id
+"""
+
+
+async def failing_since(db: Executor, since: Mapping[str, datetime]) -> dict[str, datetime]:
+    """The first failure after the last good check of each of these endpoints, looked for from that time on."""
+    if not since:
+        return {}
+    found = await db.fetch(_FAILING_SINCE, list(since), list(since.values()))
+    return {row["id"]: row["failing_since"] for row in found}

@@ -85,6 +85,35 @@ async def test_a_month_equals_the_sheet_to_the_second(api):
     ]
 
 
+@pytest.mark.usefixtures("month")
+async def test_the_nights_of_a_recurring_window_are_taken_out_by_its_own_clock(api):
+    """Mondays at four in Berlin, where summer time ends on the 25th; the third one is left out."""
+    window = {
+        "endpoint_ids": ["web"],
+        "start_time": "2026-10-05T04:00:00+02:00",
+        "end_time": "2026-10-05T06:00:00+02:00",
+        "rrule": "FREQ=WEEKLY;BYDAY=MO",
+        "timezone": "Europe/Berlin",
+        "exdates": ["2026-10-19"],
+    }
+    assert (await api.post("/maintenance", window)).status == 201
+    found = (await api.get(f"/services/web/uptime?{QUERY}")).json
+    outage = 900 + 1800 + 2 * 1800 + 1800  # without the 630 s of the first Monday
+    unobserved = (2 * 3600 - 120) + 3600
+    planned = 3 * 7200
+    assert [span["start"][5:16] for span in found["spans"] if span["kind"] == "maintenance"] == [
+        "10-05T02:00",
+        "10-12T02:00",
+        "10-26T03:00",
+    ]
+    assert (found["outage_seconds"], found["unobserved_seconds"], found["maintenance_seconds"]) == (
+        outage,
+        unobserved,
+        planned,
+    )
+    assert found["up_seconds"] == MONTH - outage - unobserved - planned
+
+
 async def test_an_endpoint_that_was_never_checked_has_no_availability(api):
     assert (await api.post("/services/", {"id": "new", "url": "tcp://192.0.2.1:1"})).status == 201
     found = (await api.get("/services/new/uptime?since=2026-10-01&until=2026-10-02")).json

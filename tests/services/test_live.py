@@ -138,6 +138,46 @@ async def test_a_window_is_in_force_when_the_answer_comes(daemon):
     assert not (await daemon.availability.get_current_status("a")).in_maintenance
 
 
+async def test_a_window_over_a_tag_is_in_force_from_its_creation_to_its_early_end(daemon):
+    await create(daemon, "a", tags=["core"])
+    planned = {"tags": ["core"], "start_time": now() - timedelta(hours=25), "end_time": now() - timedelta(hours=23)}
+    window = await daemon.outages.create_maintenance_window({**planned, "rrule": "FREQ=DAILY"})
+    assert daemon.view.current("a").in_maintenance
+    await create(daemon, "b", tags=["core"])
+    assert daemon.view.current("b").in_maintenance
+    await daemon.finds("a", Status.DOWN)
+    assert daemon.view.current("a").outage_id is None
+    await daemon.outages.extend_maintenance_window(window.id, {"minutes": 5})
+    assert daemon.monitor.covered[0].occurrence.end_time - window.end_time in (
+        timedelta(minutes=5),  # of the day before, which is over
+        timedelta(days=1, minutes=5),
+    )
+    await daemon.outages.end_maintenance_window(window.id)
+    assert not daemon.view.current("a").in_maintenance
+    # What failed in it is asked again at once.
+    assert daemon.scheduler._slots["a"].soon
+    await daemon.finds("a", Status.DOWN)
+    assert daemon.view.current("a").outage_id is not None
+
+
+async def test_a_restart_within_a_window_knows_since_when_an_endpoint_fails(database, connection, daemon):
+    await create(daemon, "a")
+    start = now() - timedelta(minutes=10)
+    window = {"endpoint_ids": ["a"], "start_time": start, "end_time": start + timedelta(hours=1)}
+    await daemon.outages.create_maintenance_window(window)
+    endpoint = daemon.monitor.watched["a"].plan.endpoint
+    for second in range(200):  # more than a start looks at
+        status = Status.UP if second == 3 else Status.DOWN
+        moment = start + timedelta(seconds=second)
+        daemon.writer.put(CheckResult(endpoint.id, endpoint.key, status, moment), ())
+    await daemon.writer.drain()
+    async with Network() as network:
+        again = Daemon(database, connection, network)
+        again.view.load(await again.view.recollect(), again.writer)
+    assert again.monitor.watched["a"].state.first_failure_at == start + timedelta(seconds=4)
+    assert again.view.current("a").outage_id is None
+
+
 async def test_metrics_show_the_last_check_of_every_endpoint_that_could_be_asked(daemon):
     for endpoint_id, status in (("a", Status.DOWN), ("b", Status.UP), ("c", Status.UNKNOWN)):
         await create(daemon, endpoint_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -153,3 +154,15 @@ async def test_the_newest_hundred_come_at_once(db, database, watched):
             assert len(await statuses.history(connection, "a", limit=100, before=None)) == 100
             times.append(time.perf_counter() - started)
     assert min(times) < 0.01  # measured: about 2 ms, most of it Python
+
+
+async def test_since_when_an_endpoint_fails_is_its_first_failure_after_the_last_good_check(db, database, watched):
+    begin = now() - 60 * MINUTE
+    words = {".": Status.UP, "x": Status.DOWN, "?": Status.UNKNOWN, "d": Status.DEGRADED}
+    story = [replace(result(watched, words[char]), timestamp=begin + n * MINUTE) for n, char in enumerate("xx.xd?xx?x")]
+    by_hand = replace(result(watched, Status.UP), timestamp=begin + 8.5 * MINUTE, source=CheckSource.MANUAL)
+    await store(database, *story)
+    await statuses.insert_manual(db, by_hand, observer=1)
+    assert await statuses.failing_since(db, {"a": begin, "nobody": begin}) == {"a": begin + 6 * MINUTE}
+    assert await statuses.failing_since(db, {"a": begin + 7 * MINUTE}) == {"a": begin + 7 * MINUTE}
+    assert await statuses.failing_since(db, {}) == {}
