@@ -255,6 +255,9 @@ def _until(value: str, zone: ZoneInfo) -> datetime:
 def _refuse_odd_parts(by: Mapping[str, Any], frequency: int) -> None:
     if "bymonthday" in by and frequency == WEEKLY:
         raise ValueError("has BYMONTHDAY with FREQ=WEEKLY, which RFC 5545 does not allow")
+    if "bymonthday" in by and frequency == DAILY:
+        # It would be looked for day by day, over decades for a 29th of February that is a Monday.
+        raise ValueError("has BYMONTHDAY with FREQ=DAILY; FREQ=MONTHLY says the same")
     numbered = any(day.n for day in by.get("byweekday", ()))
     if "bysetpos" in by and (frequency != MONTHLY or "byweekday" not in by or "bymonthday" in by or numbered):
         raise ValueError("has BYSETPOS, which is supported only with FREQ=MONTHLY and plain days, such as BYDAY=MO,TU")

@@ -160,7 +160,9 @@ class OutageManagementService:
 
     async def _read(self, fields: Mapping[str, Any], creator: str) -> MaintenanceWindow:
         # Off the loop: following a strange rule takes some milliseconds.
-        return await asyncio.to_thread(parse_window, fields, default_creator=creator, channels=self._channels())
+        window = await asyncio.to_thread(parse_window, fields, default_creator=creator, channels=self._channels())
+        await maintenance.refuse_unknown_names(self._db, window)
+        return window
 
     async def _last_status(self, endpoint_id: str) -> Status:
         known = self._live.current(endpoint_id) if self._live is not None else None

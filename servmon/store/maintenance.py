@@ -93,6 +93,29 @@ async def update(db: Executor, window: MaintenanceWindow, over_at: datetime | No
     return replace(rows.maintenance_window(row), recorded=window.recorded)
 
 
+_UNKNOWN_NAMES = """
+select array(select t.name from unnest($1::text[]) t(name) where not exists (
+    select from service_endpoint e where e.archived_at is null and e.tags @> array[t.name]
+)) as tags, array(select s.name from unnest($2::text[]) s(name) where not exists (
+    select from service_endpoint e where e.archived_at is null and e.site = s.name
+)) as sites
+"""
+
+
+async def refuse_unknown_names(db: Executor, window: MaintenanceWindow) -> None:
+    """Raise ``InvalidInputError`` for tags and sites that no endpoint has: the work would not be covered."""
+    if not (window.tags or window.sites):
+        return
+    row = await db.fetchrow(_UNKNOWN_NAMES, window.tags, window.sites)
+    problems = [
+        Problem(f"{field}.{list(given).index(name)}", f"no service endpoint has the {what} {name!r}")
+        for field, what, given in (("tags", "tag", window.tags), ("sites", "site", window.sites))
+        for name in row[field]
+    ]
+    if problems:
+        raise InvalidInputError(problems)
+
+
 _DELETE = """
 with deleted as (
     update maintenance_window set deleted_at = $2, updated_at = now()

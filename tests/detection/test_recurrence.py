@@ -106,7 +106,8 @@ def test_years_later_the_same_days_come_without_counting_from_the_first():
         ("FREQ=DAILY;WKST=XX", "2026-11-29T02:00", "WKST"),
         # None of these ever occurs; the first occurrence shows it.
         ("FREQ=YEARLY;BYMONTH=2;BYMONTHDAY=30", "2026-11-29T02:00", "2026-11-29 is a Sunday"),
-        ("FREQ=DAILY;BYMONTH=2;BYMONTHDAY=30", "2026-02-28T02:00", "first occurrence"),
+        ("FREQ=DAILY;BYMONTH=2;BYMONTHDAY=30", "2026-02-28T02:00", "FREQ=MONTHLY says the same"),
+        ("FREQ=MONTHLY;BYMONTH=2;BYMONTHDAY=30", "2026-02-28T02:00", "first occurrence"),
         ("FREQ=DAILY;INTERVAL=7;BYDAY=MO", "2026-11-29T02:00", "first occurrence"),
         ("FREQ=MONTHLY;BYMONTHDAY=1;BYDAY=5MO", "2027-02-01T02:00", "first occurrence"),
         ("FREQ=MONTHLY;BYDAY=MO,TU,WE,TH,FR;BYSETPOS=1", "2026-11-30T02:00", "first occurrence"),
@@ -148,7 +149,7 @@ def rules(draw) -> str:
         parts.append(
             "BYDAY=" + ",".join((draw(st.sampled_from(["1", "2", "-1"])) if numbered else "") + d for d in days)
         )
-    elif frequency != "WEEKLY" and draw(st.booleans()):
+    elif frequency in ("MONTHLY", "YEARLY") and draw(st.booleans()):
         parts.append(f"BYMONTHDAY={draw(st.sampled_from([1, 15, 28, 31, -1, -2]))}")
     if draw(st.booleans()):
         parts.append(f"BYMONTH={draw(st.sampled_from(['1,2,3', '11', '4,11,12', '2']))}")
