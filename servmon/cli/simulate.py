@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from servmon.detection.state import Policy
     from servmon.model import CheckResult, Endpoint, Outage
     from servmon.services.simulation import Declared, Simulation
+    from servmon.settings import Loaded
 
 DEFAULT_DAYS = 30
 
@@ -42,12 +43,12 @@ def simulate(
         options = read_options(option or [])
     except InvalidInputError as error:
         fail("\n".join(map(str, error.problems)), 2)
-    settings = load(config).settings
-    api = LocalApi(settings)
+    loaded = load(config)
+    api = LocalApi(loaded.settings)
     since = since or _days_ago(DEFAULT_DAYS)
     watched = _endpoint(api.get(f"/services/{endpoint}"))
     uptime = api.get(f"/services/{endpoint}/uptime", since=since, until=until)
-    policy = _policy(watched, settings)
+    policy = _policy(watched, loaded)
     found = run(
         list(_results(api, watched, uptime)),
         tried(policy, options),
@@ -63,10 +64,10 @@ def _days_ago(days: int) -> str:
     return rfc3339(now() - timedelta(days=days))
 
 
-def _policy(endpoint: Endpoint, settings: Any) -> Policy:
+def _policy(endpoint: Endpoint, loaded: Loaded) -> Policy:
     from servmon.daemon import rules_of
 
-    return rules_of(settings).policy(endpoint)
+    return rules_of(loaded).policy(endpoint)
 
 
 def _endpoint(found: Mapping[str, Any]) -> Endpoint:

@@ -68,8 +68,7 @@ class Desk:
         self.alerting = Alerting(
             dsn,
             Dispatcher(section, ("noc",), Present(), new_id),
-            transitions=list,
-            events=list,
+            waiting=Writer(dsn, Counters(), observer=1),
             endpoint=lambda _endpoint_id: None,
             troubles={},
         )
