@@ -20,6 +20,7 @@ from servmon.cli import db as db_commands
 from servmon.cli import elastic as elastic_commands
 from servmon.cli import kibana as kibana_commands
 from servmon.cli import prometheus as prometheus_commands
+from servmon.cli import report as report_command
 from servmon.cli import simulate as simulate_command
 from servmon.cli.base import EXIT_CONFIGURATION, ConfigOption, fail, load
 from servmon.errors import InvalidInputError, ServmonError, StartError
@@ -37,6 +38,7 @@ app.add_typer(kibana_commands.app, name="kibana")
 app.add_typer(prometheus_commands.app, name="prometheus")
 app.add_typer(elastic_commands.app, name="elastic")
 app.add_typer(service_app, name="service")
+app.command("report")(report_command.report)
 app.command("simulate")(simulate_command.simulate)
 
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 
+from servmon.errors import ServmonError
+
 if TYPE_CHECKING:
     from servmon.settings import Loaded
+
+T = TypeVar("T")
 
 EXIT_CONFIGURATION = 2
 
@@ -33,3 +39,16 @@ def fail(message: str, code: int) -> NoReturn:
     """End the process with ``message`` on stderr."""
     typer.echo(message, err=True)
     raise typer.Exit(code)
+
+
+def run_to_the_end(work: Coroutine[Any, Any, T]) -> T:
+    """What ``work`` gives; where it fails the end of the process, with a sentence. Logs only what should worry."""
+    from servmon import log
+
+    log.configure("warning", "console", None)
+    try:
+        return asyncio.run(work)
+    except ServmonError as error:
+        fail(str(error), 1)
+    except OSError as error:
+        fail(f"{error.filename or 'the file'}: {error.strerror or error}", 1)

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import shutil
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from servmon.cli.base import ConfigOption, JsonOption, fail, load
-from servmon.errors import ServmonError
+from servmon.cli.base import ConfigOption, JsonOption, fail, load, run_to_the_end
 
 if TYPE_CHECKING:
     from servmon.settings import Settings
     from servmon.store.archive import Contents
     from servmon.store.space import Space
-
-T = TypeVar("T")
 
 app = typer.Typer(help="The database.", no_args_is_help=True)
 
@@ -37,7 +33,7 @@ def migrate(config: ConfigOption = None, *, as_json: JsonOption = False) -> None
         async with reachable_database(load(config).settings) as dsn:
             return await migrate_(dsn)
 
-    applied = _run(work())
+    applied = run_to_the_end(work())
     lines = "\n".join(f"applied {name}" for name in applied) or "nothing to do: the schema is up to date"
     typer.echo(json.dumps({"applied": applied}) if as_json else lines)
 
@@ -62,7 +58,7 @@ def backup(
             with _progress("Backing up") as progress:
                 return await archive.backup(dsn, file, progress)
 
-    _say(_run(work()), file, "holds", as_json=as_json)
+    _say(run_to_the_end(work()), file, "holds", as_json=as_json)
 
 
 @app.command()
@@ -83,7 +79,7 @@ def restore(
             with _progress("Restoring") as progress:
                 return await archive.restore(dsn, file, progress)
 
-    _say(_run(work()), file, "restored:", as_json=as_json)
+    _say(run_to_the_end(work()), file, "restored:", as_json=as_json)
 
 
 @app.command()
@@ -99,7 +95,7 @@ def status(config: ConfigOption = None, *, as_json: JsonOption = False) -> None:
         async with reachable_database(settings) as dsn:
             return await measure(dsn, settings.cleanup, _free(settings))
 
-    space = _run(work())
+    space = run_to_the_end(work())
     forecast = space.forecast(now())
     if as_json:
         typer.echo(
@@ -148,18 +144,6 @@ def _say(contents: Contents, file: Path, verb: str, *, as_json: bool) -> None:
         f"{file} ({in_words(size)}) {verb} {contents.rows:,} rows of {contents.made_at}, among them"
         f" {results:,} results and {outages:,} outages"
     )
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    from servmon import log
-
-    log.configure("warning", "console", None)
-    try:
-        return asyncio.run(work)
-    except ServmonError as error:
-        fail(str(error), 1)
-    except OSError as error:
-        fail(f"{error.filename or 'the file'}: {error.strerror or error}", 1)
 
 
 @contextmanager

@@ -259,3 +259,14 @@ select * from alert_decision where outage_id = $1::text::uuid order by at
 async def decisions_on(db: Executor, outage_id: str) -> list[rows.Row]:
     """What was decided of each piece of news on an outage, oldest first."""
     return list(await db.fetch(_EXPLAIN, outage_id))
+
+
+_KEPT_BACK_SINCE = """
+select stage, reason, count(*) as number from alert_decision
+where at >= $1 and stage <> 'sent' group by 1, 2 order by 3 desc, 1, 2
+"""
+
+
+async def kept_back_since(db: Executor, since: datetime) -> list[rows.Row]:
+    """How many pieces of news were not told since then, by ``stage`` and ``reason``, most first."""
+    return list(await db.fetch(_KEPT_BACK_SINCE, since))

@@ -64,3 +64,14 @@ select content ->> 'instead_of' as id from notification where content ? 'instead
 async def told_around(db: Executor, since: datetime) -> list[str]:
     """The ids of messages that have a copy for a fallback, made since then."""
     return [row["id"] for row in await db.fetch(_TOLD_AROUND, since)]
+
+
+_MADE_SINCE = """
+select channel, kind, severity::text, subject, created_at, sent_at, given_up_at, last_error
+from notification where created_at >= $1 order by created_at, seq
+"""
+
+
+async def made_since(db: Executor, since: datetime) -> list[rows.Row]:
+    """The messages made since then, oldest first, with what became of each."""
+    return list(await db.fetch(_MADE_SINCE, since))
