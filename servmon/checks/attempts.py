@@ -124,17 +124,6 @@ async def _attempt_all(plan: Plan, context: ProbeContext, clock: Clock) -> Answe
 
 
 async def _attempt(plan: Plan, context: ProbeContext, clock: Clock) -> Answer | ProbeFailed:
-    outcome = await _answer(plan, context, clock)
-    if isinstance(outcome, ProbeFailed):
-        # Whom it was about is worth knowing above all where nothing came.
-        if outcome.details is None and context.address is not None:
-            outcome.details = {"address": context.address}
-        if outcome.phases is NO_PHASES and context.dns_ms is not None:
-            outcome.phases = Phases(dns_ms=context.dns_ms)
-    return outcome
-
-
-async def _answer(plan: Plan, context: ProbeContext, clock: Clock) -> Answer | ProbeFailed:
     prepared = plan.prepared
     seconds = min(plan.endpoint.timeout, context.deadline - clock.monotonic())
     context.attempt_seconds = seconds
@@ -142,16 +131,26 @@ async def _answer(plan: Plan, context: ProbeContext, clock: Clock) -> Answer | P
     try:
         with TimeLimit(seconds) as context.attempt:
             return await prepared.probe.check(prepared.target, prepared.options, context)
-    except ProbeFailed as failed:
-        return failed
+    except ProbeFailed as error:
+        failed = error
     except TimeoutError:
-        return ProbeFailed(FailureKind.TIMEOUT, f"no answer within {seconds:.3g} s while {context.doing}")
+        failed = ProbeFailed(FailureKind.TIMEOUT, f"no answer within {seconds:.3g} s while {context.doing}")
     except OSError as error:
-        return failure_from(error, context.doing)
+        failed = failure_from(error, context.doing)
     except Exception as error:  # noqa: BLE001 - one of the five places that may
         # One endpoint's machinery failing must touch no other endpoint.
         _log.exception("probe failed", endpoint=plan.endpoint.id, doing=context.doing)
-        return ProbeFailed(FailureKind.PROBE_ERROR, f"the probe itself failed: {type(error).__name__}")
+        failed = ProbeFailed(FailureKind.PROBE_ERROR, f"the probe itself failed: {type(error).__name__}")
+    return _about(failed, context)
+
+
+def _about(failed: ProbeFailed, context: ProbeContext) -> ProbeFailed:
+    """The failure with whom it is about, which is worth knowing above all where nothing came."""
+    if failed.details is None and context.address is not None:
+        failed.details = {"address": context.address}
+    if failed.phases is NO_PHASES and context.dns_ms is not None:
+        failed.phases = Phases(dns_ms=context.dns_ms)
+    return failed
 
 
 def _result(
