@@ -148,8 +148,11 @@ def _about(failed: ProbeFailed, context: ProbeContext) -> ProbeFailed:
     """The failure with whom it is about, which is worth knowing above all where nothing came."""
     if failed.details is None and context.address is not None:
         failed.details = {"address": context.address}
-    if failed.phases is NO_PHASES and context.dns_ms is not None:
+    if failed.phases is NO_PHASES and context.so_far is not None:
+        failed.phases = context.so_far()
+    elif failed.phases is NO_PHASES and context.dns_ms is not None:
         failed.phases = Phases(dns_ms=context.dns_ms)
+    context.so_far = None
     return failed
 
 

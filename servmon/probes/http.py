@@ -84,12 +84,14 @@ class _Journey:
 
     async def travel(self) -> Answer:
         exchange = self._first()
+        self.context.so_far = self._phases
         while True:
             exchange.address = await self.context.resolve(exchange.place.host)
             async with self.context.slot(exchange.address):
                 answer = await self._visit(exchange)
             after = await self._judge(answer, exchange)
             if after is None:
+                self.context.so_far = None  # it holds us, as we hold it
                 return Answer(self._response_ms(), self._phases(), self.details)
             exchange = after
 
@@ -117,7 +119,7 @@ class _Journey:
         try:
             answer = await exchange.make(self._wanted, encryption, self.context)
         except ProbeFailed as failed:
-            if exchange.first_byte_ms is not None:
+            if exchange.connect_ms is not None:
                 failed.phases = self._phases()
             failed.details = self.details
             raise

@@ -116,14 +116,14 @@ class Exchange:
         except OSError as error:
             raise connect_failure(error, place, context.doing) from None
         finally:
+            self._take_times()
             stream.close()
-        self._take_times()
         if failure is not None:
             raise failure
         return answer
 
     def _shake_hands(self) -> None:
-        self._context.doing = f"the TLS handshake with {self._answer.place}"
+        self._context.doing = f"agreeing on TLS with {self._answer.place}"
 
     def _ask(self) -> None:
         self._context.doing = f"waiting for an answer from {self._answer.place}"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
 from servmon.clock import SYSTEM_CLOCK, Clock
-from servmon.model import FailureKind
+from servmon.model import FailureKind, Phases
 from servmon.probes.addresses import is_address
 from servmon.probes.base import ProbeFailed
 from servmon.probes.canaries import Canaries
@@ -103,7 +103,8 @@ class ProbeContext:
 
     ``doing`` says in words what is being done just now; ``dns_ms`` is the time of the check's look-ups; ``deadline``
     is monotonic. The runner sets ``attempt``, the time limit of the attempt under way, and its length in seconds.
-    ``route`` is the way that the endpoint's options tell.
+    ``route`` is the way that the endpoint's options tell. ``so_far`` is the probe's: how it spent its time until it is
+    cut off.
     """
 
     __slots__ = (
@@ -116,11 +117,13 @@ class ProbeContext:
         "doing",
         "network",
         "route",
+        "so_far",
     )
 
     def __init__(self, network: Network, deadline: float, route: Route = ANY_ROUTE) -> None:
         self.network = network
         self.route = route
+        self.so_far: Callable[[], Phases] | None = None
         self.deadline = deadline
         self.doing = ""
         self.dns_ms: float | None = None

@@ -12,7 +12,7 @@ from servmon.model import FailureKind, Status
 from servmon.probes.base import Answer, ProbeFailed
 from servmon.probes.network import Network
 from servmon.probes.specification import EndpointDefaults, parse_endpoint
-from tests.fix_servers import TcpServer, free_port, is_silent, says
+from tests.fix_servers import TcpServer, free_port, is_silent, says, server_tls
 
 NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
 
@@ -153,3 +153,18 @@ async def test_what_failed_tells_which_address_was_asked_and_how_long_its_name_t
         assert result.details["address"] == "127.0.0.1", url
         assert result.phases.dns_ms > 0, url
     assert (await asked(names, "tcp://missing.test:9")).details is None
+
+
+async def test_a_check_that_is_cut_off_tells_how_far_it_got(names, tcp_server, trusted):
+    """Connected and agreed on TLS, and then silence: it is the application, not the network."""
+    server = await tcp_server(is_silent, tls=server_tls(trusted, "127.0.0.1"))
+    result = await asked(names, f"https://127.0.0.1:{server.port}/", timeout=0.5)
+    assert result.failure_kind is FailureKind.TIMEOUT
+    assert result.error_message.endswith(f"while waiting for an answer from 127.0.0.1:{server.port}")
+    assert result.phases.connect_ms > 0
+    assert result.phases.tls_ms > 0
+    assert result.phases.first_byte_ms is None
+    plain = await tcp_server(is_silent)
+    result = await asked(names, f"https://127.0.0.1:{plain.port}/", timeout=0.2)
+    assert result.error_message.endswith(f"while agreeing on TLS with 127.0.0.1:{plain.port}")
+    assert (result.phases.connect_ms > 0, result.phases.tls_ms) == (True, None)
