@@ -91,10 +91,10 @@ def running(file: Path, port: int, core: int) -> Iterator[int]:
 def measure(pid: int, port: int, seconds: float) -> Cost:
     """What the daemon ``pid`` and its children use during ``seconds``, after a warm-up."""
     time.sleep(WARM_UP_SECONDS)
-    before, daemon, tree = _metrics(port), _cpu(pid), _tree_cpu(pid)
+    before, daemon, tree = metrics(port), _cpu(pid), _tree_cpu(pid)
     began = time.monotonic()
     time.sleep(seconds)
-    after, daemon_after, tree_after = _metrics(port), _cpu(pid), _tree_cpu(pid)
+    after, daemon_after, tree_after = metrics(port), _cpu(pid), _tree_cpu(pid)
     elapsed = time.monotonic() - began
     stored = after["servmon_rows_stored_total"] - before["servmon_rows_stored_total"]
     used = daemon_after - daemon
@@ -130,7 +130,8 @@ def _wait_until_it_answers(process: subprocess.Popen[bytes], port: int, folder: 
             return
 
 
-def _metrics(port: int) -> dict[str, float]:
+def metrics(port: int) -> dict[str, float]:
+    """What the daemon tells of itself; ``on_time`` are checks that started within 100 ms."""
     request = urllib.request.Request(f"http://127.0.0.1:{port}/metrics", headers={"Authorization": "Bearer bench"})
     with urllib.request.urlopen(request, timeout=10) as answer:
         text = answer.read().decode()
