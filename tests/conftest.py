@@ -16,6 +16,7 @@ pytest_plugins = [
     "tests.fix_postgres",
     "tests.fix_proxy",
     "tests.fix_servers",
+    "tests.fix_pooler",
     "tests.fix_dns",
     "tests.fix_netns",
     "tests.fix_api",

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import resource
-import shutil
-import socket
-import tempfile
 from functools import partial
-from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from servmon import doctor
 from servmon.doctor import Level, examine, machine
 from servmon.settings import load
-from tests.fix_servers import Page, free_port, settled
+from tests.fix_servers import Page
 
 
 @pytest.fixture
@@ -107,47 +100,9 @@ async def test_results_that_will_not_fit_on_the_disk_are_foretold(findings):
     assert found.level is Level.WARNING
 
 
-async def test_a_pooler_before_the_database_is_noticed(findings, database):
-    program = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin")
-    if program is None:
-        pytest.skip("pgbouncer, of Debian's package pgbouncer, is not installed")
-    parts = urlsplit(database)
-    server = {name: values[0] for name, values in parse_qs(parts.query).items()}
-    host, port = server.get("host") or parts.hostname, server.get("port") or parts.port or 5432
-    folder = folder_for_all()
-    (folder / "pgbouncer.ini").write_text(
-        f"[databases]\n* = host={host} port={port} user={parts.username or server.get('user')}\n"
-        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {(bouncer_port := free_port())}\nauth_type = any\n"
-        "unix_socket_dir =\npool_mode = transaction\nignore_startup_parameters = jit,extra_float_digits\n",
-        encoding="utf-8",
-    )
-    # It refuses to be root, and only the server's own account may use the server's socket.
-    owner = os.stat(f"{host}/.s.PGSQL.{port}")  # noqa: PTH116 - quick
-    account = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []} if os.geteuid() == 0 else {}
-    bouncer = await asyncio.create_subprocess_exec(
-        program, "--quiet", str(folder / "pgbouncer.ini"), stderr=asyncio.subprocess.DEVNULL, **account
-    )
-    try:
-        await settled(lambda: is_open(bouncer_port))
-        name = parts.path.lstrip("/") or server["database"]
-        found = await findings(f'[database]\nurl = "postgresql://x@127.0.0.1:{bouncer_port}/{name}"\n')
-        assert found["Postgres"].sentence.startswith("[database] url leads through a pooler"), found["Postgres"]
-        assert found["Postgres"].level is Level.WARNING
-    finally:
-        bouncer.terminate()
-        await bouncer.wait()
-        shutil.rmtree(folder)
-
-
-def folder_for_all() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="servmon-test-"))
-    folder.chmod(0o755)
-    return folder
-
-
-def is_open(port: int) -> bool:
-    with socket.socket() as trial:
-        return trial.connect_ex(("127.0.0.1", port)) == 0
+async def test_a_pooler_before_the_database_is_noticed(findings, pgbouncer):
+    found = (await findings(f'[database]\nurl = "{await pgbouncer("transaction")}"\n'))["Postgres"]
+    assert (found.level, found.sentence.startswith("[database] url leads through a pooler")) == (Level.WARNING, True)
 
 
 async def test_a_disk_too_small_for_the_spool_is_foretold(findings):
