@@ -11,10 +11,11 @@ from itertools import islice
 from typing import Any
 from uuid import uuid4
 
-from servmon.alerts.alert import Alert, Member, MessageKind, News, Notification
+from servmon.alerts.alert import Alert, Member, MessageKind, News, NewsKind, Notification
 from servmon.alerts.routing import Facts
 from servmon.alerts.sites import site_down
 from servmon.clock import rfc3339
+from servmon.detection.machine import RECOVERED
 from servmon.model import Endpoint, Severity
 
 SUBJECT_LIMIT = 200
@@ -26,6 +27,8 @@ LISTED = 1000
 NAMED_DEPENDANTS = 10
 ABOUT = (("owner", "Owner"), ("contact", "Contact"), ("circuit_id", "Circuit"), ("runbook_url", "Runbook"))
 
+# Over, but not seen well again.
+CLOSED = "CLOSED"
 _HEADS: Mapping[MessageKind, str] = {
     MessageKind.DOWN: "DOWN",
     MessageKind.RAISED: "RAISED",
@@ -75,8 +78,9 @@ def compose(
     news: Sequence[News],
 ) -> Notification:
     """The message of this kind on ``alert``; ``news`` is what it was caused by, if anything was."""
+    head = CLOSED if kind is MessageKind.RECOVERED and _closed(news) else _HEADS[kind]
     remark = "still down" if kind is MessageKind.WINDOW_OVER else f"({_remark(alert, kind, now)})"
-    subject = one_line(f"{_HEADS[kind]}: {alert.title} {remark}", SUBJECT_LIMIT)
+    subject = one_line(f"{head}: {alert.title} {remark}", SUBJECT_LIMIT)
     return Notification(
         id=notification_id,
         alert_id=alert.id,
@@ -88,6 +92,11 @@ def compose(
         created_at=now,
         content=_content(alert, kind, news),
     )
+
+
+def _closed(news: Sequence[News]) -> list[News]:
+    """The outages that somebody ended, by hand or by a change of the endpoint: nobody knows that it is up again."""
+    return [one for one in news if one.kind is NewsKind.RECOVERED and one.reason != RECOVERED]
 
 
 def plain(notification_id: str, channel: str, alert: Alert, kind: MessageKind, now: datetime) -> Notification:
@@ -161,6 +170,7 @@ def _about_one(member: Member, kind: MessageKind, now: datetime, news: Sequence[
         span = lasted(member.resolved_at - member.start_time)
         yield f"{name} was down for {span}, from {_at(member.start_time)} to {_at(member.resolved_at)}."
         notes = {one.outage.resolution_notes for one in news if one.outage and one.outage.resolution_notes}
+        notes = notes or {f"Closed: {one.reason}" for one in _closed(news)}
         yield from (one_line(note) for note in sorted(notes))
     else:
         for_how_long = f", for {lasted(now - member.start_time)}" if kind is MessageKind.REMINDER else ""

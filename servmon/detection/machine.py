@@ -19,6 +19,8 @@ from servmon.model import AVAILABLE, CheckResult, CheckSource, Outage, Severity,
 # Counters without any evidence for this many intervals say nothing about the present any more.
 EVIDENCE_LASTS_INTERVALS = 3
 
+# Why an outage ended that nobody had to close.
+RECOVERED = "recovered"
 _BY_DEGRADATION = {"opened_by": "degraded"}
 
 
@@ -247,7 +249,7 @@ def _recovering(
         first_failure_at = state.first_failure_at
         return replace(seen, good=good, first_good_at=first_good_at, first_failure_at=first_failure_at), ()
     resolved = replace(outage, resolved=True, resolved_at=first_good_at, revision=outage.revision + 1)
-    change = _change(state, target, "recovered", result, ids, outage_id=resolved.id)
+    change = _change(state, target, RECOVERED, result, ids, outage_id=resolved.id)
     after = EndpointState(
         state=target,
         since=at,

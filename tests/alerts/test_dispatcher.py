@@ -309,11 +309,21 @@ def test_a_parent_deleted_in_its_outage_is_one_closing_notice_that_says_why_and_
     desk.present.below["router"] = ("c0", "c1")
     desk.at(0, down("router"), down("c0", caused_by="router"))
     note = "Closed because the endpoint was deleted"
-    assert kinds(desk.at(60, up("router", 60, reason="endpoint deleted", notes=note))) == [MessageKind.RECOVERED]
+    closed = desk.at(60, up("router", 60, reason="endpoint deleted", notes=note))
+    assert closed == [(MessageKind.RECOVERED, "CLOSED: router (down for 1 min)")]
     (message,) = desk.told[-1].notifications
     assert note in message.body
     assert "2 endpoints that depend on it: c0, c1" in message.body
     assert desk.run(61, 600) == []
+
+
+def test_an_outage_resolved_by_hand_is_told_as_closed_and_not_as_up():
+    desk = Desk()
+    desk.at(0, down("web"))
+    assert desk.at(60, up("web", 60, reason="resolved by hand")) == [
+        (MessageKind.RECOVERED, "CLOSED: web (down for 1 min)")
+    ]
+    assert "Closed: resolved by hand" in desk.told[-1].notifications[0].body
 
 
 def test_an_outage_that_turns_out_to_be_its_own_before_anybody_looked_is_told_once():
