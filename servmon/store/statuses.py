@@ -108,7 +108,7 @@ cross join lateral (
         limit 80
     ) recent
 ) r
-where (r.troubled or r.age <= 5) and e.is_active and e.archived_at is null
+where (r.troubled or r.age = 1 or (r.age <= 5 and r.details is not null)) and e.is_active and e.archived_at is null
 order by r.timestamp
 """
 
@@ -116,8 +116,9 @@ order by r.timestamp
 async def recent_results(db: Executor) -> list[CheckResult]:
     """What the state of the active endpoints is rebuilt from, oldest first: scheduled results only.
 
-    Of each endpoint its last five; those of its last twenty intervals, at most 80, where any of them was not good at
-    the first attempt; the newest one of the last day in any case. Phases are left out, and details but for packets.
+    Of each endpoint the newest one of the last day, and its last five where they count packets; those of its last
+    twenty intervals, at most 80, where any of them was not good at the first attempt. Phases are left out, and details
+    but for packets.
     """
     return [rows.check_result(row) for row in await db.fetch(_RECENT_RESULTS)]
 
