@@ -108,6 +108,18 @@ delete from event where id = any(array(
 ))
 """
 
+_AUDIT = """
+delete from audit where number = any(array(
+    select number from audit where at < $1 order by at limit $2
+))
+"""
+
+_REJECTED = """
+delete from rejected where id = any(array(
+    select id from rejected where at < $1 order by id limit $2
+))
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Retention:
@@ -222,5 +234,6 @@ KINDS = (
     Kind("evidence", "evidence_days", _thinning(evidence=_CHANGES_EVIDENCE, evidence_of_outages=_OUTAGES_EVIDENCE)),
     Kind("messages", "message_days", _thinning(messages=_MESSAGES)),
     Kind("alerts", "alert_days", _thinning(alerts=_ALERTS, decisions=_DECISIONS, silences=_SILENCES)),
-    Kind("events", "event_days", _thinning(events=_EVENTS)),
+    Kind("events", "event_days", _thinning(events=_EVENTS, rejected_rows=_REJECTED)),
+    Kind("audit", "audit_days", _thinning(audit_entries=_AUDIT)),
 )

@@ -29,3 +29,4 @@ class CleanupSection(Section):
     message_days: int = Field(90, ge=1, le=36_500)
     alert_days: int = Field(400, ge=1, le=36_500)
     event_days: int = Field(400, ge=1, le=36_500)
+    audit_days: int = Field(400, ge=1, le=36_500)

@@ -70,6 +70,12 @@ from generate_series(1, 5000) n, lateral (select $1::timestamptz + n * interval 
 """
 
 
+_AUDIT = """
+insert into audit (at, who, action, target)
+select $1::timestamptz + n * interval '1 min', 'admin', 'create', 'web' from generate_series(1, 5000) n
+"""
+
+
 async def fill(db) -> None:
     await endpoints.provision(db, "api", [endpoint(f"e{number}") for number in range(NUMBER)])
     await ensure_partitions(db, [(FIRST + timedelta(days=day)).date() for day in range(DAYS)])
@@ -77,7 +83,7 @@ async def fill(db) -> None:
         await db.execute("select ensure_hourly_partition($1::text::date)", month)
     for statement in (_RESULTS, _HOURS, _CHANGES):
         await db.execute(statement, FIRST, DAYS)
-    for statement in (_OUTAGES, _DECISIONS, _MESSAGES, _EVENTS):
+    for statement in (_OUTAGES, _DECISIONS, _MESSAGES, _EVENTS, _AUDIT):
         await db.execute(statement, FIRST)
     await db.execute(_DAYS)
     await db.execute("vacuum analyze")
@@ -109,7 +115,7 @@ def tables_read(plan: dict[str, Any]) -> dict[str, set[str]]:
     return found
 
 
-LARGE = re.compile("service_status_|state_change|service_outage|alert_decision|notification|event")
+LARGE = re.compile("service_status_|state_change|service_outage|alert_decision|notification|event|audit")
 
 
 def check(plan: dict[str, Any], *, days: set[str] = frozenset(), scanned: set[str] = frozenset()) -> None:
@@ -187,6 +193,7 @@ async def test_what_grew_old_is_found_by_its_age(filled):
         retention._ALERTS,
         retention._DECISIONS,
         retention._EVENTS,
+        retention._AUDIT,
     ):
         check(await plan_of(filled, statement, FIRST + timedelta(hours=7), 20))
         check(await plan_of(filled, statement, FIRST - timedelta(days=1), retention.ROWS_AT_ONCE))

@@ -113,14 +113,26 @@ async def test_messages_alerts_decisions_silences_and_events_each_have_their_tim
                 ago(days),
                 processed,
             )
+        await db.execute("insert into audit (at, who, action, target) values ($1, 'admin', 'create', 'web')", ago(days))
+        await db.execute("insert into rejected (at, reason, body) values ($1, 'r', 'b')", ago(days))
     await db.execute("insert into alert_outage select id, $1, 'a', 'a', opened_at from alert", uuid4())
     await keep_once(db, DEFAULTS, clock)
     left = {
         table: await db.fetchval(f"select count(*) from {table}")
-        for table in ("notification", "alert", "alert_outage", "alert_decision", "silence", "event")
+        for table in (
+            "notification",
+            "alert",
+            "alert_outage",
+            "alert_decision",
+            "silence",
+            "event",
+            "audit",
+            "rejected",
+        )
     }
     # What is still owed, or still open, stays whatever its age.
-    assert left == {"notification": 4, "alert": 3, "alert_outage": 3, "alert_decision": 1, "silence": 1, "event": 3}
+    once = {"alert_decision": 1, "silence": 1, "audit": 1, "rejected": 1}
+    assert left == {"notification": 4, "alert": 3, "alert_outage": 3, "event": 3, **once}
 
 
 async def test_much_that_is_old_goes_in_small_steps(db, clock, monkeypatch):
