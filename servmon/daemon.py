@@ -226,7 +226,12 @@ class Daemon:
         self._configure_alerts()
         self.reload = Reload(loaded.path, signals.reload, self.apply, self.standing)
         self.watchlist = Watchlist(
-            pool, monitor=self.monitor, scheduler=self.scheduler, runner=self.runner, notebook=notebook
+            pool,
+            monitor=self.monitor,
+            scheduler=self.scheduler,
+            runner=self.runner,
+            notebook=notebook,
+            is_away=self._is_away,
         )
         self.standby = Standby(self._direct_dsn, settings.servmon.instance, notebook, self._hand_over, self.troubles)
         self.beginning = Beginning(
@@ -273,6 +278,9 @@ class Daemon:
     async def _hand_over(self) -> None:
         await self.beginning.hand_over()
         await self.alerting.hand_over()
+
+    def _is_away(self) -> bool:
+        return self.beginning.waits or self.writer.is_away
 
     def _observed_as(self, number: int) -> None:
         self.writer.observer = self._connection.observer = number
@@ -342,6 +350,7 @@ class Daemon:
                 counters=self.counters,
                 lateness=self.scheduler.lateness,
                 degraded=self.condition.degraded,
+                is_away=self._is_away,
                 gauges=lambda: chain(self.condition.gauges(), self.elastic.gauges()),
             ),
         )

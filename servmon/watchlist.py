@@ -51,10 +51,12 @@ class Watchlist:
         scheduler: Scheduler,
         runner: Runner,
         notebook: Notebook | None = None,
+        is_away: Callable[[], bool] = lambda: False,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._db = db
         self._notebook = notebook
+        self._is_away = is_away
         self._monitor = monitor
         self._scheduler = scheduler
         self._runner = runner
@@ -176,6 +178,19 @@ class Watchlist:
     def last_results(self) -> Iterator[tuple[Endpoint, CheckResult]]:
         """Every active endpoint that was checked, with its last check."""
         return self._monitor.last_results()
+
+    @property
+    def is_away(self) -> bool:
+        """Whether Postgres took nothing of late."""
+        return self._is_away()
+
+    def endpoints(self) -> Iterator[Endpoint]:
+        """Every active endpoint."""
+        return (watched.plan.endpoint for watched in self._monitor.watched.values())
+
+    def open_outages(self) -> Iterator[Outage]:
+        """Every open outage, in no order."""
+        return (watched.state.outage for watched in self._monitor.watched.values() if watched.state.outage)
 
     @property
     def graph(self) -> Graph:

@@ -132,6 +132,8 @@ async def _add_headers(request: web.Request, response: web.StreamResponse) -> No
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Server"] = "servmon"
+    if request.method in ("GET", "HEAD") and request.app[health.VITALS].is_away():
+        response.headers["Servmon-Stale"] = "true"
 
 
 @dataclass(frozen=True, slots=True)

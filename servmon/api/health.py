@@ -17,12 +17,13 @@ from servmon.services.live import LiveView
 class Vitals:
     """What the daemon measures about itself; ``gauges`` are figures that are asked for when somebody wants to know.
 
-    ``degraded`` names the parts that are away just now, in words anybody may read.
+    ``degraded`` names the parts that are away just now, in words anybody may read; ``is_away`` says that Postgres is.
     """
 
     counters: Counters = field(default_factory=Counters)
     lateness: Histogram = field(default_factory=Histogram)
     degraded: Callable[[], Sequence[str]] = tuple
+    is_away: Callable[[], bool] = lambda: False
     gauges: Callable[[], Iterable[Gauge]] = tuple
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -19,6 +19,7 @@ from servmon.services.dependencies import Dependency, EndpointImpact
 from servmon.services.history import History, read, read_asked
 from servmon.services.identity import known_endpoint_id
 from servmon.services.live import LiveView, live_summary, refresh, stored_status, stored_summary
+from servmon.services.memory import stored_or_remembered
 from servmon.services.uptime import UptimeReport, read_period, report
 from servmon.store import endpoints, state_changes, statuses
 from servmon.store.endpoints import EVERYTHING, EndpointFilter
@@ -51,7 +52,12 @@ class AvailabilityService:
 
     async def get_endpoint(self, endpoint_id: str) -> Endpoint:
         """One endpoint; raises ``NotFoundError`` where there is none, or no longer."""
-        return await endpoints.get(self._db, known_endpoint_id(endpoint_id))
+        known = known_endpoint_id(endpoint_id)
+        return await stored_or_remembered(
+            self._live,
+            lambda: endpoints.get(self._db, known),
+            lambda live: next((one for one in live.endpoints() if one.id == known), None),
+        )
 
     async def list_endpoints(
         self,
@@ -68,7 +74,11 @@ class AvailabilityService:
         """
         if status is not None:
             wanted = replace(wanted, ids=await self._with_status(status))
-        return await endpoints.get_page(self._db, after=after, limit=limit, wanted=wanted, backwards=backwards)
+        return await stored_or_remembered(
+            self._live,
+            lambda: endpoints.get_page(self._db, after=after, limit=limit, wanted=wanted, backwards=backwards),
+            lambda live: None if backwards or wanted != EVERYTHING else _page(live.endpoints(), after, limit),
+        )
 
     async def count_tags(self) -> dict[str, int]:
         """How many endpoints bear each tag, by tag."""
@@ -261,3 +271,7 @@ class AvailabilityService:
         just_after = result.timestamp + timedelta(microseconds=1)
         (stored,) = await statuses.history(self._db, result.endpoint_id, limit=1, before=just_after)
         return stored
+
+
+def _page(known: Iterable[Endpoint], after: str | None, limit: int) -> list[Endpoint]:
+    return sorted((one for one in known if one.id > (after or "")), key=lambda one: one.id)[:limit]

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from servmon.clock import now
 from servmon.detection.dependencies import Graph
-from servmon.model import CheckResult, CheckSource, CurrentStatus, Endpoint, ServiceStatus, State, Status
+from servmon.model import CheckResult, CheckSource, CurrentStatus, Endpoint, Outage, ServiceStatus, State, Status
 from servmon.services import windows
 from servmon.services.connection import Connection
 from servmon.store import outages, state_changes, statuses
@@ -37,6 +37,19 @@ class LiveView(Protocol):
     @property
     def graph(self) -> Graph:
         """What depends on what, of all active endpoints."""
+        ...
+
+    @property
+    def is_away(self) -> bool:
+        """Whether Postgres took nothing of late, so that only this memory knows."""
+        ...
+
+    def endpoints(self) -> Iterable[Endpoint]:
+        """Every active endpoint."""
+        ...
+
+    def open_outages(self) -> Iterable[Outage]:
+        """Every open outage, in no order."""
         ...
 
     async def check(self, endpoint: Endpoint) -> CheckResult:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -15,6 +15,7 @@ from servmon.services import windows
 from servmon.services.connection import Connection
 from servmon.services.identity import known_uuid
 from servmon.services.live import LiveView, refresh
+from servmon.services.memory import stored_or_remembered
 from servmon.services.window_fields import parse_window
 from servmon.store import maintenance, outages, statuses
 
@@ -60,7 +61,11 @@ class OutageManagementService:
 
         ``active`` picks those that are open (true) or resolved (false).
         """
-        return await outages.get_page(self._db, active=active, endpoint_id=endpoint_id, before=before, limit=limit)
+        return await stored_or_remembered(
+            self._live,
+            lambda: outages.get_page(self._db, active=active, endpoint_id=endpoint_id, before=before, limit=limit),
+            lambda live: _page(live.open_outages(), endpoint_id, before, limit) if active else None,
+        )
 
     async def get_active_outages(self, *, limit: int = 100, before: tuple[datetime, str] | None = None) -> list[Outage]:
         """At most ``limit`` open outages, newest first, as ``list_outages``."""
@@ -68,7 +73,12 @@ class OutageManagementService:
 
     async def get_outage(self, outage_id: str) -> Outage:
         """One outage; raises ``NotFoundError``."""
-        return await outages.get(self._db, known_uuid(outage_id, "outage"))
+        known = known_uuid(outage_id, "outage")
+        return await stored_or_remembered(
+            self._live,
+            lambda: outages.get(self._db, known),
+            lambda live: next((one for one in live.open_outages() if one.id == known), None),
+        )
 
     async def resolve_outage(self, outage_id: str, resolution_notes: str | None = None) -> ResolvedOutage:
         """Close an outage now, whatever the endpoint does; a new one needs as many new failures as any.
@@ -176,3 +186,11 @@ def _checked_notes(notes: object) -> str | None:
     if notes is None or (isinstance(notes, str) and len(notes) <= NOTES_LIMIT and "\0" not in notes):
         return notes
     raise InvalidInputError.of("resolution_notes", f"must be text of at most {NOTES_LIMIT} characters")
+
+
+def _page(
+    known: Iterable[Outage], endpoint_id: str | None, before: tuple[datetime, str] | None, limit: int
+) -> list[Outage]:
+    wanted = [one for one in known if endpoint_id in (None, one.endpoint_id)]
+    newest = sorted(wanted, key=lambda one: (one.start_time, one.id), reverse=True)
+    return [one for one in newest if before is None or (one.start_time, one.id) < before][:limit]
