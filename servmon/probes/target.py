@@ -20,6 +20,8 @@ _WITHOUT_PATH = frozenset({"TCP", "UDP", "ICMP", "EXEC"})
 _WITHOUT_PORT = frozenset({"ICMP", "EXEC"})
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+# Nothing to quote and nothing to resolve.
+_PLAIN_PATH = re.compile(r"/[A-Za-z0-9_~/-]*(?:\?[A-Za-z0-9_~=&-]+)?")
 _FORBIDDEN = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029\\]")
 _GRAMMAR = "a host, host:port, [IPv6 address]:port, or a URL such as https://host/path or tcp://host:port"
 
@@ -51,6 +53,8 @@ def parse_target(url: str, protocol: str | None) -> tuple[str, Target]:
 
 def _requested(path: str) -> str:
     """A path and query as they are sent: quoted, without dots that lead up."""
+    if _PLAIN_PATH.fullmatch(path):
+        return path
     try:
         return URL("http://h" + (path if path.startswith("/") else f"/{path}")).raw_path_qs
     except ValueError as error:

@@ -88,8 +88,10 @@ def check_tls(options: TlsOptions) -> None:
         raise InvalidInputError.of("tls_key_file", "means nothing without tls_certificate_file")
     if options.tls_ca_file is not None and not options.tls_verify:
         raise InvalidInputError.of("tls_ca_file", "means nothing with tls_verify = false, which trusts everybody")
-    _check_files("tls_ca_file", options.tls_settings._replace(certificate_file=None, key_file=None))
-    _check_files("tls_certificate_file", options.tls_settings._replace(ca_file=None))
+    if options.tls_ca_file is not None:
+        _check_files("tls_ca_file", options.tls_settings._replace(certificate_file=None, key_file=None))
+    if options.tls_certificate_file is not None:
+        _check_files("tls_certificate_file", options.tls_settings._replace(ca_file=None))
 
 
 def _check_files(name: str, settings: TlsSettings) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from yarl import URL
 
 from servmon.errors import InvalidInputError
 from servmon.probes import PROBES, find_probe
-from servmon.probes.target import parse_target
+from servmon.probes.target import _requested, parse_target
 
 
 @pytest.mark.parametrize(
@@ -139,3 +140,10 @@ def test_every_address_is_a_target(address, port):
     shown = f"[{address}]" if address.version == 6 else str(address)
     target = parse_target(f"tcp://{shown}:{port}", None)[1]
     assert (target.host, target.port) == (str(address), port)
+
+
+@given(st.text("aZ09_~/-?=&.% ü", max_size=12))
+def test_a_path_is_sent_as_a_url_library_would_write_it(rest):
+    """Most paths need no library to see that; what is taken as it stands must be what it would have made of it."""
+    path = f"/{rest}"
+    assert _requested(path) == URL(f"http://h{path}").raw_path_qs
