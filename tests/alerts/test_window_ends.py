@@ -143,14 +143,16 @@ def test_stakeholders_get_the_same_message_once():
 
 
 def test_what_another_window_still_covers_waits_for_that_one():
-    desk = desk_with(*NAMES)
+    desk = Desk()
+    assert len(desk.at(0, *falls(desk, "e1", seconds=0))) == 1
     other = over("e1", end=END + 3600)
-    desk.present.near.append(replace(other, occurrence=replace(other.occurrence, key="other")))
-    desk.at(1)
+    desk.present.near = [over(*NAMES), replace(other, occurrence=replace(other.occurrence, key="other"))]
     desk.present.windows = {"e1"}
-    desk.present.outages = {"e1": outage("e1", 0)}
-    assert desk.run(END, DUE + 60) == []
+    assert desk.run(10, DUE + 60) == []
     assert not any(desk.dispatcher.window_ends.told.values())
+    end_window(desk)
+    subjects = [subject for second in range(END + 3600, DUE + 3610) for _, subject in desk.at(second)]
+    assert subjects == ["MAINTENANCE OVER: New firmware: 1 of 1 still down"]
 
 
 def test_a_restart_in_the_grace_keeps_its_end_and_after_it_says_nothing_twice():

@@ -152,6 +152,7 @@ async def test_a_window_over_a_tag_is_in_force_from_its_creation_to_its_early_en
         timedelta(minutes=5),  # of the day before, which is over
         timedelta(days=1, minutes=5),
     )
+    daemon.scheduler._slots["a"].soon = False
     await daemon.outages.end_maintenance_window(window.id)
     assert not daemon.view.current("a").in_maintenance
     # What failed in it is asked again at once.
