@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import importlib
 from collections.abc import Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,6 +13,7 @@ from servmon.errors import ServmonError
 
 REQUEST_SECONDS = 30.0
 LONGEST_REASON = 500
+_ALL_FAILURES = tuple(range(400, 600))
 _JSON = "application/vnd.elasticsearch+json; compatible-with=8"
 _NDJSON = "application/vnd.elasticsearch+x-ndjson; compatible-with=8"
 # Of a bulk answer only what says how each document fared.
@@ -112,13 +112,18 @@ class Cluster:
         headers = {"accept": _JSON}
         if body is not None:
             headers["content-type"] = content_type
-        try:
-            answer = await self._client.options(ignore_status=tuple(range(400, 600))).perform_request(
-                method, path, headers=headers, body=body
-            )
-        except self._failures as error:
-            raise AwayError(_sentence(error)) from None
-        return answer.meta.status, answer.body
+        # While one host can be reached nobody has to wait; the client asks another one each time.
+        for others in reversed(range(len(self._settings.hosts))):
+            try:
+                answer = await self._client.options(ignore_status=_ALL_FAILURES).perform_request(
+                    method, path, headers=headers, body=body
+                )
+            except self._failures as error:
+                if not (others and type(error).__name__ == "ConnectionError"):
+                    raise AwayError(_sentence(error)) from None
+            else:
+                return answer.meta.status, answer.body
+        raise AwayError("no hosts are configured")
 
 
 def _options(settings: ElasticsearchSection) -> dict[str, Any]:
@@ -138,17 +143,11 @@ def _options(settings: ElasticsearchSection) -> dict[str, Any]:
     return found
 
 
-def missing_files(settings: ElasticsearchSection) -> list[Path]:
-    """TLS files that are named and cannot be found."""
-    named = (settings.ca_file, settings.client_cert, settings.client_key)
-    return [path for path in named if path is not None and not path.is_file()]
-
-
 def _refusal(status: int, what: str, answer: Any) -> ElasticError:
     if status == 401:
         return AwayError(f"401: our api_key, or username and password, are not accepted{_because(answer)}")
     if status == 403:
-        return AwayError(f"403: we lack a right for {what}{_because(answer)}")
+        return ElasticError(f"403: we lack a right for {what}{_because(answer)}")
     if status == 429:
         return AwayError(f"429: it is overloaded{_because(answer)}")
     kind = AwayError if status >= 500 else ElasticError

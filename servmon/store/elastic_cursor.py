@@ -17,7 +17,7 @@ import asyncpg
 from servmon.errors import ServmonError, StoreUnavailableError
 from servmon.model import Endpoint, ServiceStatus
 from servmon.store import rows
-from servmon.store.pool import Connection, Executor, connect
+from servmon.store.pool import Connection, Executor, connect, transaction
 
 POLL_SECONDS = 0.05
 # Our own transactions take milliseconds.
@@ -29,13 +29,9 @@ class UnsettledError(ServmonError):
 
 
 async def open_reader(dsn: str) -> Connection:
-    """A connection that reads pages by number. Raises ``StoreUnavailableError``.
-
-    Young partitions have no statistics, and without them the planner takes a coarse index for useless.
-    """
+    """A connection to feed Elasticsearch from. Raises ``StoreUnavailableError``, also where the schema is older."""
     connection = await connect(dsn)
     try:
-        await connection.execute("set enable_seqscan = off")
         table = await connection.fetchval("select to_regclass('elasticsearch_dead_letter')")
     except BaseException:
         connection.terminate()
@@ -117,6 +113,10 @@ class Numbered(NamedTuple):
     endpoint: Endpoint
 
 
+# Young partitions have no statistics, and without them the planner takes so coarse an index for useless.
+_BY_NUMBER = """
+set local enable_seqscan = off
+"""
 _PAGE = """
 select r.*, e.endpoint_id, o.name as observer_name, true as elasticsearch_synced
 from (
@@ -128,12 +128,14 @@ order by r.seq
 """
 
 
-async def page(db: Executor, subjects: Subjects, after: int, until: int, limit: int) -> tuple[list[Numbered], int]:
+async def page(db: Connection, subjects: Subjects, after: int, until: int, limit: int) -> tuple[list[Numbered], int]:
     """At most ``limit`` rows with numbers after ``after`` up to ``until``, and the number up to which that is all.
 
-    ``db`` should be an ``open_reader``; the difference of the numbers bounds what is read.
+    The difference of the numbers bounds what is read.
     """
-    found = await db.fetch(_PAGE, after, until, limit)
+    async with transaction(db):
+        await db.execute(_BY_NUMBER)
+        found = await db.fetch(_PAGE, after, until, limit)
     end = until if len(found) < limit else found[-1]["seq"]
     return await _numbered(db, subjects, found), end
 

@@ -83,29 +83,23 @@ async def _due_outages(db: Executor, subjects: Subjects, found: Sequence[rows.Ro
     return [DueOutage(rows.outage(row), known[row["endpoint_key"]], row["mark"]) for row in found]
 
 
-# Only where the row is the one that was read: who changed it meanwhile wants it sent once more.
+# Only where the row is the one that was read: who changed it meanwhile wants it sent once more. So does whoever is
+# changing it just now, and nobody has to wait for us.
 _SYNCED = """
-update service_outage o set synced_revision = o.revision
-from unnest($1::text[]::uuid[], $2::text[]) as sent(id, mark)
-where o.id = sent.id and o.xmin::text = sent.mark and o.synced_revision < o.revision
+with free as (
+    select o.id from service_outage o
+    join unnest($1::text[]::uuid[], $2::text[]) as sent(id, mark) on o.id = sent.id and o.xmin::text = sent.mark
+    for update of o skip locked
+)
+update service_outage o set synced_revision = o.revision from free where o.id = free.id
 """
 
 
 async def outages_synced(db: Executor, sent: Iterable[DueOutage]) -> None:
     """Elasticsearch has these outages as they were read."""
-    pairs = [(due.outage.id, due.mark) for due in sent]
+    pairs = [(due.outage.id, due.mark) for due in sent if not due.outage.elasticsearch_synced]
     if pairs:
         await db.execute(_SYNCED, [outage_id for outage_id, _ in pairs], [mark for _, mark in pairs])
-
-
-_UNSYNCED = """
-select count(*) from service_outage where synced_revision < revision
-"""
-
-
-async def unsynced_outages(db: Executor) -> int:
-    """How many outages Elasticsearch has not heard of, or not their last change."""
-    return int(await db.fetchval(_UNSYNCED))
 
 
 _WINDOWS_DUE = """

@@ -327,3 +327,29 @@ async def test_key_and_password_reach_the_cluster(cluster, proxy):
         async with Cluster(settings, node_class=cluster.node_class) as client:
             await client.ask("GET", "/")
     assert seen == ["ApiKey a2V5", "Basic c2Vydm1vbjp4", None]
+
+
+async def test_of_several_hosts_one_is_enough(cluster, proxy, closed_port):
+    settings = ElasticsearchSection(hosts=(f"http://127.0.0.1:{closed_port}", proxy.url))
+    async with Cluster(settings, node_class=cluster.node_class) as client:
+        for _ in range(5):
+            assert (await client.ask("GET", "/"))["version"]
+        await proxy.stop()
+        with pytest.raises(AwayError):
+            await client.ask("GET", "/")
+
+
+async def test_a_right_that_retention_lacks_holds_up_nothing_else(filled):
+    filled.settings = filled.settings.model_copy(update={"retention_days": 1})
+    filled.lanes = filled.follower.lanes(filled.settings, filled.cluster, filled.reader)
+
+    def is_deletion(request) -> bool:
+        return request.method == "DELETE"
+
+    filled.proxy.fault = answers(403, {"error": {"type": "security_exception", "reason": "no"}}, to=is_deletion)
+    await filled.pass_time(300)
+    assert "we lack a right for DELETE /isp-service-" in filled.troubles["elasticsearch"]
+    site = await filled.watch("late")
+    opened = await filled.open_outage(site)
+    await filled.pass_time(5)
+    assert opened.id in (await filled.held())[outage_index(opened.start_time)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from datetime import date
 
@@ -11,6 +12,7 @@ from aiohttp import web
 from typer.testing import CliRunner
 
 from servmon.cli import app
+from servmon.cli.elastic import _shown
 from servmon.clock import now
 from servmon.elastic.cluster import ElasticError
 from servmon.elastic.comparison import compare
@@ -212,3 +214,20 @@ async def test_a_wrong_key_or_no_hosts_is_one_sentence(filled, tmp_path):
     code, _, err = await servmon("elastic", "resync", "--config", str(none))
     assert (code, err.count("\n")) == (2, 1)
     assert "[elasticsearch] hosts" in err
+
+
+def test_on_a_terminal_each_step_is_a_bar(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    with _shown() as progress:
+        progress("results of 2026-11-21", 200, 100)
+        progress("results of 2026-11-21", 200, 200)
+        progress("outages", 3, 3)
+    shown = terminal.getvalue()
+    assert "results of 2026-11-21" in shown
+    assert shown.index("50%") < shown.index("100%") < shown.index("outages")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True

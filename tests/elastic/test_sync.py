@@ -294,3 +294,19 @@ async def test_syncing_costs_no_room_in_the_database(mirror):
     await mirror.pass_time(1)
     assert await mirror.synced() == (2000, 0)
     assert await mirror.db.fetchval(size) <= 1.1 * before
+
+
+async def test_an_outage_that_is_being_changed_is_waited_for_by_nobody(mirror):
+    web = await mirror.watch("web")
+    opened = await mirror.open_outage(web)
+    other = await asyncpg.connect(mirror.database)
+    begun = other.transaction()
+    await begun.start()
+    await other.execute("update service_outage set severity = 'CRITICAL', revision = revision + 1")
+    await mirror.pass_time(1)
+    assert await mirror.synced() == (0, 0)
+    await begun.commit()
+    await other.close()
+    await mirror.pass_time(10)
+    assert (await mirror.held())[outage_index(opened.start_time)][opened.id]["severity"] == "CRITICAL"
+    assert await mirror.synced() == (0, 1)
