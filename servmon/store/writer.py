@@ -261,7 +261,8 @@ class Writer:
     async def _keep_meanwhile(self, storing: asyncio.Task[BaseException | None], batch: list[Entry]) -> bool:
         """Whether ``batch`` is on disk too, because Postgres takes its time: a kill must not cost what waits for it."""
         on_disk = False
-        while not (await asyncio.wait({storing}, timeout=FLUSH_SECONDS))[0] and self._bridge is not None:
+        patience = FLUSH_SECONDS if self._bridge is not None else None  # without a disk there is only Postgres
+        while not (await asyncio.wait({storing}, timeout=patience))[0]:
             self._arrived = self._take_queue(QUEUE_LIMIT)
             if await self._keep(self._arrived if on_disk else [*batch, *self._arrived]):
                 on_disk = True

@@ -17,7 +17,7 @@ from servmon.store import batch, delivery, endpoints, outages, state_changes, st
 from servmon.store import writer as writing
 from servmon.store.writer import Writer
 from servmon.tasks import cancel, spawn
-from tests.store.seeds import change, declared, endpoint, outage, resolved, result
+from tests.store.seeds import change, declared, endpoint, outage, resolved, result, store
 
 
 @pytest.fixture
@@ -348,3 +348,10 @@ async def test_a_full_queue_drops_old_results_and_no_transition(db, database, wa
     rows = await statuses.history(db, "a", limit=100, before=None)
     assert {row.timestamp for row in rows} == {one.timestamp for one in every[20:]}
     assert await outages.open_outages(db) == [opened]
+
+
+async def test_without_a_spool_a_batch_may_take_its_time(db, database, monkeypatch):
+    monkeypatch.setattr("servmon.store.writer.FLUSH_SECONDS", 0)
+    watched = await endpoints.insert(db, endpoint("a"))
+    await store(database, *(result(watched) for _ in range(50)))
+    assert await db.fetchval("select count(*) from service_status_row") == 50
