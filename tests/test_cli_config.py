@@ -146,7 +146,17 @@ async def test_set_changes_one_value_and_no_comment(tmp_path):
     wrong, stays = err.splitlines()
     assert wrong.startswith(f'{file}:10: alert.notification_channels: there is no channel "noc"')
     assert stays == f"{file} stays as it was"
-    assert (await servmon("config", "set", "interval", "20", "--config", str(file)))[0] == 2
+    for name, value, sentence in (
+        ("interval", "20", "interval: a setting is SECTION.KEY, such as service.check_interval"),
+        (
+            "service.check_interval.x",
+            "20",
+            "service.check_interval.x: check_interval is a value in this file, and no table",
+        ),
+        ("service.check_retries", "null", "service.check_retries: TOML has no way to write None"),
+    ):
+        code, _, err = await servmon("config", "set", name, value, "--config", str(file))
+        assert (code, err.splitlines()[0]) == (2, sentence)
     assert file.read_text(encoding="utf-8") == COMMENTED.replace("30  #", "20  #")
     assert [path.name for path in tmp_path.iterdir()] == ["servmon.toml"]
 
@@ -194,6 +204,13 @@ async def test_init_leaves_what_is_there_but_for_what_is_answered(tmp_path):
     assert text.startswith(COMMENTED)
     assert [one.id for one in load(file, {}).endpoints] == ["web", "192.0.2.7"]
     assert load(file, {}).warnings == ()
+
+
+async def test_a_folder_that_is_not_there_is_said_before_anything_is_asked(tmp_path):
+    file = tmp_path / "none" / "servmon.toml"
+    for command in (("init",), ("set", "log.level", "debug")):
+        code, _, err = await servmon("config", *command, "--config", str(file))
+        assert (code, err.splitlines()[0]) == (2, f"{file}: there is no folder {file.parent}")
 
 
 async def test_init_without_anybody_who_answers_writes_nothing(tmp_path):

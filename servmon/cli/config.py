@@ -144,7 +144,7 @@ def _nothing_changed(config: Path) -> Iterator[None]:
         yield
     except SettingsError as error:
         fail("\n".join([*error.lines, f"{config} stays as it was"]), EXIT_CONFIGURATION)
-    except (OSError, TypeError) as error:
+    except OSError as error:
         fail(f"{config} stays as it was: {error}", 1)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import tomlkit
-from tomlkit.exceptions import TOMLKitError
+from tomlkit.exceptions import ConvertError, TOMLKitError
 
 from servmon.settings import Loaded, SettingsError, load
 
@@ -19,6 +19,8 @@ ONLY_OWNER = 0o600
 
 def read_document(path: Path) -> tomlkit.TOMLDocument:
     """The file as it is written, or an empty one where there is none. Raises ``SettingsError``."""
+    if not path.absolute().parent.is_dir():
+        raise SettingsError([f"{path}: there is no folder {path.absolute().parent}"])
     if not path.exists():
         return tomlkit.document()
     try:
@@ -29,13 +31,21 @@ def read_document(path: Path) -> tomlkit.TOMLDocument:
 
 
 def put(document: tomlkit.TOMLDocument, section: str, key: str, value: Any) -> None:
-    """Set ``[section] key``; both are made where they are not there, and a comment behind the value stays."""
+    """Set ``[section] key``; both are made where they are not there, and a comment behind the value stays.
+
+    Raises ``SettingsError`` where there is no such place.
+    """
     table: Any = document
     for name in section.split("."):
         if name not in table:
             table[name] = tomlkit.table(is_super_table=name == "channels")
         table = table[name]
-    table[key] = value
+        if not isinstance(table, MutableMapping):
+            raise SettingsError([f"{section}.{key}: {name} is a value in this file, and no table"])
+    try:
+        table[key] = value
+    except ConvertError:
+        raise SettingsError([f"{section}.{key}: TOML has no way to write {value!r}"]) from None
 
 
 def replace_file(path: Path, text: str) -> Loaded:
