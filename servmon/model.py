@@ -268,7 +268,8 @@ class Event:
 class Outage:
     """One endpoint's time from its first failure to its recovery.
 
-    ``caused_by`` is the endpoint whose failure cuts this one off, as far as that is known.
+    ``caused_by`` is the endpoint whose failure cuts this one off, as far as that is known. One with an
+    ``excluded_reason`` does not count against availability; a ``false_alarm`` was none.
     """
 
     id: str
@@ -286,6 +287,8 @@ class Outage:
     revision: int = 0
     elasticsearch_synced: bool = False
     caused_by: str | None = None
+    excluded_reason: str | None = None
+    false_alarm: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,6 +149,8 @@ class OutageShape(TypedDict):
     resolved_at: datetime | None
     resolution_notes: str | None
     caused_by: str | None
+    excluded_reason: str | None
+    false_alarm: bool
     notification_channels: Sequence[str]
     evidence: Mapping[str, Any]
     elasticsearch_synced: bool
@@ -312,6 +314,8 @@ def outage_shape(outage: Outage) -> OutageShape:
         "resolution_notes": outage.resolution_notes,
         "notification_channels": outage.notification_channels,
         "caused_by": outage.caused_by,
+        "excluded_reason": outage.excluded_reason,
+        "false_alarm": outage.false_alarm,
         "evidence": outage.evidence,
         "elasticsearch_synced": outage.elasticsearch_synced,
     }

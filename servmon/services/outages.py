@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any
+from uuid import uuid4
 
 from servmon.clock import now
 from servmon.errors import InvalidInputError
@@ -17,7 +18,9 @@ from servmon.services.identity import known_uuid
 from servmon.services.live import LiveView, refresh
 from servmon.services.memory import stored_or_remembered
 from servmon.services.window_fields import parse_window
-from servmon.store import maintenance, outages, statuses
+from servmon.store import maintenance, outages, remarks, statuses
+from servmon.store.outages import ANY, OutageFilter
+from servmon.store.remarks import Remark
 
 NOTES_LIMIT = 10_000
 CREATOR_IN_PYTHON = "python"
@@ -56,6 +59,7 @@ class OutageManagementService:
         endpoint_id: str | None = None,
         limit: int = 100,
         before: tuple[datetime, str] | None = None,
+        wanted: OutageFilter = ANY,
     ) -> list[Outage]:
         """At most ``limit`` outages, newest first, all older than the one with start time and id ``before``.
 
@@ -63,8 +67,10 @@ class OutageManagementService:
         """
         return await stored_or_remembered(
             self._live,
-            lambda: outages.get_page(self._db, active=active, endpoint_id=endpoint_id, before=before, limit=limit),
-            lambda live: _page(live.open_outages(), endpoint_id, before, limit) if active else None,
+            lambda: outages.get_page(
+                self._db, active=active, endpoint_id=endpoint_id, before=before, limit=limit, wanted=wanted
+            ),
+            lambda live: _page(live.open_outages(), endpoint_id, before, limit) if active and wanted == ANY else None,
         )
 
     async def get_active_outages(self, *, limit: int = 100, before: tuple[datetime, str] | None = None) -> list[Outage]:
@@ -93,6 +99,35 @@ class OutageManagementService:
         await refresh(self._live)
         values = {field.name: getattr(outage, field.name) for field in fields(outage)}
         return ResolvedOutage(**values, still_down=still_down)
+
+    async def note_outage(self, outage_id: str, text: str, *, by: str) -> Remark:
+        """Write a note down beside an outage, open or over. Raises ``NotFoundError`` and ``InvalidInputError``."""
+        remark = self._remark(outage_id, "note", _checked_text("text", text), by)
+        await remarks.add(self._db, remark)
+        return remark
+
+    async def exclude_outage(self, outage_id: str, reason: str, *, by: str, false_alarm: bool = False) -> Outage:
+        """Let an outage not count against availability, for ``reason``; a ``false_alarm`` was none at all.
+
+        Raises ``NotFoundError`` and ``InvalidInputError``.
+        """
+        remark = self._remark(outage_id, "excluded", _checked_text("reason", reason), by)
+        return await remarks.count_or_not(self._db, remark, false_alarm=false_alarm)
+
+    async def include_outage(self, outage_id: str, *, by: str) -> Outage:
+        """Let an outage count against availability again. Raises ``NotFoundError``."""
+        return await remarks.count_or_not(self._db, self._remark(outage_id, "included", "", by), false_alarm=False)
+
+    async def get_timeline(self, outage_id: str) -> list[dict[str, Any]]:
+        """``at, kind, text, by`` of all that happened with an outage and was said of it, oldest first.
+
+        Raises ``NotFoundError``.
+        """
+        outage = await self.get_outage(outage_id)
+        return [dict(row) for row in await remarks.timeline(self._db, outage.id)]
+
+    def _remark(self, outage_id: str, kind: str, text: str, by: str) -> Remark:
+        return Remark(str(uuid4()), known_uuid(outage_id, "outage"), kind, text, by, now(self._connection.clock))
 
     async def get_outage_summary(self) -> dict[str, Any]:
         """Counts of all outages: ``total, active, resolved, by_severity, by_service`` (by endpoint id).
@@ -180,6 +215,12 @@ class OutageManagementService:
             return known.status
         stored = await statuses.latest(self._db, endpoint_id)
         return stored.status if stored else Status.UNKNOWN
+
+
+def _checked_text(name: str, text: str) -> str:
+    if not text.strip() or len(text) > NOTES_LIMIT or "\0" in text:
+        raise InvalidInputError.of(name, f"must be text of 1 to {NOTES_LIMIT} characters")
+    return text
 
 
 def _checked_notes(notes: object) -> str | None:

@@ -39,12 +39,31 @@ async def get(db: Executor, outage_id: str) -> Outage:
     return rows.outage(row)
 
 
+@dataclass(frozen=True, slots=True)
+class OutageFilter:
+    """Which outages; ``None`` in a field lets any pass. The times are of their start."""
+
+    severity: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    site: str | None = None
+    tag: str | None = None
+
+
+ANY = OutageFilter()
 _GET_PAGE = """
-select * from service_outage
+select o.* from service_outage o
 where ($1::boolean is null or resolved <> $1)
 and ($2::text is null or endpoint_id = $2)
-and ($3::timestamptz is null or (start_time, id) < ($3, $4::text::uuid))
-order by start_time desc, id desc
+and ($3::timestamptz is null or (start_time, o.id) < ($3, $4::text::uuid))
+and ($6::text is null or severity = $6::text::severity_type)
+and ($7::timestamptz is null or start_time >= $7)
+and ($8::timestamptz is null or start_time < $8)
+and (coalesce($9::text, $10::text) is null or exists (
+    select from service_endpoint e
+    where e.id = o.endpoint_id and ($9::text is null or e.site = $9) and ($10::text is null or $10 = any (e.tags))
+))
+order by start_time desc, o.id desc
 limit $5
 """
 
@@ -56,10 +75,12 @@ async def get_page(
     endpoint_id: str | None,
     before: tuple[datetime, str] | None,
     limit: int,
+    wanted: OutageFilter = ANY,
 ) -> list[Outage]:
     """At most ``limit`` outages, newest first, all older than the one with start time and id ``before``."""
     start_time, outage_id = before or (None, None)
-    found = await db.fetch(_GET_PAGE, active, endpoint_id, start_time, outage_id, limit)
+    filters = (wanted.severity, wanted.since, wanted.until, wanted.site, wanted.tag)
+    found = await db.fetch(_GET_PAGE, active, endpoint_id, start_time, outage_id, limit, *filters)
     return [rows.outage(row) for row in found]
 
 

@@ -279,6 +279,8 @@ def outage(row: Row) -> Outage:
         revision=row["revision"],
         elasticsearch_synced=row["elasticsearch_synced"],
         caused_by=row["caused_by"],
+        excluded_reason=row["excluded_reason"],
+        false_alarm=row["false_alarm"],
     )
 
 

@@ -16,7 +16,7 @@ cross join lateral (
         then (select min(at) from state_change where outage_id = o.id and new_state = 'down')
         else o.start_time end as counted_from
 ) c
-where endpoint_id = $1 and counted_from < $3 and coalesce(resolved_at, $3) > $2
+where endpoint_id = $1 and excluded_reason is null and counted_from < $3 and coalesce(resolved_at, $3) > $2
 order by counted_from
 """
 
@@ -24,7 +24,7 @@ order by counted_from
 async def outages_between(
     db: Executor, endpoint_id: str, since: datetime, until: datetime
 ) -> list[tuple[str, datetime, datetime]]:
-    """The ids and times of the endpoint's outages that touch the period; an open one lasts until its end."""
+    """The ids and times of the endpoint's outages that touch the period and count; an open one lasts until its end."""
     return [(row["id"], row["start"], row["end"]) for row in await db.fetch(_OUTAGES, endpoint_id, since, until)]
 
 
