@@ -29,7 +29,8 @@ class Standing:
     def __init__(self, troubles: dict[str, str], tell: Callable[[Event], None], data_dir: Path) -> None:
         self._troubles = troubles
         self._tell = tell
-        self._told = data_dir / "configuration-refused"
+        self._note = data_dir / "configuration-refused"
+        self._told = self._note.exists()
         self.applied_at: datetime | None = None
 
     @property
@@ -40,14 +41,15 @@ class Standing:
     def refuse(self, what: str, problems: Sequence[str], *, remedy: str = "") -> None:
         """``what`` is so because of ``problems``: of the file, so that somebody has to mend it."""
         self.delay(what, problems, remedy=remedy)
-        if self._told.exists():
+        if self._told:
             return
+        self._told = True
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         message = masked(f"{what}: {problems[0]}{more}")
         details = {"problems": [masked(problem) for problem in problems]}
         self._tell(Event(new_id(), EventKind.CONFIGURATION_REFUSED, Severity.MAJOR, message, now(), details))
-        with suppress(OSError):  # a full disk: then it is told once more
-            self._told.write_text(f"{message}\n", encoding="utf-8")
+        with suppress(OSError):  # a full disk: then it is told once more after a restart
+            self._note.write_text(f"{message}\n", encoding="utf-8")
 
     def delay(self, what: str, problems: Sequence[str], *, remedy: str = "") -> None:
         """As ``refuse``, of what passes without anybody's doing."""
@@ -61,8 +63,9 @@ class Standing:
         """What the file says runs from now on."""
         self._troubles.pop(TROUBLE, None)
         self.applied_at = now()
-        if self._told.exists():
+        if self._told:
+            self._told = False
             message = "the configuration is right again, and applied"
             self._tell(Event(new_id(), EventKind.CONFIGURATION_APPLIED, Severity.MINOR, message, now()))
             with suppress(OSError):
-                self._told.unlink()
+                self._note.unlink()

@@ -398,6 +398,16 @@ def test_isolation_and_its_end_are_one_alert_also_over_a_restart():
     assert not after.dispatcher.alerts
 
 
+def test_a_refused_configuration_is_told_once_and_that_it_is_right_again():
+    desk = Desk()
+    refused = isolation(EventKind.CONFIGURATION_REFUSED, "configuration not applied: servmon.toml:3: no")
+    assert kinds(desk.at(0, refused)) == [MessageKind.EVENT]
+    again = replace(refused, event=replace(refused.event, id="another"))
+    assert desk.at(600, again) == []
+    assert kinds(desk.at(900, isolation(EventKind.CONFIGURATION_APPLIED, "right again"))) == [MessageKind.EVENT_OVER]
+    assert not desk.dispatcher.alerts
+
+
 def test_flapping_over_a_restart_is_neither_told_again_nor_forgotten():
     before, after = Desk(), Desk()
     before.at(0, flaps("web", flapping=True))
