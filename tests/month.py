@@ -139,9 +139,11 @@ class Score:
     slowest: float
 
 
-def make_month(days: float, seed: int, real: int = REAL_OUTAGES, loss: Loss = Loss.HALF) -> Month:
+def make_month(
+    days: float, seed: int, real: int = REAL_OUTAGES, loss: Loss = Loss.HALF, endpoints: int = ENDPOINTS
+) -> Month:
     chance = random.Random(seed)
-    month = Month(days * DAY, seed, loss, [f"e-{number}" for number in range(ENDPOINTS)])
+    month = Month(days * DAY, seed, loss, [f"e-{number}" for number in range(endpoints)])
     end = BEGAN + month.seconds
     for site in range(SITES):
         starts = (chance.uniform(BEGAN + WARM_UP, end) for _ in range(round(days * CUTS_PER_SITE_AND_DAY)))

@@ -35,7 +35,7 @@ def moments(outages) -> list[tuple[str, float, float]]:
 
 @pytest.mark.parametrize(("loss", "threshold"), [(Loss.ALL, 2), (Loss.HALF, 3)])
 def test_skimming_declares_the_same_outages_as_the_real_scheduler_and_monitor(loss, threshold):
-    month = make_month(1 / 24, seed=7, real=10, loss=loss)
+    month = make_month(1 / 24, seed=7, real=10, loss=loss, endpoints=250)
     skimmed = moments(skim(month, threshold))
     played = moments(play(month, threshold))
     assert len(skimmed) >= 5
