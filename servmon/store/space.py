@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from servmon.clock import now
 from servmon.store import partitions
 from servmon.store.migrate import applied_to, migrations_folder, pending, read_migrations
 from servmon.store.pool import Connection, connect, place_of
@@ -115,7 +116,8 @@ async def _measured(
     size = await connection.fetchval(_SIZE)
     expected = await connection.fetchrow(_EXPECTED)
     a_day = await connection.fetchval(_STORED_YESTERDAY) or round(expected["a_day"])
-    days = await partitions.days_present(connection)
+    today = now().date()  # those to come have partitions already
+    days = [day for day in await partitions.days_present(connection) if day <= today]
     of = {row["name"]: row for row in tables}
     results = of.get(partitions.RESULTS.table)
     a_result = results["counted_bytes"] / results["rows"] if results and results["rows"] else BYTES_A_RESULT
@@ -138,8 +140,8 @@ async def _measured(
 def _grown(
     size: int, tables: Mapping[str, Mapping[str, int]], results: float, endpoints: int, cleanup: CleanupSection
 ) -> int:
-    now = sum(tables[of.table]["bytes"] for of in (partitions.RESULTS, partitions.HOURS) if of.table in tables)
-    return round(size - now + results + endpoints * 24 * cleanup.hourly_days * BYTES_AN_HOUR)
+    present = sum(tables[of.table]["bytes"] for of in (partitions.RESULTS, partitions.HOURS) if of.table in tables)
+    return round(size - present + results + endpoints * 24 * cleanup.hourly_days * BYTES_AN_HOUR)
 
 
 def in_words(number: float) -> str:
