@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from servmon.clock import SYSTEM_CLOCK
 from tests.fix_daemon import FAST
 
+# A daemon with its own Postgres is started; on a busy machine that alone takes many seconds.
+pytestmark = pytest.mark.timeout(60)
+
 CONFIGURATION = """
+[outage]
+detection_threshold = 1
+verification_enabled = false
+
 [elasticsearch]
 hosts = ["{url}"]
 sync_interval = 1
