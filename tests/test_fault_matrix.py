@@ -298,6 +298,7 @@ async def test_a_server_that_is_restarted(end, tmp_path, folders):
 
 
 @pytest.mark.deep
+@pytest.mark.timeout(180)
 async def test_a_failover_to_a_replica_that_is_seconds_behind(tmp_path, folders):
     primary, folder = Server(folders()), folders()
     proxy = PostgresProxy(await primary.start())

@@ -134,7 +134,7 @@ class Bridge:
             self._delivery.hang_up()
             return True  # it went to a server that is no longer the one, and waits for that
         try:
-            await self._spool.stored(waiting.last)
+            await self._spool.stored(waiting.numbers)
         except StoreUnavailableError:
             return False  # stored once more another time, which changes nothing
         self._forget(waiting.entries)

@@ -15,6 +15,7 @@ from servmon.store.entries import Entry, decode, encode, is_lasting, transitions
 from servmon.store.local import LocalFile, commit
 from servmon.store.notebook import put_pages
 from servmon.store.notes import pages_of
+from servmon.store.plain import dump
 
 KEPT_SECONDS = 300.0
 FORGET_EVERY_SECONDS = 10.0
@@ -54,7 +55,7 @@ select id, entries from bundle where stored_at is null and lasting = 0 order by 
 """
 
 _STORED = """
-update bundle set stored_at = ? where stored_at is null and id <= ? returning entries
+update bundle set stored_at = ? where stored_at is null and id in (select value from json_each(?)) returning entries
 """
 
 _FORGET = """
@@ -81,10 +82,10 @@ select body from bundle order by id desc
 
 @dataclass(frozen=True, slots=True)
 class Spooled:
-    """The oldest waiting entries, and the number of the last of them, to say by once they are stored."""
+    """The oldest waiting entries, and the numbers of their bundles, to say by once they are stored."""
 
     entries: list[Entry]
-    last: int
+    numbers: list[int]
 
 
 class Spool:
@@ -118,10 +119,10 @@ class Spool:
         """The oldest waiting entries, about ``limit`` of them; they wait until they are ``stored``."""
         return await self._file.run(lambda file: _oldest(file, limit))
 
-    async def stored(self, last: int) -> None:
-        """Postgres has every entry up to the one with this number."""
-        number = await self._file.run(lambda file: self._stored(file, last))
-        self.count -= number  # not in one step with the waiting: what was put meanwhile would be lost
+    async def stored(self, numbers: Sequence[int]) -> None:
+        """Postgres has the bundles with these numbers. Others before them may have come to wait again meanwhile."""
+        number = await self._file.run(lambda file: self._stored(file, numbers))
+        self.count -= number  # read only now: others count meanwhile
 
     async def remember(self, entries: Sequence[Entry]) -> None:
         """Keep for a while what Postgres took without its having waited here."""
@@ -163,10 +164,10 @@ class Spool:
                 lasting = any(map(is_lasting, entries))
                 file.execute(_APPEND, (len(entries), int(lasting), at, encode(entries)))
 
-    def _stored(self, file: sqlite3.Connection, last: int) -> int:
+    def _stored(self, file: sqlite3.Connection, numbers: Sequence[int]) -> int:
         at = self._clock.wall()
         with commit(file, durable=False):
-            number: int = sum(entries for (entries,) in file.execute(_STORED, (at, last)).fetchall())
+            number: int = sum(entries for (entries,) in file.execute(_STORED, (at, dump(list(numbers)))).fetchall())
             self._forget(file, at)
         if not file.execute(_COUNT).fetchone()[0]:
             file.execute("pragma wal_checkpoint(truncate)")
@@ -209,13 +210,13 @@ def _take_up(file: sqlite3.Connection) -> tuple[int, list[Entry]]:
 
 def _oldest(file: sqlite3.Connection, limit: int) -> Spooled:
     entries: list[Entry] = []
-    last = 0
+    numbers: list[int] = []
     for number, _, body in file.execute(_OLDEST):
         entries += decode(body)
-        last = number
+        numbers.append(number)
         if len(entries) >= limit:
             break
-    return Spooled(entries, last)
+    return Spooled(entries, numbers)
 
 
 def _newest(file: sqlite3.Connection, limit: int) -> list[Entry]:

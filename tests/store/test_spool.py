@@ -137,8 +137,8 @@ def test_a_transition_comes_back_as_it_was():
 async def test_what_is_put_while_something_is_noted_as_stored_is_counted(spool):
     watched = endpoint("a")
     await spool.put([(result(watched), ()) for _ in range(3)])
-    last = (await spool.oldest(10)).last
-    await asyncio.gather(spool.put([(result(watched), ()) for _ in range(5)]), spool.stored(last))
+    read = await spool.oldest(10)
+    await asyncio.gather(spool.put([(result(watched), ()) for _ in range(5)]), spool.stored(read.numbers))
     assert spool.count == 5
 
 
@@ -152,7 +152,7 @@ async def test_entries_wait_in_their_order_over_a_restart(tmp_path):
         assert again.count == 1500
         first = await again.oldest(600)
         assert first.entries == every[:700]
-        await again.stored(first.last)
+        await again.stored(first.numbers)
         assert (again.count, (await again.oldest(5000)).entries) == (800, every[700:])
 
 
@@ -171,7 +171,7 @@ async def test_a_full_spool_drops_the_oldest_single_results_and_nothing_that_peo
 async def test_room_is_made_first_by_what_postgres_has(tmp_path):
     async with spool_in(tmp_path, MIB) as small:
         await small.put([(one, ()) for one in results(endpoint("a"), 9000)])
-        await small.stored((await small.oldest(9000)).last)
+        await small.stored((await small.oldest(9000)).numbers)
         assert await small.put([(one, ()) for one in results(endpoint("a"), 100)]) == 0
         assert small.count == 100
 
@@ -180,7 +180,7 @@ async def test_what_postgres_took_stays_for_five_minutes(tmp_path):
     clock = HandClock()
     async with spool_in(tmp_path, clock=clock) as spool:
         await spool.put([change("a", State.UP, State.SUSPECTED, now())])
-        await spool.stored((await spool.oldest(1)).last)
+        await spool.stored((await spool.oldest(1)).numbers)
         await spool.remember([(one, ()) for one in results(endpoint("a"), 3)])
         clock.at += 299
         await spool.remember([(one, ()) for one in results(endpoint("a"), 2)])
@@ -201,6 +201,19 @@ async def test_another_server_gets_what_the_one_before_took_lately(tmp_path):
     async with spool_in(tmp_path) as again:
         assert await again.meet("1/00000002") == "1/00000002"
         assert again.count == 3
+
+
+async def test_what_waits_again_while_others_are_stored_is_not_taken_for_stored(tmp_path):
+    """Another server is met while a batch that was read before goes to it."""
+    async with spool_in(tmp_path) as spool:
+        await spool.meet("1/00000001")
+        await spool.remember([(one, ()) for one in results(endpoint("a"), 3)])
+        await spool.put([(one, ()) for one in results(endpoint("a"), 2)])
+        read = await spool.oldest(100)
+        await spool.meet("1/00000002")
+        await spool.stored(read.numbers)
+        assert spool.count == 3
+        assert len((await spool.oldest(100)).entries) == 3
 
 
 async def test_it_is_only_for_its_owner(spool, tmp_path):
