@@ -17,7 +17,12 @@ select system_identifier::text from pg_control_system()
 
 
 async def identity(connection: Connection) -> str | None:
-    """The server and its timeline, such as ``7437…/00000002``; what this user may not read is left out."""
+    """The server and its timeline, such as ``7437…/00000002``; what this user may not read is left out.
+
+    ``None`` for one that cannot be told from others, and for a standby: it takes nothing, and may become another.
+    """
+    if await connection.fetchval("select pg_is_in_recovery()"):
+        return None
     known = [await _read(connection, query) for query in (_SYSTEM, _TIMELINE)]
     return "/".join(part or "?" for part in known) if any(known) else None
 
