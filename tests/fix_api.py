@@ -109,14 +109,21 @@ class History:
         await self._write([(result, ()) for result in results])
         return results
 
-    async def outage(self, endpoint_id: str, *, minutes: float = 30, resolved: bool = False) -> Outage:
+    async def outage(
+        self,
+        endpoint_id: str,
+        *,
+        minutes: float = 30,
+        resolved: bool = False,
+        description: str = "connection refused",
+    ) -> Outage:
         """An outage that began so many minutes ago, and where resolved lasted 5 minutes."""
         start = self._at + timedelta(minutes=60 - minutes)
         opened = Outage(
             id=str(uuid4()),
             endpoint_id=endpoint_id,
             severity=Severity.MAJOR,
-            description="connection refused",
+            description=description,
             start_time=start,
             declared_at=start + timedelta(seconds=40),
             revision=1,

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
-from typer.exceptions import TyperException
 
 from servmon import __version__
 from servmon.cli import alerts as alert_commands
@@ -19,17 +17,18 @@ from servmon.cli import config as config_commands
 from servmon.cli import db as db_commands
 from servmon.cli import elastic as elastic_commands
 from servmon.cli import kibana as kibana_commands
+from servmon.cli import outages as outage_commands
 from servmon.cli import prometheus as prometheus_commands
 from servmon.cli import report as report_command
+from servmon.cli import services as service_commands
 from servmon.cli import simulate as simulate_command
-from servmon.cli.base import EXIT_CONFIGURATION, ConfigOption, fail, load
+from servmon.cli.base import EXIT_CONFIGURATION, EXIT_USAGE_OF_CHECK, ConfigOption, PluginCommand, fail, load
 from servmon.errors import InvalidInputError, ServmonError, StartError
-
-# Nagios plug-in API: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN. Usage errors are 3, never 2, which means DOWN.
-EXIT_USAGE_OF_CHECK = 3
 
 app = typer.Typer(name="servmon", help="Service availability monitor.", no_args_is_help=True, add_completion=True)
 service_app = typer.Typer(help="The systemd service.", no_args_is_help=True)
+app.add_typer(service_commands.app, name="services")
+app.add_typer(outage_commands.app, name="outages")
 app.add_typer(alert_commands.alerts_app, name="alerts")
 app.add_typer(alert_commands.channels_app, name="channels")
 app.add_typer(config_commands.app, name="config")
@@ -69,19 +68,7 @@ def run(config: ConfigOption = None) -> None:
         fail(str(error), 1)
 
 
-class _PluginCommand(TyperCommand):
-    """A command whose usage errors exit 3, since 2 would tell Nagios that the target is down."""
-
-    def make_context(self, *args: Any, **more: Any) -> Any:
-        """Read the command line."""
-        try:
-            return super().make_context(*args, **more)
-        except TyperException as error:
-            error.exit_code = EXIT_USAGE_OF_CHECK
-            raise
-
-
-@app.command(cls=_PluginCommand)
+@app.command(cls=PluginCommand)
 def check(
     target: Annotated[str, typer.Argument(help="A URL, host, host:port, tcp://, udp://, dns:// or icmp:// target.")],
     protocol: Annotated[

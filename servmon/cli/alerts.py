@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
 
-from servmon.cli.base import ConfigOption, fail, load
+from servmon.cli.base import ConfigOption, fail, load, shown
+from servmon.cli.desk import Desk, over_api
+from servmon.cli.local import address
 
 alerts_app = typer.Typer(help="Who was told of what.", no_args_is_help=True)
 channels_app = typer.Typer(help="The ways out.", no_args_is_help=True)
 
 
 @alerts_app.command()
-def explain(
-    outage: Annotated[str, typer.Argument(help="The id of an outage.")],
-    config: ConfigOption = None,
-    *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
+@over_api
+def explain(desk: Desk, outage: Annotated[str, typer.Argument(help="The id of an outage.")]) -> None:
     """Say who was told of an outage and who was not, with the reason of each; asks the servmon that runs here."""
-    from servmon.cli.local import LocalApi
-
-    found = LocalApi(load(config).settings).get(f"/outages/{outage}/alerts")
-    typer.echo(json.dumps(found, indent=2) if as_json else "\n".join(_lines(found)))
+    found = desk.api.get(address("outages", outage, "alerts"))
+    if desk.as_json:
+        desk.json(found)
+        return
+    for line in _lines(found):
+        typer.echo(shown(line))
 
 
 def _lines(found: dict[str, Any]) -> Iterator[str]:

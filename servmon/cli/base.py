@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
+from typer.core import TyperCommand
+from typer.exceptions import TyperException
 
 from servmon.errors import ServmonError
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 EXIT_CONFIGURATION = 2
+# Nagios plug-in API: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN. Usage errors are 3, never 2, which means DOWN.
+EXIT_USAGE_OF_CHECK = 3
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", "-c", help="The TOML file; without it only the environment is read.")
@@ -35,9 +39,28 @@ def load(config: Path | None, *, or_last_good: bool = False) -> Loaded:
         fail("\n".join(error.lines), EXIT_CONFIGURATION)
 
 
+def shown(text: str) -> str:
+    """``text`` on one line for a terminal: names, banners and error texts may be a stranger's."""
+    from servmon.log import escaped
+
+    return escaped(text)
+
+
+class PluginCommand(TyperCommand):
+    """A command whose usage errors exit 3, since 2 would tell Nagios that the target is down."""
+
+    def make_context(self, *args: Any, **more: Any) -> Any:
+        """Read the command line."""
+        try:
+            return super().make_context(*args, **more)
+        except TyperException as error:
+            error.exit_code = EXIT_USAGE_OF_CHECK
+            raise
+
+
 def fail(message: str, code: int) -> NoReturn:
-    """End the process with ``message`` on stderr."""
-    typer.echo(message, err=True)
+    """End the process with ``message`` on stderr; what may be a stranger's words in it moves no cursor."""
+    typer.echo("\n".join(shown(line) for line in message.split("\n")), err=True)
     raise typer.Exit(code)
 
 

@@ -65,7 +65,7 @@ def apply(
     from servmon.cli.local import LocalApi
 
     loaded = load(config)
-    answer = LocalApi(loaded.settings).post("/config/reload", {"force": force})
+    answer = LocalApi.of(loaded.settings).post("/config/reload", {"force": force})
     typer.echo(f"applied: {answer['endpoints']} endpoints")
 
 

@@ -1,81 +1,192 @@
-"""Talks to the servmon that runs on this machine, by the address and token that its configuration tells."""
+"""Talks to the servmon that runs on this machine, by the address and token that its configuration tells.
+
+Another one is reached by its URL and a file with a token for it.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from typing import Any
-from urllib.parse import quote, urlencode
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from http.client import HTTPException, HTTPResponse
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import quote, urlencode, urlsplit
 
-from servmon.cli.base import fail
-from servmon.settings import Settings
+from servmon.cli.base import EXIT_CONFIGURATION, fail, load
+
+if TYPE_CHECKING:
+    from servmon.settings import Settings
 
 PATIENCE_SECONDS = 60.0
 PAGE = 1000
+# Where the systemd unit reads its configuration; asked where the command line names no file.
+SERVICE_FILE = Path("/etc/servmon/servmon.toml")
+
+Complain = Callable[[str], NoReturn]
 
 
 class LocalApi:
-    """The admin API of the local daemon; every failure ends the process with a sentence and exit status 1."""
+    """The admin API at ``base``; every failure is a sentence for ``complain``, which does not return.
 
-    def __init__(self, settings: Settings) -> None:
+    By default it ends the process with the sentence on stderr and exit status 1. ``token`` is asked for once.
+    """
+
+    def __init__(self, base: str, token: Callable[[], str], complain: Complain | None = None) -> None:
+        self._base = base.rstrip("/")
+        self._token = token
+        self.complain: Complain = complain or partial(fail, code=1)
+
+    @classmethod
+    def of(cls, settings: Settings) -> LocalApi:
+        """The daemon that these settings describe."""
         host = settings.api.host
         # A wildcard is no address to connect to.
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
-        self._base = f"http://[{host}]:{settings.api.port}" if ":" in host else f"http://{host}:{settings.api.port}"
-        self._settings = settings
+        return cls(f"http://{f'[{host}]' if ':' in host else host}:{settings.api.port}", partial(_token_of, settings))
 
     def get(self, path: str, **query: str | None) -> Any:
         """The JSON that answers a GET; what is ``None`` in ``query`` is left out."""
         given = urlencode({name: value for name, value in query.items() if value is not None})
-        return self._ask("GET", path, None, given)
+        return self._ask("GET", path, query=given)
 
     def pages(self, path: str, **query: str | None) -> Iterator[Any]:
         """Every item of a list, page by page."""
+        return self._items(path, PAGE, query)
+
+    def first(self, most: int, path: str, **query: str | None) -> Iterator[Any]:
+        """The first ``most`` items of a list."""
+        return islice(self._items(path, min(PAGE, most), query), most)
+
+    def _items(self, path: str, size: int, query: Mapping[str, str | None]) -> Iterator[Any]:
         cursor: str | None = None
         while True:
-            page = self.get(path, **{"limit": str(PAGE), **query, "cursor": cursor})
+            page = self.get(path, **{"limit": str(size), **query, "cursor": cursor})
             yield from page["items"]
             cursor = page["next_cursor"]
             if cursor is None:
                 return
 
-    def post(self, path: str, body: dict[str, Any]) -> Any:
+    def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """The JSON that answers a POST of ``body``."""
-        return self._ask("POST", path, json.dumps(body).encode())
+        return self._ask("POST", path, body)
 
-    def _ask(self, method: str, path: str, body: bytes | None, query: str = "") -> Any:
-        request = urllib.request.Request(  # noqa: S310 - http is all it can be
-            self._base + quote(path) + (query and f"?{query}"),
-            data=body,
-            headers={"Authorization": f"Bearer {self._token()}", "Content-Type": "application/json"},
+    def patch(self, path: str, body: Mapping[str, Any]) -> Any:
+        """The JSON that answers a PATCH with ``body``."""
+        return self._ask("PATCH", path, body)
+
+    def delete(self, path: str) -> None:
+        """Delete what is at ``path``."""
+        self._ask("DELETE", path)
+
+    def open(self, path: str, headers: Mapping[str, str], patience: float) -> HTTPResponse:
+        """The open answer to a GET, to be read as it comes; raises ``OSError`` where nobody answers."""
+        return self._send("GET", path, headers=headers, patience=patience)
+
+    def nobody_answers(self, error: Exception) -> str:
+        """The sentence for an ``error`` of the connection."""
+        reason = getattr(error, "reason", error)
+        return f"no servmon answers at {self._base}: {getattr(reason, 'strerror', None) or reason}"
+
+    def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None, query: str = "") -> Any:
+        try:
+            with self._send(method, path + (query and f"?{query}"), body) as answer:
+                text = answer.read()
+                return json.loads(text) if text else None
+        except (OSError, HTTPException) as error:
+            self.complain(self.nobody_answers(error))
+        except ValueError:
+            self.complain(f"what answers at {self._base} is no servmon: it sent no JSON")
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        patience: float = PATIENCE_SECONDS,
+    ) -> HTTPResponse:
+        place, mark, query = path.partition("?")
+        request = urllib.request.Request(  # noqa: S310 - http or https is all it can be
+            self._base + quote(place, safe="/%") + mark + query,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Authorization": f"Bearer {self._token()}", "Content-Type": "application/json", **(headers or {})},
             method=method,
         )
         try:
-            with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:  # noqa: S310 - as above
-                return json.loads(answer.read())
+            answer: HTTPResponse = _opener().open(request, timeout=patience)
         except urllib.error.HTTPError as error:
             with error:
-                fail(_told(error), 1)
-        except (urllib.error.URLError, OSError) as error:
-            reason = getattr(error, "reason", error)
-            fail(f"no servmon answers at {self._base}: {getattr(reason, 'strerror', None) or reason}", 1)
+                self.complain(_told(error))
+        return answer
 
-    def _token(self) -> str:
-        if self._settings.api.token is not None:
-            return self._settings.api.token.get_secret_value()
-        path = self._settings.servmon.data_dir / "admin.token"
-        try:
-            return path.read_text(encoding="ascii").strip()
-        except OSError as error:
-            fail(f"the API's token cannot be read from {path}: {error.strerror or error}", 1)
+
+def reach(config: Path | None, url: str | None, token_file: Path | None) -> LocalApi:
+    """The API that the command line means: that of ``url``, else that of the configuration."""
+    token = partial(_read_token, token_file) if token_file else None
+    if url is not None:
+        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+            fail(f"--url: {url!r} is no address such as http://monitor.isp.example:8350", EXIT_CONFIGURATION)
+        if token is None:
+            fail("--url needs --token-file: the token of the servmon here is sent nowhere else", EXIT_CONFIGURATION)
+        return LocalApi(url, token)
+    if config is None and os.access(SERVICE_FILE, os.R_OK):
+        config = SERVICE_FILE
+    api = LocalApi.of(load(config).settings)
+    if token is not None:
+        api._token = token  # noqa: SLF001 - its own module
+    return api
+
+
+def address(*parts: str) -> str:
+    """The path of these parts, whatever stands in them."""
+    return "".join(f"/{quote(part, safe='')}" for part in parts)
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A redirect is an error: the token is for whom it was given, not for whom that one names."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Follow nothing."""
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    # No proxy: what is asked is this machine or one that was named, and the token is nobody else's business.
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects)
+
+
+def _token_of(settings: Settings) -> str:
+    if settings.api.token is not None:
+        return settings.api.token.get_secret_value()
+    return _read_token(settings.servmon.data_dir / "admin.token")
+
+
+def _read_token(path: Path) -> str:
+    try:
+        token = path.read_text(encoding="ascii").strip()
+    except OSError as error:
+        fail(f"the API's token cannot be read from {path}: {error.strerror or error}", 1)
+    except ValueError:
+        token = ""
+    if not token or not token.isprintable() or " " in token:
+        fail(f"{path} holds no token: it is one line, as `servmon tokens create` prints it", 1)
+    return token
 
 
 def _told(error: urllib.error.HTTPError) -> str:
     try:
         problem = json.loads(error.read())
-        lines = [problem["detail"], *(one["message"] for one in problem.get("errors", ()))]
-    except (ValueError, KeyError, OSError):
-        return f"servmon answered {error.code} {error.reason}"
+        lines = [problem["detail"], *(_named(one) for one in problem.get("errors", ()))]
+        if len(lines) > 1 and lines[0].startswith("not acceptable: "):
+            del lines[0]  # it only lists the fields that the others name
+    except (ValueError, KeyError, TypeError, OSError):
+        return f"what answers is no servmon: {error.code} {error.reason}"
     return "\n".join(dict.fromkeys(lines))
+
+
+def _named(wrong: Mapping[str, str]) -> str:
+    return f"{wrong['field']}: {wrong['message']}" if wrong.get("field") else wrong["message"]

@@ -44,7 +44,7 @@ def simulate(
     except InvalidInputError as error:
         fail("\n".join(map(str, error.problems)), 2)
     loaded = load(config)
-    api = LocalApi(loaded.settings)
+    api = LocalApi.of(loaded.settings)
     since = since or _days_ago(DEFAULT_DAYS)
     watched = _endpoint(api.get(f"/services/{endpoint}"))
     uptime = api.get(f"/services/{endpoint}/uptime", since=since, until=until)

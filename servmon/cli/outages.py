@@ -1,0 +1,82 @@
+"""``servmon outages``: what is or was down, who sees to it, and a person's word that it is over."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from servmon.cli.alerts import explain
+from servmon.cli.desk import Desk, over_api
+from servmon.cli.local import address
+from servmon.cli.tables import Column
+from servmon.cli.when import lasted, readable
+
+app = typer.Typer(help="What is or was down.", no_args_is_help=True)
+
+IdArgument = Annotated[str, typer.Argument(metavar="OUTAGE", help="The id of an outage.")]
+
+COLUMNS = (
+    Column("ENDPOINT", "endpoint_id"),
+    Column("SEVERITY", "severity"),
+    Column("SINCE", lambda row: readable(row["start_time"])),
+    Column("LASTED", lambda row: lasted(row["start_time"], row["resolved_at"])),
+    Column("STATE", lambda row: "resolved" if row["resolved"] else "open"),
+    Column("CAUSED BY", "caused_by"),
+    Column("ID", "id"),
+    Column("WHAT", "description"),
+)
+
+
+@app.command("list")
+@over_api
+def list_outages(
+    desk: Desk,
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="Those that are over, too.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="How many at most with --all.")] = 100,
+) -> None:
+    """List the open outages, newest first."""
+    if everything:
+        desk.show_list(COLUMNS, list(desk.api.first(limit, "/outages/")), "there was no outage yet")
+    else:
+        desk.show_list(COLUMNS, list(desk.api.pages("/outages/active")), "no outage is open")
+
+
+@app.command()
+@over_api
+def show(desk: Desk, outage: IdArgument) -> None:
+    """Show one outage with its evidence."""
+    desk.show(desk.api.get(address("outages", outage)))
+
+
+@app.command()
+@over_api
+def acknowledge(
+    desk: Desk, outage: IdArgument, note: Annotated[str, typer.Argument(help="What you want to say.")] = ""
+) -> None:
+    """Say that you see to an open outage, so that nobody is reminded."""
+    seen = desk.api.post(address("outages", outage, "acknowledge"), {"note": note})
+    desk.done(f"acknowledged by {seen['acknowledged_by']}: nobody is reminded of it", seen)
+
+
+@app.command()
+@over_api
+def unacknowledge(desk: Desk, outage: IdArgument) -> None:
+    """Take an acknowledgement back."""
+    desk.api.post(address("outages", outage, "unacknowledge"), {})
+    desk.done("nobody sees to it now: people are reminded again", {"outage_id": outage})
+
+
+@app.command()
+@over_api
+def resolve(
+    desk: Desk, outage: IdArgument, note: Annotated[str | None, typer.Argument(help="How it ended.")] = None
+) -> None:
+    """Close an open outage by your word; says where the last check failed all the same."""
+    outage_ = desk.api.post(address("outages", outage, "resolve"), {"resolution_notes": note})
+    still = "; its last check failed all the same" if outage_["still_down"] else ""
+    desk.done(f"the outage of {outage_['endpoint_id']} is resolved{still}", outage_)
+
+
+app.command()(explain)
