@@ -17,11 +17,14 @@ from servmon.cli import config as config_commands
 from servmon.cli import db as db_commands
 from servmon.cli import elastic as elastic_commands
 from servmon.cli import kibana as kibana_commands
+from servmon.cli import maintenance as maintenance_commands
 from servmon.cli import outages as outage_commands
 from servmon.cli import prometheus as prometheus_commands
 from servmon.cli import report as report_command
 from servmon.cli import services as service_commands
+from servmon.cli import silences as silence_commands
 from servmon.cli import simulate as simulate_command
+from servmon.cli import tokens as token_commands
 from servmon.cli.base import EXIT_CONFIGURATION, EXIT_USAGE_OF_CHECK, ConfigOption, PluginCommand, fail, load
 from servmon.errors import InvalidInputError, ServmonError, StartError
 
@@ -29,6 +32,10 @@ app = typer.Typer(name="servmon", help="Service availability monitor.", no_args_
 service_app = typer.Typer(help="The systemd service.", no_args_is_help=True)
 app.add_typer(service_commands.app, name="services")
 app.add_typer(outage_commands.app, name="outages")
+app.add_typer(maintenance_commands.app, name="maintenance")
+app.add_typer(silence_commands.app, name="silences")
+app.add_typer(token_commands.app, name="tokens")
+app.add_typer(token_commands.app, name="token", hidden=True)
 app.add_typer(alert_commands.alerts_app, name="alerts")
 app.add_typer(alert_commands.channels_app, name="channels")
 app.add_typer(config_commands.app, name="config")

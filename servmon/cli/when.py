@@ -42,7 +42,12 @@ def moment(text: str) -> datetime:
 
 def since(text: str) -> datetime:
     """When what ``text`` means began: a span ago, or at a time."""
-    return now() - span(text) if _SPAN.fullmatch(text.strip()) else moment(text)
+    if not _SPAN.fullmatch(text.strip()):
+        return moment(text)
+    try:
+        return now() - span(text)
+    except OverflowError:
+        raise typer.BadParameter(f"{text!r} reaches back before the year 1") from None
 
 
 def begun(text: str | None) -> str | None:
@@ -52,7 +57,10 @@ def begun(text: str | None) -> str | None:
 
 def later(moment_: datetime | None, length: timedelta | None) -> str:
     """``length`` after a moment, by default after now, as the API takes it."""
-    return rfc3339((moment_ or now()) + (length or timedelta()))
+    try:
+        return rfc3339((moment_ or now()) + (length or timedelta()))
+    except OverflowError:
+        raise typer.BadParameter("that is too far away: years go to 9999") from None
 
 
 def readable(moment_: str | None) -> str:
