@@ -24,7 +24,9 @@ from servmon.cli import report as report_command
 from servmon.cli import services as service_commands
 from servmon.cli import silences as silence_commands
 from servmon.cli import simulate as simulate_command
+from servmon.cli import status as status_command
 from servmon.cli import tokens as token_commands
+from servmon.cli import watch as watch_command
 from servmon.cli.base import EXIT_CONFIGURATION, EXIT_USAGE_OF_CHECK, ConfigOption, PluginCommand, fail, load
 from servmon.errors import InvalidInputError, ServmonError, StartError
 
@@ -45,6 +47,8 @@ app.add_typer(prometheus_commands.app, name="prometheus")
 app.add_typer(elastic_commands.app, name="elastic")
 app.add_typer(service_app, name="service")
 app.command("report")(report_command.report)
+app.command("status")(status_command.status)
+app.command("watch")(watch_command.watch)
 app.command("simulate")(simulate_command.simulate)
 
 

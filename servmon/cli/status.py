@@ -1,0 +1,116 @@
+"""``servmon status``: how everything is, in one screen."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from servmon.cli.base import EXIT_CONFIGURATION, fail, shown
+from servmon.cli.desk import Desk, over_api, width
+from servmon.cli.maintenance import COLUMNS as WINDOW_COLUMNS
+from servmon.cli.outages import COLUMNS as OUTAGE_COLUMNS
+from servmon.cli.tables import lines, table
+from servmon.errors import ServmonError
+
+# Home, and nothing below what is written: no flicker, nothing left of a longer screen before.
+_BEGIN, _END_OF_LINE, _REST = "\x1b[H", "\x1b[K\n", "\x1b[J"
+_OTHER_SCREEN, _OWN_SCREEN = "\x1b[?1049h\x1b[2J", "\x1b[?1049l"
+
+
+class UnansweredError(ServmonError):
+    """What was asked was not answered, for the reason it tells."""
+
+
+@over_api
+def status(
+    desk: Desk,
+    *,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it again and again, until Ctrl-C.")] = False,
+    every: Annotated[float, typer.Option(min=0.2, max=3600, help="Seconds between two looks with --watch.")] = 2.0,
+) -> None:
+    """Say how many endpoints are up and down, which outages are open and which work is going on."""
+    if not watch:
+        _show(desk)
+    elif desk.on_terminal and not desk.as_json:
+        _keep_showing(desk, every)
+    else:
+        fail("--watch needs a terminal; for a program there is: servmon watch --json", EXIT_CONFIGURATION)
+
+
+def _show(desk: Desk) -> None:
+    found = _look(desk)
+    if desk.as_json:
+        desk.json(found)
+        return
+    for line in _screen(found) if desk.on_terminal else _plain(found):
+        typer.echo(line)
+
+
+def _look(desk: Desk) -> dict[str, Any]:
+    return {
+        "services": desk.api.get("/services/status/summary"),
+        "degraded": desk.api.get("/readyz")["degraded"],
+        "outages": list(desk.api.pages("/outages/active")),
+        "maintenance": desk.api.get("/maintenance/active")["items"],
+    }
+
+
+def _keep_showing(desk: Desk, every: float) -> None:
+    desk.api.complain = _unanswered
+    sys.stdout.write(_OTHER_SCREEN)
+    try:
+        while True:
+            sys.stdout.write(_BEGIN + "".join(line + _END_OF_LINE for line in _now(desk)) + _REST)
+            sys.stdout.flush()
+            time.sleep(every)
+    except KeyboardInterrupt:
+        pass  # the way to end it
+    finally:
+        sys.stdout.write(_OWN_SCREEN)
+        sys.stdout.flush()
+
+
+def _now(desk: Desk) -> list[str]:
+    """The screen, cut to the height of the terminal; what goes wrong stands on it and may be over at the next look."""
+    from shutil import get_terminal_size
+
+    from servmon.clock import now
+
+    try:
+        found = list(_screen(_look(desk)))
+    except UnansweredError as error:
+        found = [shown(line) for line in str(error).split("\n")]
+    room = max(1, get_terminal_size().lines - 2)
+    more = [f"… and {len(found) - room + 1} lines more"] if len(found) > room else []
+    return [f"{now():%Y-%m-%d %H:%M:%S}Z", *found[: room - len(more)], *more]
+
+
+def _unanswered(sentence: str) -> NoReturn:
+    raise UnansweredError(sentence)
+
+
+def _screen(found: dict[str, Any]) -> Iterator[str]:
+    yield "  ".join(f"{number} {name}" for name, number in found["services"].items())
+    yield from (f"! {shown(sentence)}" for sentence in found["degraded"])
+    yield ""
+    if found["outages"]:
+        yield f"{len(found['outages'])} open outages"
+        yield from table(OUTAGE_COLUMNS, found["outages"], width())
+    else:
+        yield "no outage is open"
+    if found["maintenance"]:
+        yield ""
+        yield "planned work now"
+        yield from table(WINDOW_COLUMNS, found["maintenance"], width())
+
+
+def _plain(found: dict[str, Any]) -> Iterator[str]:
+    """Lines of a kind each, which their first word tells."""
+    yield from (f"services\t{name}\t{number}" for name, number in found["services"].items())
+    yield from (f"degraded\t{shown(sentence)}" for sentence in found["degraded"])
+    yield from (f"outage\t{line}" for line in lines(OUTAGE_COLUMNS, found["outages"]))
+    yield from (f"maintenance\t{line}" for line in lines(WINDOW_COLUMNS, found["maintenance"]))

@@ -1,0 +1,114 @@
+"""``servmon watch``: what happens, as it happens."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from http.client import HTTPException
+from typing import Any
+
+import typer
+
+from servmon.cli.base import shown
+from servmon.cli.desk import Desk, over_api
+from servmon.cli.tables import word
+from servmon.cli.when import readable
+
+# The servmon says something every 15 s; who hears nothing for so long comes back.
+SILENCE_SECONDS = 45.0
+# No event of ours is near this; what never ends its line is cut off.
+LONGEST_LINE = 1_048_576
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One server-sent event."""
+
+    kind: str
+    data: dict[str, Any]
+
+
+class Follower:
+    """Follows /events through lost connections: it goes on after the last event it saw."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._last: str | None = None
+        self._wait = 3.0
+
+    def events(self) -> Iterator[Event]:
+        """Every event from now on, for ever; ends the process where servmon refuses, or is not there to begin with."""
+        connected = False
+        while True:
+            try:
+                with self._open() as answer:
+                    connected = True
+                    yield from self._read(iter(partial(answer.readline, LONGEST_LINE), b""))
+                typer.echo("servmon has ended the stream; coming back", err=True)
+            except (OSError, HTTPException, ValueError) as error:
+                sentence = self._desk.api.nobody_answers(error)
+                if not connected:
+                    self._desk.api.complain(sentence)
+                typer.echo(f"{shown(sentence)}; trying again", err=True)
+            time.sleep(self._wait)
+
+    def _open(self) -> Any:
+        resume = {"Last-Event-ID": self._last} if self._last else {}
+        return self._desk.api.open("/events", {"Accept": "text/event-stream", **resume}, SILENCE_SECONDS)
+
+    def _read(self, stream: Iterable[bytes]) -> Iterator[Event]:
+        """The events in ``stream``; what is cut off in its middle is none (it comes again)."""
+        fields: dict[str, str] = {}
+        for raw in stream:
+            name, _, value = raw.decode("utf-8", "replace").rstrip("\r\n").partition(":")
+            value = value.removeprefix(" ")
+            if name == "retry" and value.isascii() and value.isdecimal():
+                self._wait = min(int(value) / 1000, 60.0)
+            elif name:
+                fields[name] = value
+            elif raw.endswith(b"\n") and "event" in fields:
+                yield Event(fields["event"], json.loads(fields.get("data", "{}")))
+                self._last = fields.get("id", self._last)
+                fields = {}
+            else:
+                fields = {}
+
+
+@over_api
+def watch(desk: Desk) -> None:
+    """Follow state changes, outages and what people change, a line each, until Ctrl-C; comes back by itself."""
+    try:
+        for event in Follower(desk).events():
+            if desk.as_json:
+                typer.echo(json.dumps({"event": event.kind, **event.data}))
+            else:
+                cells = _cells(event)
+                typer.echo("  ".join(cell for cell in cells if cell) if desk.on_terminal else "\t".join(cells))
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
+
+
+def _cells(event: Event) -> list[str]:
+    """When, what kind, whom it is about, and what happened."""
+    data = event.data
+    if event.kind == "state_change":
+        parts = [
+            readable(data["at"]),
+            "state",
+            data["endpoint_id"],
+            f"{data['old']} -> {data['new']}: {data['reason']}",
+        ]
+    elif event.kind == "outage":
+        at = readable(data["resolved_at"] or data["declared_at"])
+        how = "resolved" if data["resolved"] else f"open, {data['severity']}"
+        parts = [at, "outage", data["endpoint_id"], f"{how}: {data['description']}", data["id"]]
+    elif event.kind == "change":
+        parts = ["", "change", data["target"], f"{data['action']} by {data['who']}"]
+    elif event.kind == "missed":
+        parts = ["", "missed", "", "some of what happened meanwhile is not remembered any more"]
+    else:
+        parts = ["", event.kind, "", json.dumps(data)]
+    return [word(part) for part in parts]
