@@ -1,4 +1,4 @@
-"""``servmon report``: what people were told of late, or in a dry run would have been, and what was kept from them."""
+"""``servmon report``: what a shift hands over; what people were told, in a dry run would have been, or were not."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from servmon.cli.base import ConfigOption, JsonOption, fail, load, run_to_the_end
+from servmon.cli.base import ConfigOption, JsonOption, fail, load, run_to_the_end, shown
 
 if TYPE_CHECKING:
+    from servmon.cli import handover
     from servmon.store.rows import Row
 
 _SPAN = re.compile(r"([0-9]{1,5})(m|h|d)")
@@ -25,26 +26,37 @@ def report(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what was told since then, on which channel and what became of it, and how much was not told, and why."""
+    """Say what a shift hands over: outages, planned work and silences, what was told, and what was not, and why."""
+    from servmon.cli import handover
     from servmon.clock import now, rfc3339
     from servmon.database import reachable_database
     from servmon.store import alerts, notifications
     from servmon.store.pool import open_pool
 
-    begin = _moment(since, now())
+    present = now()
+    begin = _moment(since, present)
     settings = load(config).settings
 
-    async def work() -> tuple[list[Row], list[Row]]:
+    async def work() -> tuple[handover.Shift, list[Row], list[Row]]:
         async with reachable_database(settings) as dsn, await open_pool(dsn, max_size=1) as db:
-            return await notifications.made_since(db, begin), await alerts.kept_back_since(db, begin)
+            shift = await handover.shift_since(db, begin, present)
+            return shift, await notifications.made_since(db, begin), await alerts.kept_back_since(db, begin)
 
-    messages, kept_back = run_to_the_end(work())
+    shift, messages, kept_back = run_to_the_end(work())
     if not as_json:
-        typer.echo("\n".join(_lines(begin, messages, kept_back)))
+        typer.echo("\n".join((*handover.lines(shift), *_lines(begin, messages, kept_back))))
         return
     told = [{**_about(row), "at": rfc3339(row["created_at"])} for row in messages]
     typer.echo(
-        json.dumps({"since": rfc3339(begin), "messages": told, "not_told": [dict(row) for row in kept_back]}, indent=2)
+        json.dumps(
+            {
+                "since": rfc3339(begin),
+                **handover.as_json(shift),
+                "messages": told,
+                "not_told": [dict(row) for row in kept_back],
+            },
+            indent=2,
+        )
     )
 
 
@@ -75,7 +87,7 @@ def _lines(begin: datetime, messages: Sequence[Row], kept_back: Sequence[Row]) -
     counted = ", ".join(f"{fates.count(fate)} {fate}" for fate in dict.fromkeys(fates))
     yield f"since {begin:%Y-%m-%d %H:%M} UTC: {len(messages)} messages" + (f" ({counted})" if counted else "")
     for row in messages:
-        yield f"  {row['created_at']:%m-%d %H:%M}  {row['channel']}: {row['subject']}: {_fate(row)}"
+        yield f"  {row['created_at']:%m-%d %H:%M}  {row['channel']}: {shown(row['subject'])}: {shown(_fate(row))}"
     if kept_back:
         yield f"not told: {sum(row['number'] for row in kept_back)} pieces of news"
     for row in kept_back:

@@ -94,6 +94,16 @@ async def open_outages(db: Executor) -> list[Outage]:
     return [rows.outage(row) for row in await db.fetch(_OPEN_OUTAGES)]
 
 
+_DURING = """
+select * from service_outage where not resolved or resolved_at >= $1 or start_time >= $1 order by start_time, id
+"""
+
+
+async def during(db: Executor, since: datetime) -> list[Outage]:
+    """Every outage that was open at some time from ``since`` on, oldest first."""
+    return [rows.outage(row) for row in await db.fetch(_DURING, since)]
+
+
 _RESOLVED_AMONG = """
 select * from service_outage where id = any($1::text[]::uuid[]) and resolved
 """
