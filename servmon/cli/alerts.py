@@ -9,8 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from servmon.cli.base import ConfigOption, fail, load, shown
-from servmon.cli.desk import Desk, over_api
-from servmon.cli.local import address
+from servmon.cli.desk import Desk, address, over_api
 
 alerts_app = typer.Typer(help="Who was told of what.", no_args_is_help=True)
 channels_app = typer.Typer(help="The ways out.", no_args_is_help=True)

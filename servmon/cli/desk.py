@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import update_wrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
 
 import typer
 
@@ -75,6 +76,11 @@ class Desk:
 def width() -> int:
     """How wide the terminal is."""
     return shutil.get_terminal_size().columns
+
+
+def address(*parts: str) -> str:
+    """The path of these parts, whatever stands in them."""
+    return "".join(f"/{quote(part, safe='', errors='surrogateescape')}" for part in parts)
 
 
 def over_api(work: Callable[..., None]) -> Callable[..., None]:

@@ -51,7 +51,7 @@ class LocalApi:
 
     def get(self, path: str, **query: str | None) -> Any:
         """The JSON that answers a GET; what is ``None`` in ``query`` is left out."""
-        given = urlencode({name: value for name, value in query.items() if value is not None})
+        given = urlencode({name: value for name, value in query.items() if value is not None}, errors="surrogateescape")
         return self._ask("GET", path, query=given)
 
     def pages(self, path: str, **query: str | None) -> Iterator[Any]:
@@ -66,6 +66,8 @@ class LocalApi:
         cursor: str | None = None
         while True:
             page = self.get(path, **{"limit": str(size), **query, "cursor": cursor})
+            if not isinstance(page, dict) or "items" not in page:
+                self.complain(f"what answers at {self._base} is no servmon: it sent no list")
             yield from page["items"]
             cursor = page["next_cursor"]
             if cursor is None:
@@ -129,8 +131,8 @@ def reach(config: Path | None, url: str | None, token_file: Path | None) -> Loca
     """The API that the command line means: that of ``url``, else that of the configuration."""
     token = partial(_read_token, token_file) if token_file else None
     if url is not None:
-        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
-            fail(f"--url: {url!r} is no address such as http://monitor.isp.example:8350", EXIT_CONFIGURATION)
+        if not _is_address(url):
+            fail("--url is no address such as http://monitor.isp.example:8350, without a name and password in it", 2)
         if token is None:
             fail("--url needs --token-file: the token of the servmon here is sent nowhere else", EXIT_CONFIGURATION)
         return LocalApi(url, token)
@@ -142,9 +144,14 @@ def reach(config: Path | None, url: str | None, token_file: Path | None) -> Loca
     return api
 
 
-def address(*parts: str) -> str:
-    """The path of these parts, whatever stands in them."""
-    return "".join(f"/{quote(part, safe='')}" for part in parts)
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return (
+            parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and "@" not in parts.netloc
+        )
+    except ValueError:
+        return False
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):

@@ -8,8 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from servmon.cli.base import EXIT_CONFIGURATION, fail
-from servmon.cli.desk import Desk, over_api
-from servmon.cli.local import address
+from servmon.cli.desk import Desk, address, over_api
 from servmon.cli.tables import Column, Row
 from servmon.cli.when import later, moment, readable, span
 

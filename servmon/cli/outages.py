@@ -7,8 +7,7 @@ from typing import Annotated
 import typer
 
 from servmon.cli.alerts import explain
-from servmon.cli.desk import Desk, over_api
-from servmon.cli.local import address
+from servmon.cli.desk import Desk, address, over_api
 from servmon.cli.tables import Column
 from servmon.cli.when import lasted, readable
 

@@ -8,8 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from servmon.cli.base import EXIT_CONFIGURATION, EXIT_USAGE_OF_CHECK, PluginCommand, fail, shown
-from servmon.cli.desk import Desk, over_api
-from servmon.cli.local import address
+from servmon.cli.desk import Desk, address, over_api
 from servmon.cli.tables import Column
 from servmon.cli.when import begun, readable
 

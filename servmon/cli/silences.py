@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from servmon.cli.desk import Desk, over_api
-from servmon.cli.local import address
+from servmon.cli.desk import Desk, address, over_api
 from servmon.cli.maintenance import EndpointOption, ForOption, SiteOption, TagOption, covered
 from servmon.cli.tables import Column
 from servmon.cli.when import later, readable

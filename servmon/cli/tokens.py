@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from servmon.cli.base import shown
-from servmon.cli.desk import Desk, over_api
-from servmon.cli.local import address
+from servmon.cli.desk import Desk, address, over_api
 from servmon.cli.tables import Column, Row
 from servmon.cli.when import later, readable, span
-from servmon.model import Role
 
 app = typer.Typer(help="Who may use the API.", no_args_is_help=True)
+
+# The model's own, which is not loaded only to read a command line.
+Roles = Literal["read", "operate", "admin"]
 
 
 def _fate(row: Row) -> str:
@@ -49,7 +50,7 @@ def list_tokens(
 def create(
     desk: Desk,
     name: Annotated[str, typer.Argument(help="Written down wherever the token changes something.")],
-    role: Annotated[Role, typer.Option(help="What it allows.")] = Role.READ,
+    role: Annotated[Roles, typer.Option(help="What it allows.")] = "read",
     length: Annotated[
         timedelta | None, typer.Option("--for", parser=span, metavar="SPAN", help="How long it counts; else always.")
     ] = None,

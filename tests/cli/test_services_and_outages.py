@@ -84,10 +84,20 @@ async def test_what_is_refused_is_a_sentence_on_stderr(cli, closed_port, tmp_pat
     assert (code, err) == (1, f"no servmon answers at http://127.0.0.1:{closed_port}: Connection refused\n")
 
 
+async def test_odd_ids_and_words_get_a_sentence_too(cli):
+    for odd in ("a b", "..", "a?b", "x" * 300, "\udcff", "\x1b[2J"):
+        code, out, err = await cli("services", "show", odd)
+        assert (code, out, "\x1b" in err) == (1, "", False)
+    assert await cli("services", "list", "--text", "\udcff") == (0, "", "")
+    assert (await cli("services", "add", "x", "tcp://\udcff"))[0] == 1
+
+
 async def test_the_token_goes_nowhere_else(tmp_path, web_server):
     code, _, err = await command("services", "list", "--url", "http://127.0.0.1:1")
     assert (code, err) == (2, "--url needs --token-file: the token of the servmon here is sent nowhere else\n")
-    assert (await command("services", "list", *where(tmp_path, "file:///etc/passwd")))[0] == 2
+    for url in ("file:///etc/passwd", "http://[::1", "http://", "monitor:8350", "http://me:s3cret@h", "http://h:99999"):
+        code, _, err = await command("services", "list", *where(tmp_path, url))
+        assert (code, err.startswith("--url is no address such as"), "s3cret" in err) == (2, True, False)
     server, elsewhere = await web_server(), await web_server()
     server.pages["/services/"] = Page(302, "", {"Location": elsewhere.url})
     code, _, err = await command("services", "list", *where(tmp_path, server.url))
@@ -123,6 +133,9 @@ async def test_a_terminal_gets_a_table_that_fits_and_nothing_that_moves_its_curs
 
 async def test_an_answer_that_is_none_of_servmon(tmp_path, web_server):
     server = await web_server()
+    server.pages["/services/"] = Page(200, "[]")
+    code, _, err = await command("services", "list", *where(tmp_path, server.url))
+    assert (code, err) == (1, f"what answers at {server.url} is no servmon: it sent no list\n")
     server.pages["/services/"] = Page(200, "<html>\x1b[2J")
     code, _, err = await command("services", "list", *where(tmp_path, server.url))
     assert (code, err) == (1, f"what answers at {server.url} is no servmon: it sent no JSON\n")
