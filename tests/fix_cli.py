@@ -10,6 +10,7 @@ import struct
 import sys
 import termios
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
 
@@ -53,8 +54,18 @@ async def on_terminal(*arguments: str, columns: int = 100) -> str:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "servmon", *arguments), stdout=theirs, env=environment
     )
-    assert await process.wait() == 0
     os.close(theirs)
-    written = os.read(ours, 65_536).decode()
-    os.close(ours)
+    written = await asyncio.to_thread(rest_of, ours)
+    assert await process.wait() == 0
     return written
+
+
+def rest_of(terminal: int) -> str:
+    """What is written to a terminal until nobody holds its other side; closes it."""
+    parts = []
+    # Linux tells the end by an error, others by nothing.
+    with suppress(OSError):
+        while part := os.read(terminal, 65_536):
+            parts.append(part)
+    os.close(terminal)
+    return b"".join(parts).decode()

@@ -14,7 +14,7 @@ import pytest
 
 from servmon.services.stream import Stream
 from tests.fix_api import services_on, serving, window
-from tests.fix_cli import on_terminal, where
+from tests.fix_cli import on_terminal, rest_of, where
 from tests.test_cli import servmon
 
 
@@ -66,9 +66,8 @@ async def test_a_terminal_sees_it_live_until_ctrl_c(troubled, tmp_path):
         while seen.count("no outage") + seen.count("open outages") < 2:
             seen += (await asyncio.to_thread(os.read, ours, 65_536)).decode()
         process.send_signal(signal.SIGINT)
+        seen += await asyncio.to_thread(rest_of, ours)
         assert await process.wait() == 0
-    seen += os.read(ours, 65_536).decode()
-    os.close(ours)
     assert seen.startswith("\x1b[?1049h")
     assert seen.endswith("\x1b[?1049l")
     assert "\x1b[2Jgone" not in seen
