@@ -50,15 +50,15 @@ def needed(route) -> Role:
 async def test_a_role_opens_exactly_its_routes(door, role):
     refused = set()
     for route in ROUTES:
-        for path in route.paths():
-            for method in route.methods():
-                if route.handler is follow_events:
-                    continue  # it never ends; test_events.py asks it
-                filled = path.replace("{", "").replace("}", "")
-                reply = await door.send(method, filled, headers={"Authorization": f"Bearer {TOKENS[role]}"})
-                assert reply.status != 401, (method, path)
-                if reply.status == 403:
-                    refused.add(f"{route.method} {route.path}")
+        if route.handler is follow_events:
+            continue  # it never ends; test_events.py asks it
+        # Every address of a route leads to one handler, by which it is decided; strangers try them all in test_auth.py.
+        path = route.path.replace("{", "").replace("}", "")
+        for method in route.methods():
+            reply = await door.send(method, path, headers={"Authorization": f"Bearer {TOKENS[role]}"})
+            assert reply.status != 401, (method, path)
+            if reply.status == 403:
+                refused.add(f"{route.method} {route.path}")
     assert refused == {f"{route.method} {route.path}" for route in ROUTES if not role.covers(needed(route))}
 
 
