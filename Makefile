@@ -12,7 +12,8 @@ run: $(VENV)/ready  ## Run servmon with the example configuration on its embedde
 
 # Four at a time: most of a test's time is waiting for a daemon, a timer or a socket.
 test: $(VENV)/ready  ## The tests everybody runs (about 4 minutes on two cores)
-	$(PYTEST) -n 4 --dist worksteal -m "not deep"
+	$(PYTEST) -n 4 --dist worksteal -m "not deep and not alone"
+	$(PYTEST) -m "alone and not deep"
 
 test-deep: $(VENV)/ready  ## Matrices, soaks, long simulations
 	HYPOTHESIS_PROFILE=deep $(PYTEST) --timeout 1800 -m "deep or deepable"

@@ -137,6 +137,7 @@ async def no_gap(daemon: RunningServmon, since: datetime) -> None:
     assert all((later - earlier).total_seconds() < 1.95 for later, earlier in pairwise(times))
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(120)
 async def test_random_edits_neither_stop_nor_delay_nor_remove_anything(servmon_daemon):
     await story(servmon_daemon(FAST), edits=12)

@@ -15,7 +15,7 @@ import pytest
 from servmon.clock import now
 from tests.fix_daemon import FAST, RunningServmon
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = [pytest.mark.timeout(90), pytest.mark.alone]
 
 GATEWAY, OURS = "10.9.0.1", "10.9.0.2"
 HOSTS = [f"10.9.1.{number}" for number in range(1, 21)]

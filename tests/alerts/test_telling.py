@@ -131,6 +131,7 @@ async def test_an_outage_while_postgres_is_away_is_told_and_stored_afterwards(se
         await site.stop()
         await until(mail, 1)
         assert daemon.spooled() > 0
+    await daemon.logged("Postgres takes results again")
     (outage,) = (await daemon.get_until("/outages/", lambda page: page["items"]))["items"]
     assert datetime.fromisoformat(outage["start_time"])
     found = await daemon.get_until(

@@ -10,7 +10,7 @@ from servmon.clock import SYSTEM_CLOCK
 from tests.fix_daemon import FAST
 
 # A daemon with its own Postgres is started; on a busy machine that alone takes many seconds.
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.timeout(60), pytest.mark.alone]
 
 CONFIGURATION = """
 [outage]
