@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -18,6 +19,8 @@ from typing import Any
 import aiohttp
 import pytest
 
+from servmon.store.embedded import EmbeddedPostgres
+from servmon.store.migrate import migrate
 from tests.fix_servers import free_port
 
 PATIENCE_SECONDS = 15.0
@@ -33,8 +36,9 @@ check_retries = 0
 class RunningServmon:
     """One servmon in ``folder``; ``configuration`` is what its file says beside the folder and the port."""
 
-    def __init__(self, folder: Path, configuration: str) -> None:
+    def __init__(self, folder: Path, configuration: str, cluster: Path | None = None) -> None:
         self.folder = folder
+        self.cluster = cluster
         self.file = folder / "servmon.toml"
         self.data_dir = folder / "data"
         self.log_file = folder / "servmon.log"
@@ -58,6 +62,7 @@ class RunningServmon:
 
     async def start(self) -> None:
         """Return once the API answers."""
+        self._take_cluster()
         with self.log_file.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 *(*self.prefix, "-m", "servmon", "run", "--config", str(self.file)),
@@ -68,6 +73,14 @@ class RunningServmon:
         await self.until(self._answers, "the API")
         token = (self.data_dir / "admin.token").read_text(encoding="utf-8").strip()
         self._session = aiohttp.ClientSession(headers={"Authorization": f"Bearer {token}"})
+
+    def _take_cluster(self) -> None:
+        """Begin with a copy of a private Postgres that is made already: making one takes longer than many a test."""
+        own_database = "[database]" not in self.file.read_text(encoding="utf-8") if self.file.is_file() else False
+        if self.cluster is None or not own_database or self.data_dir.exists() or self.prefix != (sys.executable,):
+            return
+        self.data_dir.mkdir(mode=0o755)
+        subprocess.run(["cp", "-a", str(self.cluster), str(self.data_dir / "postgres")], check=True)
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Signal it and wait for its end; returns the exit status."""
@@ -191,8 +204,23 @@ def is_alive(pid: int) -> bool:
     return True
 
 
+@pytest.fixture(scope="session")
+def prepared_cluster() -> Iterator[Path]:
+    """The folder of a private Postgres at rest, with servmon's schema and nothing in it."""
+    folder = Path(tempfile.mkdtemp(prefix="svm-", dir="/tmp"))
+    folder.chmod(0o711)
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        server = EmbeddedPostgres(folder)
+        try:
+            runner.run(migrate(runner.run(server.start())))
+        finally:
+            runner.run(server.stop())
+    yield folder / "postgres"
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 @pytest.fixture
-async def servmon_daemon() -> AsyncIterator[Callable[[str], RunningServmon]]:
+async def servmon_daemon(prepared_cluster: Path) -> AsyncIterator[Callable[[str], RunningServmon]]:
     """Makes daemons that are not started yet; at the end none is left."""
     made: list[RunningServmon] = []
 
@@ -200,7 +228,7 @@ async def servmon_daemon() -> AsyncIterator[Callable[[str], RunningServmon]]:
         # Not below pytest's own folder: started by root, PostgreSQL runs under another account and has to get in.
         folder = Path(tempfile.mkdtemp(prefix="servmon-test-"))
         folder.chmod(0o711)
-        made.append(RunningServmon(folder, configuration))
+        made.append(RunningServmon(folder, configuration, prepared_cluster))
         return made[-1]
 
     yield make
