@@ -23,7 +23,7 @@ from servmon.store.embedded import EmbeddedPostgres
 from servmon.store.migrate import migrate
 from tests.fix_servers import free_port
 
-PATIENCE_SECONDS = 15.0
+PATIENCE_SECONDS = 40.0
 POLL_SECONDS = 0.05
 FAST = """
 [service]

@@ -17,6 +17,9 @@ from tests.fix_api import services_on, serving, window
 from tests.fix_cli import on_terminal, rest_of, where
 from tests.test_cli import servmon
 
+# A reader that is given up in the middle of the stream may be collected in any later test.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 @asynccontextmanager
 async def started(*arguments, stdout=asyncio.subprocess.PIPE):

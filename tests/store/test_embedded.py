@@ -26,6 +26,8 @@ FAST = {"fsync": "off"}
 AS_ROOT = os.geteuid() == 0
 ONLY_ROOT = pytest.mark.skipif(not AS_ROOT, reason="only root changes to another account")
 
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(120)]
+
 DAEMON = """
 import asyncio, pathlib, sys
 from servmon.store.embedded import EmbeddedPostgres
