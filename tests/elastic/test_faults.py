@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import pytest
@@ -279,16 +280,25 @@ async def test_a_refused_outage_is_due_again_when_it_changes(filled):
     assert await filled.db.fetchval("select count(*) from elasticsearch_dead_letter") == 0
 
 
-@pytest.fixture
-async def tls_proxy(cluster):
-    """A proxy that speaks TLS, and the authority that vouches for it."""
+@asynccontextmanager
+async def speaking_tls(cluster, *, callers: trustme.CA | None = None):
+    """A proxy that speaks TLS, with whom ``callers`` vouches for only, and the authority that vouches for it."""
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
+    if callers:
+        context.verify_mode = ssl.CERT_REQUIRED
+        callers.configure_trust(context)
     made = FaultProxy(cluster, tls=context)
     await made.start()
     yield made, authority
     await made.stop()
+
+
+@pytest.fixture
+async def tls_proxy(cluster):
+    async with speaking_tls(cluster) as made:
+        yield made
 
 
 async def test_only_a_certificate_of_the_named_authority_is_trusted(tls_proxy, tmp_path):
@@ -304,6 +314,22 @@ async def test_only_a_certificate_of_the_named_authority_is_trusted(tls_proxy, t
     settings = ElasticsearchSection(hosts=(proxy.url,), ca_file=right)
     async with Cluster(settings, node_class=proxy.cluster.node_class) as cluster:
         assert (await cluster.ask("GET", "/"))["version"]
+
+
+async def test_a_certificate_of_our_own_lets_us_in(cluster, tmp_path):
+    authority, ours = trustme.CA(), tmp_path / "ours.pem"
+    authority.issue_cert("servmon.example").private_key_and_cert_chain_pem.write_to_path(ours)
+    async with speaking_tls(cluster, callers=authority) as (proxy, its_authority):
+        ca_file = tmp_path / "ca.pem"
+        its_authority.cert_pem.write_to_path(ca_file)
+        for client_cert in (None, ours):
+            settings = ElasticsearchSection(hosts=(proxy.url,), ca_file=ca_file, client_cert=client_cert)
+            async with Cluster(settings, node_class=cluster.node_class) as client:
+                if client_cert is None:
+                    with pytest.raises(AwayError):
+                        await client.ask("GET", "/")
+                else:
+                    assert (await client.ask("GET", "/"))["version"]
 
 
 async def test_a_certificate_file_that_is_none_is_a_sentence(tmp_path):

@@ -1,4 +1,4 @@
-"""Each panel, over what the sync itself brought from a real Postgres, gives what SQL says of the same rows."""
+"""Each panel and rule, over what the sync itself brought from a real Postgres, gives what SQL says of the same rows."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from servmon.model import CheckSource, Severity, Status
-from tests.elastic.as_kibana_asks import BUCKET, milliseconds, panel_rows
+from servmon.elastic.kibana.rules import Pace, rules
+from servmon.model import AlertThresholds, CheckSource, Severity, Status
+from tests.elastic.as_kibana_asks import BUCKET, fires, milliseconds, panel_rows
 from tests.elastic.test_panels import IN_ORDER, LENSES
 from tests.store.seeds import result, store
 
@@ -44,10 +45,29 @@ SQL = {
                rrule as recurs, created_by from maintenance_window
         where $1::timestamptz < $2::timestamptz order by start_time desc limit 20""",
 }
+PACE = Pace(refresh_interval=300, sync_interval=300, check_interval=60)
+# Chosen so that each tells some of the services from the others.
+THRESHOLDS = AlertThresholds(response_time_ms=450, multiple_services=2, long_outage_after=86_400)
+RULES = {rule.key: rule for rule in rules(THRESHOLDS, PACE)}
+# What each rule fires for at the moment $1.
+OPEN = "from service_outage where not resolved and $1::timestamptz is not null"
+FIRING = {
+    "service-down": f"select endpoint_id {OPEN} and caused_by is null",
+    "response-time": f"""
+        select endpoint_id from service_status where source = 'schedule'
+        and timestamp between $1::timestamptz - interval '{PACE.checks()} seconds' and $1
+        group by 1 having avg(response_time) > {THRESHOLDS.response_time_ms}""",
+    "multiple-services-down": f"select 'all' {OPEN} having count(*) >= {THRESHOLDS.multiple_services}",
+    "active-outages": f"select 'all' {OPEN} having count(*) > 0",
+    "long-outage": f"""
+        select endpoint_id {OPEN} and caused_by is null
+        and start_time <= $1 - interval '{THRESHOLDS.long_outage_after} seconds'""",
+}
 
 
-def test_every_panel_has_its_sql():
+def test_every_panel_and_rule_has_its_sql():
     assert SQL.keys() == LENSES.keys()
+    assert FIRING.keys() == RULES.keys()
 
 
 @pytest.fixture
@@ -79,11 +99,15 @@ async def filled(mirror):
             severity,
         )
     await mirror.plan("web", "dns")
-    await mirror.pass_time(400)
+    await sync(mirror, 400)
+    return mirror
+
+
+async def sync(mirror, seconds: float) -> None:
+    await mirror.pass_time(seconds)
     await mirror.is_whole()
     for index in await mirror.proxy.cluster.indices():
         await mirror.proxy.cluster.ask("POST", f"/{index}/_refresh")
-    return mirror
 
 
 async def test_every_panel_gives_what_postgres_says(filled):
@@ -96,6 +120,22 @@ async def test_every_panel_gives_what_postgres_says(filled):
                 found, expected = sorted(found, key=_key), sorted(expected, key=_key)
             assert found == expected, f"{id_} over {span}"
             assert expected, f"{id_} over {span} shows nothing, which proves nothing"
+
+
+async def test_every_rule_fires_for_what_postgres_says(filled):
+    until = datetime.fromtimestamp(filled.clock.wall(), UTC)
+    for key, sql in FIRING.items():
+        expected = {row[0] for row in await filled.db.fetch(sql, until)}
+        assert await fires(filled.proxy.cluster, RULES[key], until) == expected, key
+        assert expected, f"{key} fires for nothing, which proves nothing"
+        assert len(expected) < 3, f"{key} fires for everything, which proves little"
+    await filled.db.execute(
+        "update service_outage set resolved = true, resolved_at = $1, revision = revision + 1 where not resolved", until
+    )
+    await sync(filled, 20)
+    assert await filled.db.fetchval("select count(*) from service_outage where not resolved") == 0
+    for key in FIRING.keys() - {"response-time"}:
+        assert await fires(filled.proxy.cluster, RULES[key], until + timedelta(seconds=20)) == set(), key
 
 
 async def test_what_has_been_open_for_three_days_is_in_the_last_15_minutes(filled):
