@@ -43,6 +43,11 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    # Whose a secret option is: without that option it is nobody's.
+    secrets_of: ClassVar[Mapping[str, str]] = {}
+    # Of an option that is a table, the names of the entries that are secrets.
+    secret_entries: ClassVar[Mapping[str, re.Pattern[str]]] = {}
+
     # For the people whom a message reaches; the probe makes nothing of them.
     runbook_url: str | None = Field(None, max_length=2000, pattern=r"^https?://\S+$")
     owner: str | None = Field(None, max_length=200)

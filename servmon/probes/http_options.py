@@ -23,6 +23,8 @@ _MAX_BODY = 65_536
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _FIELD_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]{0,4000}")
 _RANGE = re.compile(r"([1-5][0-9]{2})(?:-([1-5][0-9]{2}))?")
+# Headers that let somebody in, by their names.
+_CREDENTIALS = re.compile(r"(?i)auth|cookie|token|secret|passw|session|signature|\bkey\b|api_?key")
 _OURS = frozenset({"content-length", "transfer-encoding", "connection", "upgrade", "expect"})
 
 
@@ -79,8 +81,8 @@ class HttpOptions(TlsOptions):
     ``answer_limit`` how many bytes of a body are read, decoded or not.
     """
 
-    # Whose secret it is; without that option it is nobody's.
     secrets_of: ClassVar[Mapping[str, str]] = {"password": "username"}
+    secret_entries: ClassVar[Mapping[str, re.Pattern[str]]] = {"headers": _CREDENTIALS}
 
     method: Annotated[
         Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"], BeforeValidator(_in_capitals)

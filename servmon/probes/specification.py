@@ -12,18 +12,18 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from servmon.errors import InvalidInputError, Problem
 from servmon.model import EMPTY, Endpoint, Severity
 from servmon.probes import PROBES, find_probe
 from servmon.probes.base import Options, Probe, Target, safe_text
+from servmon.probes.masking import masked, secret_names
 from servmon.probes.sentences import not_of_type, sentences_of
 from servmon.probes.target import parse_target
 
 LONGEST_INTERVAL_SECONDS = 31 * 86_400
 LONGEST_TIMEOUT_SECONDS = 300
-MASK = "***"
 # What the source of an endpoint from the configuration file begins with; the instance follows.
 FROM_FILE = "config:"
 
@@ -165,31 +165,13 @@ def parse_endpoint(
     raise InvalidInputError(problems)
 
 
-def keep_secrets(before: Endpoint, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """``fields`` with the secrets that ``before`` has, where they are left out, or masked as answers show them.
-
-    ``null`` takes one away. Another protocol has other secrets.
-    """
-    probe = find_probe(before.protocol)
-    kept = dict(fields)
-    if probe is None or str(fields.get("protocol") or before.protocol).upper() != before.protocol:
-        return kept
-    needed = getattr(probe.options, "secrets_of", {})
-    for name in _secrets(probe.options) & before.options.keys():
-        wanted = name not in kept and fields.get(needed.get(name, "url")) is not None
-        if wanted or kept.get(name) == MASK:
-            kept[name] = before.options[name]
-    return kept
-
-
 def describe_endpoint(endpoint: Endpoint) -> dict[str, Any]:
     """An endpoint as flat fields with its options beside them; secret options read ``"***"``."""
     described = {field.name: getattr(endpoint, field.name) for field in fields(endpoint) if field.name != "options"}
     described["depends_on"] = [list(group) for group in endpoint.depends_on]
     described["tags"] = list(endpoint.tags)
     probe = find_probe(endpoint.protocol)
-    secret = _secrets(probe.options) if probe else endpoint.options.keys()
-    return described | {name: MASK if name in secret else value for name, value in endpoint.options.items()}
+    return described | masked(endpoint.options, probe.options if probe else None)
 
 
 def prepare(endpoint: Endpoint) -> Prepared:
@@ -269,7 +251,7 @@ def _checked_options(model: type[Options], own: Mapping[str, Any], problems: lis
     try:
         options = _options(model, json.dumps(dict(own), sort_keys=True))
     except ValidationError as error:
-        problems.extend(sentences_of(error, _secrets(model)))
+        problems.extend(sentences_of(error, secret_names(model) | model.secret_entries.keys()))
         return None
     guessed = [name for name, value in own.items() if _is_guess(value, getattr(options, name))]
     problems.extend(Problem(name, not_of_type(getattr(options, name), own[name])) for name in guessed)
@@ -383,9 +365,3 @@ def _endpoint(
         options=options or EMPTY,
         source=source,
     )
-
-
-@lru_cache
-def _secrets(model: type[Options]) -> frozenset[str]:
-    kinds = (SecretStr, SecretStr | None)
-    return frozenset(name for name, field in model.model_fields.items() if field.annotation in kinds)

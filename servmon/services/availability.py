@@ -11,8 +11,9 @@ from servmon.checks.attempts import ask_by_hand
 from servmon.clock import now
 from servmon.errors import ConflictError
 from servmon.model import CheckResult, CurrentStatus, Endpoint, ServiceStatus, StateChange, Status
+from servmon.probes.masking import keep_secrets
 from servmon.probes.network import Network
-from servmon.probes.specification import FROM_FILE, describe_endpoint, keep_secrets, parse_endpoint
+from servmon.probes.specification import FROM_FILE, describe_endpoint, parse_endpoint
 from servmon.services import dependencies
 from servmon.services.connection import Connection
 from servmon.services.dependencies import Dependency, EndpointImpact

@@ -20,12 +20,12 @@ from servmon.model import FailureKind
 from servmon.probes.base import ProbeFailed
 from servmon.probes.certificate import read_certificate
 from servmon.probes.json_path import is_same, parse_path
+from servmon.probes.masking import keep_secrets
 from servmon.probes.network import ProbeContext
 from servmon.probes.specification import (
     FROM_FILE,
     EndpointDefaults,
     describe_endpoint,
-    keep_secrets,
     parse_endpoint,
     prepare,
 )
@@ -197,6 +197,24 @@ def test_secrets_are_masked_and_the_mask_or_nothing_keeps_them():
     assert keep_secrets(before, {"url": "http://a.test/", "username": "u", "password": "new"})["password"] == "new"
     assert "password" not in keep_secrets(before, {"url": "http://a.test/"})
     assert "password" not in keep_secrets(before, {"url": "tcp://a.test:1", "protocol": "TCP", "username": "u"})
+
+
+def test_headers_that_let_somebody_in_are_masked_and_kept_one_by_one():
+    headers = {"Authorization": "Basic c2VjcmV0", "Accept": "text/html", "X-Api-Key": "k1", "Cookie": "sid=1"}
+    before = parse_endpoint({"url": "http://a.test/", "headers": headers}, EndpointDefaults())
+    shown = describe_endpoint(before)["headers"]
+    assert shown == {"Authorization": "***", "Accept": "text/html", "X-Api-Key": "***", "Cookie": "***"}
+    sent = {"Authorization": "***", "Accept": "***", "X-Api-Key": "k2", "X-Auth-New": "***"}
+    kept = keep_secrets(before, {"url": "http://a.test/", "headers": sent})["headers"]
+    assert kept == {
+        "Authorization": "Basic c2VjcmV0",
+        "Accept": "text/html",
+        "X-Api-Key": "k2",
+        "X-Auth-New": "***",
+    }
+    with pytest.raises(InvalidInputError) as wrong:
+        parse_endpoint({"url": "http://a.test/", "headers": {"X-Token": "p4ss\x00"}}, EndpointDefaults())
+    assert "p4ss" not in str(wrong.value)
 
 
 # Whom to trust
