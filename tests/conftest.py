@@ -15,6 +15,7 @@ FROM_SYSTEMD = {"STATE_DIRECTORY", "CREDENTIALS_DIRECTORY", "LOGS_DIRECTORY", "N
 pytest_plugins = [
     "tests.fix_postgres",
     "tests.fix_proxy",
+    "tests.fix_faults",
     "tests.fix_servers",
     "tests.fix_pooler",
     "tests.fix_dns",

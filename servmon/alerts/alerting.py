@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import timedelta
-from typing import Protocol, TypeVar
+from datetime import datetime, timedelta
+from typing import NamedTuple, Protocol, TypeVar
 
 import structlog
 
@@ -38,6 +38,15 @@ PATIENCE_SECONDS = 5.0
 READ_ALL_EVERY = timedelta(seconds=10)
 # Longer than a window is looked at after its end.
 REMEMBERED_ENDS = timedelta(hours=3)
+
+
+class Found(NamedTuple):
+    """News, ids of changes that are none, how far was read, and when to read all of it the next time."""
+
+    news: list[News]
+    settles: list[str]
+    cursor: int
+    read_all_at: datetime
 
 
 class Unstored(Protocol):
@@ -181,7 +190,7 @@ class Alerting:
             self._noted = await self._ledger.recall()
         away = False
         try:
-            news, settles = await self._ask(self._read)
+            news, settles = self._take(await self._ask(self._read))
         except AWAY:
             away = True
             news, settles = await self._read_unstored(self._noted), []
@@ -235,35 +244,40 @@ class Alerting:
             self._connection.terminate()
             self._connection = None
 
-    async def _read(self, db: Connection) -> tuple[list[News], list[str]]:
-        """News to decide on, and ids of changes that are none or were decided on while Postgres was away."""
+    async def _read(self, db: Connection) -> Found:
+        """What is owed since the last time, or from time to time all of it."""
         if self._waiting.is_away:
             raise StoreUnavailableError("Postgres takes nothing just now")
         if not self.restored.is_set():
             await self._restore(db)
-        present = now(self._clock)
-        if present >= self._read_all_at:
+        cursor, read_all_at = self._cursor, self._read_all_at
+        if (present := now(self._clock)) >= read_all_at:
             # What waits may read otherwise by now, and a change may have become visible after a later one.
-            self._cursor = 0
+            cursor, read_all_at = 0, present + READ_ALL_EVERY
             self._dispatcher.silences = [silence_in(row) for row in await silences.not_ended(db, present)]
             self._dispatcher.acknowledged = frozenset(await silences.acknowledged(db))
             await self._ledger.note_people(self._dispatcher.silences, self._dispatcher.acknowledged)
         news: list[News] = []
         settles: list[str] = []
-        cursor, more = self._cursor, True
+        more = True
         while more:
             owed = await alerts.owed(db, cursor)
             found, nothing = news_in(owed)
             news += found
             settles += nothing
             cursor, more = owed.last, owed.more
-        self._cursor = cursor
+        return Found(news, settles, cursor, read_all_at)
+
+    def _take(self, found: Found) -> tuple[list[News], list[str]]:
+        """What of it is to be decided on, and ids of what only has to be settled.
+
+        Nothing here waits or fails: what was read in a round that failed is read once more.
+        """
+        news, settles, self._cursor, self._read_all_at = found
         if self._servers_known != self._waiting.servers_met:
             self._servers_known = self._waiting.servers_met
             self._ledger.store_again()
         settled = self._ledger.settled()
-        if present >= self._read_all_at:
-            self._read_all_at = present + READ_ALL_EVERY
         away = [one.id for one in news if one.id in self._decided_away and not self._dispatcher.is_waiting(one.id)]
         self._decided_away.difference_update(one.id for one in news)
         known = settled.union(away)

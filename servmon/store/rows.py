@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from servmon.model import (
@@ -60,6 +60,8 @@ STATUS_COLUMNS = (
 
 # A look-up costs a third of a call of the enum, and a start reads a hundred thousand results.
 _STATUSES: Mapping[str, Status] = {status.value: status for status in Status}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 _NUL_IN_JSON = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 
 
@@ -138,7 +140,7 @@ def service_status(row: Row) -> ServiceStatus:
     return ServiceStatus(
         id=status_id(row["endpoint_key"], row["observer"], row["timestamp"]),
         endpoint_id=row["endpoint_id"],
-        status=Status(row["status"]),
+        status=_STATUSES[row["status"]],
         timestamp=row["timestamp"],
         response_time=seven_digits(row["response_time"]),
         attempts=row["attempts"],
@@ -155,8 +157,7 @@ def service_status(row: Row) -> ServiceStatus:
 def status_id(endpoint_key: int, observer: int, timestamp: datetime) -> str:
     """The id of a stored check: ``{endpoint_key}-{observer}-{timestamp in µs}``."""
     # Not timestamp() * 1e6: a float's last microsecond is not exact.
-    microseconds = int(timestamp.replace(microsecond=0).timestamp()) * 1_000_000 + timestamp.microsecond
-    return f"{endpoint_key}-{observer}-{microseconds}"
+    return f"{endpoint_key}-{observer}-{(timestamp - _EPOCH) // _MICROSECOND}"
 
 
 def _phases(row: Row) -> Phases:

@@ -7,8 +7,9 @@ once again.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from servmon.clock import SYSTEM_CLOCK, Clock
 from servmon.store.entries import Entry, decode, encode, is_lasting, transitions_in
@@ -16,6 +17,8 @@ from servmon.store.local import LocalFile, commit
 from servmon.store.notebook import put_pages
 from servmon.store.notes import pages_of
 from servmon.store.plain import dump
+
+T = TypeVar("T")
 
 KEPT_SECONDS = 300.0
 FORGET_EVERY_SECONDS = 10.0
@@ -55,7 +58,7 @@ select id, entries from bundle where stored_at is null and lasting = 0 order by 
 """
 
 _STORED = """
-update bundle set stored_at = ? where stored_at is null and id in (select value from json_each(?)) returning entries
+update bundle set stored_at = ? where stored_at is null and id in (select value from json_each(?))
 """
 
 _FORGET = """
@@ -63,7 +66,7 @@ delete from bundle where stored_at < ?
 """
 
 _WAIT_AGAIN = """
-update bundle set stored_at = null where stored_at is not null returning entries
+update bundle set stored_at = null where stored_at is not null
 """
 
 _SERVER = """
@@ -99,21 +102,18 @@ class Spool:
         self._max_bytes = max_bytes
         self._clock = clock
         self._forget_at = 0.0
-        # How many entries wait.
+        # How many entries wait; set in the thread.
         self.count = 0
 
     async def open(self) -> list[Entry]:
         """Take up what an earlier run left; returns the transitions and events that wait."""
         await self._file.check()
-        self.count, waiting = await self._file.run(_take_up)
-        return waiting
+        return await self._change(_take_up)
 
     async def put(self, entries: Sequence[Entry]) -> int:
         """Append ``entries`` to what waits, in one transaction; returns how many single results made room for it."""
         durable = any(map(is_lasting, entries))
-        dropped = await self._file.run(lambda file: self._append(file, entries, durable=durable))
-        self.count += len(entries) - dropped
-        return dropped
+        return await self._change(lambda file: self._append(file, entries, durable=durable))
 
     async def oldest(self, limit: int) -> Spooled:
         """The oldest waiting entries, about ``limit`` of them; they wait until they are ``stored``."""
@@ -121,8 +121,7 @@ class Spool:
 
     async def stored(self, numbers: Sequence[int]) -> None:
         """Postgres has the bundles with these numbers. Others before them may have come to wait again meanwhile."""
-        number = await self._file.run(lambda file: self._stored(file, numbers))
-        self.count -= number  # read only now: others count meanwhile
+        await self._change(lambda file: self._stored(file, numbers))
 
     async def remember(self, entries: Sequence[Entry]) -> None:
         """Keep for a while what Postgres took without its having waited here."""
@@ -133,9 +132,7 @@ class Spool:
 
         Another one may have lost what it was given lately, so all of that waits once more.
         """
-        before, again = await self._file.run(lambda file: _meet(file, server))
-        self.count += again
-        return before
+        return await self._change(lambda file: _meet(file, server))
 
     async def newest(self, limit: int = NEWEST) -> list[Entry]:
         """The newest entries, oldest first, about ``limit`` of them: whether they wait or were stored lately."""
@@ -144,6 +141,20 @@ class Spool:
     async def lasting(self) -> list[Entry]:
         """The transitions and events that wait or were stored lately, in their order."""
         return await self._file.run(lambda file: [one for (body,) in file.execute(_LATELY) for one in decode(body)])
+
+    async def _change(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """What ``work`` makes of the file, with what waits counted anew.
+
+        In the thread: the disk may have taken what it says it has not, and who asks may be gone before it answers.
+        """
+
+        def counted(file: sqlite3.Connection) -> T:
+            try:
+                return work(file)
+            finally:
+                self.count = file.execute(_COUNT).fetchone()[0]
+
+        return await self._file.run(counted)
 
     # In the thread.
 
@@ -164,14 +175,13 @@ class Spool:
                 lasting = any(map(is_lasting, entries))
                 file.execute(_APPEND, (len(entries), int(lasting), at, encode(entries)))
 
-    def _stored(self, file: sqlite3.Connection, numbers: Sequence[int]) -> int:
+    def _stored(self, file: sqlite3.Connection, numbers: Sequence[int]) -> None:
         at = self._clock.wall()
         with commit(file, durable=False):
-            number: int = sum(entries for (entries,) in file.execute(_STORED, (at, dump(list(numbers)))).fetchall())
+            file.execute(_STORED, (at, dump(list(numbers))))
             self._forget(file, at)
         if not file.execute(_COUNT).fetchone()[0]:
             file.execute("pragma wal_checkpoint(truncate)")
-        return number
 
     def _forget(self, file: sqlite3.Connection, at: float) -> None:
         if at >= self._forget_at:
@@ -203,9 +213,8 @@ def _bundles(entries: Sequence[Entry]) -> list[tuple[int, int, str]]:
     return [(len(bundle), int(is_lasting(bundle[0])), encode(bundle)) for bundle in bundles]
 
 
-def _take_up(file: sqlite3.Connection) -> tuple[int, list[Entry]]:
-    waiting = [entry for (body,) in file.execute(_LASTING) for entry in decode(body)]
-    return file.execute(_COUNT).fetchone()[0], waiting
+def _take_up(file: sqlite3.Connection) -> list[Entry]:
+    return [entry for (body,) in file.execute(_LASTING) for entry in decode(body)]
 
 
 def _oldest(file: sqlite3.Connection, limit: int) -> Spooled:
@@ -230,14 +239,14 @@ def _newest(file: sqlite3.Connection, limit: int) -> list[Entry]:
     return [entry for bundle in reversed(bundles) for entry in bundle]
 
 
-def _meet(file: sqlite3.Connection, server: str) -> tuple[str | None, int]:
+def _meet(file: sqlite3.Connection, server: str) -> str | None:
     known: tuple[str] | None = file.execute(_SERVER).fetchone()
     if known == (server,):
-        return server, 0
+        return server
     with commit(file, durable=True):
         file.execute(_MEET, (server,))
-        again = sum(entries for (entries,) in file.execute(_WAIT_AGAIN).fetchall())
-    return known[0] if known else None, again
+        file.execute(_WAIT_AGAIN)
+    return known[0] if known else None
 
 
 def _delete(file: sqlite3.Connection, candidates: str) -> int:

@@ -142,6 +142,22 @@ async def test_what_is_put_while_something_is_noted_as_stored_is_counted(spool):
     assert spool.count == 5
 
 
+async def test_what_the_disk_took_is_counted_although_nobody_heard_of_it(spool, monkeypatch):
+    real = spool._file._in_thread
+
+    async def unheard(work):
+        await real(work)
+        raise StoreUnavailableError("the disk says no")
+
+    monkeypatch.setattr(spool._file, "_in_thread", unheard)
+    with pytest.raises(StoreUnavailableError):
+        await spool.put([(result(endpoint("a")), ()) for _ in range(3)])
+    monkeypatch.undo()
+    assert spool.count == 3
+    await spool.stored((await spool.oldest(10)).numbers)
+    assert spool.count == 0
+
+
 async def test_entries_wait_in_their_order_over_a_restart(tmp_path):
     every = [(one, ()) for one in results(endpoint("a"), 1500)]
     every[700] = (every[700][0], tuple(change("a", State.UP, State.SUSPECTED, now())[1]))
