@@ -31,6 +31,10 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
+class OrFile:
+    """Marks a setting whose text may stand in a file that ``KEY_file`` names."""
+
+
 class AlertThresholds(Section):
     """From where on something is told that is more than one outage: the same for servmon's own rules and Kibana's."""
 

@@ -11,13 +11,13 @@ import pytest
 from pydantic import SecretStr
 
 from servmon.alerts.channels import SETTINGS as CHANNELS
-from servmon.alerts.settings import RuleSection
+from servmon.alerts.settings import ChannelSection, RuleSection
 from servmon.model import Endpoint, Section
 from servmon.probes import PROBES
 from servmon.probes.tls import TlsOptions
 from servmon.settings import Settings, load
 from servmon.settings.toml_positions import key_lines
-from servmon.settings.written_values import holds
+from servmon.settings.written_values import holds, may_be_a_file
 
 EXAMPLE = Path(__file__).parent.parent / "config.example.toml"
 TEXT = EXAMPLE.read_text(encoding="utf-8")
@@ -32,6 +32,10 @@ SECTIONS = {
 UNWRITABLE_DEFAULTS = {"data_dir", "public_url", "url", "hosts", "api_key", "token", "file", "notification_channels"}
 UNWRITABLE_DEFAULTS |= {"fallback_channel", "heartbeat_url", "rules", "username", "password", "ca_file", "client_cert"}
 UNWRITABLE_DEFAULTS |= {"client_key", "listen_url"}
+
+
+# What every kind of channel takes; shown once.
+COMMON = ChannelSection.model_fields.keys() - {"kind"}
 
 
 def uncommented() -> str:
@@ -98,8 +102,13 @@ def test_every_option_of_every_channel_is_in_it(everything, kind):
     pointers = {
         key + end for key, field in model.model_fields.items() if holds(field, SecretStr) for end in ("_file", "_env")
     }
-    assert shown >= model.model_fields.keys() - {"fallback"}
-    assert shown <= model.model_fields.keys() | pointers
+    files = {f"{key}_file" for key, field in model.model_fields.items() if may_be_a_file(field)}
+    assert shown >= model.model_fields.keys() - COMMON
+    assert shown <= model.model_fields.keys() | pointers | files
+
+
+def test_every_option_that_channels_share_is_in_one_block(everything):
+    assert everything["channels"]["noc"].keys() >= COMMON
 
 
 def test_every_key_of_a_rule_is_in_it(everything):

@@ -147,7 +147,8 @@ class Decision:
 class Notification:
     """One message through one channel, owed until it is sent.
 
-    ``content`` holds what machines read of it; ``id`` is the key by which a receiver knows a repetition.
+    ``content`` holds what machines read of it; ``id`` is the key by which a receiver knows a repetition. ``html`` are a
+    channel's own words, made while it is sent.
     """
 
     id: str
@@ -161,6 +162,7 @@ class Notification:
     content: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
     attempts: int = 0
     last_error: str | None = None
+    html: str | None = None
 
 
 @dataclass(slots=True)

@@ -26,6 +26,9 @@ NAMED = 50
 LISTED = 1000
 NAMED_DEPENDANTS = 10
 ABOUT = (("owner", "Owner"), ("contact", "Contact"), ("circuit_id", "Circuit"), ("runbook_url", "Runbook"))
+# Keys of the content of messages that come late or by another way: how late, and sentences that every text has to bear.
+DELAYED = "delayed"
+REMARKS = "remarks"
 
 # Over, but not seen well again.
 CLOSED = "CLOSED"
@@ -48,6 +51,11 @@ def one_line(text: str, limit: int = LINE_LIMIT) -> str:
     """``text`` without line ends and control characters, cut with a mark where it is too long."""
     clean = "".join(char if char.isprintable() else " " for char in text)
     return clean if len(clean) <= limit else f"{clean[: limit - 1]}…"
+
+
+def late_subject(subject: str, late: str, limit: int = SUBJECT_LIMIT) -> str:
+    """The subject of a message that comes so ``late``."""
+    return one_line(f"[delayed {late}] {subject}", limit)
 
 
 def title(news: Sequence[News], facts: Facts) -> str:

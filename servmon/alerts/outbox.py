@@ -17,7 +17,7 @@ import structlog
 
 from servmon.alerts.alert import NOTICES, MessageKind, Notification
 from servmon.alerts.channels.base import DEADLINE_SECONDS, Channel, ChannelError
-from servmon.alerts.messages import SUBJECT_LIMIT, lasted, one_line
+from servmon.alerts.messages import DELAYED, REMARKS, lasted, late_subject, one_line
 from servmon.clock import SYSTEM_CLOCK, Clock, now
 
 _log = structlog.get_logger(__name__)
@@ -219,13 +219,14 @@ class Outbox:
         if name not in self._lanes or is_copy or notification.id in self._told_around:
             return
         self._told_around.add(notification.id)
+        remark = f"Sent here in place of {notification.channel}: {one_line(why)}"
         copy = replace(
             notification,
             # The same copy after a restart in between, so that its receiver knows it.
             id=str(uuid5(UUID(notification.id), name)),
             channel=name,
-            body=f"{notification.body}\nSent here in place of {notification.channel}: {one_line(why)}\n",
-            content={**notification.content, INSTEAD_OF: notification.id},
+            body=f"{notification.body}\n{remark}\n",
+            content={**notification.content, INSTEAD_OF: notification.id, REMARKS: [remark]},
             attempts=0,
             last_error=None,
         )
@@ -240,11 +241,13 @@ class Outbox:
         said_once = notification.kind is MessageKind.EVENT or notification.kind in NOTICES
         is_over = not said_once and self._over(notification.alert_id)
         state = "It is over by now." if is_over else "As far as is known it is still so."
+        remark = f"This message is delayed: it is from {notification.created_at:%Y-%m-%d %H:%M:%S} UTC. {state}"
+        remarks = [remark, *notification.content.get(REMARKS, ())]
         return replace(
             notification,
-            subject=one_line(f"[delayed {lasted(late)}] {notification.subject}", SUBJECT_LIMIT),
-            body=f"This message is delayed: it is from {notification.created_at:%Y-%m-%d %H:%M:%S} UTC. {state}\n\n"
-            f"{notification.body}",
+            subject=late_subject(notification.subject, lasted(late)),
+            body=f"{remark}\n\n{notification.body}",
+            content={**notification.content, DELAYED: lasted(late), REMARKS: remarks},
         )
 
     def _give_up(self, notification: Notification, why: str) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, ConfigDict, Field, SecretStr, field_validator
 from yarl import URL
 
-from servmon.model import AlertThresholds, Section, Severity
+from servmon.model import AlertThresholds, OrFile, Section, Severity
 
 SERVICE_DOWN = "service_down"
 
@@ -25,6 +25,8 @@ def _checked_url(secret: SecretStr) -> SecretStr:
     return secret
 
 
+# A Jinja2 template; it is tried when it is read.
+Words = Annotated[str | None, OrFile()]
 # The addresses of many receivers are secrets.
 Url = Annotated[SecretStr, AfterValidator(_checked_url)]
 
@@ -77,6 +79,15 @@ class ChannelSection(Section):
     kind: str = Field(min_length=1)
     # Told in its place while it does not get through.
     fallback: str | None = None
+    # Words in the place of ours.
+    subject: Words = None
+    text: Words = None
+    html: Words = None
+    # Characters; what is longer is cut, and says so.
+    subject_limit: int | None = Field(None, ge=20, le=1000)
+    text_limit: int | None = Field(None, ge=200)
+
+    shows_html: ClassVar[bool] = False
 
     def __repr_args__(self) -> Iterator[tuple[str, object]]:
         # Addresses and keys are nobody's business in a log.

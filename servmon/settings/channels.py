@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from servmon.alerts.channels import SETTINGS
+from servmon.alerts.channels.wording import wording_problems
 from servmon.alerts.settings import AlertSection, ChannelSection
 from servmon.settings.findings import Findings
 from servmon.settings.sentences import sentence
@@ -38,11 +39,15 @@ def _read(name: str, table: Any, environ: Mapping[str, str], findings: Findings)
     if not adapt_section(place, model, values, environ, findings):
         return None
     try:
-        return model(**values)
+        section = model(**values)
     except ValidationError as error:
         for detail in error.errors(include_url=False):
             findings.problem((*place, *detail["loc"]), sentence(detail, model, detail["loc"]))
         return None
+    problems = list(wording_problems(section))
+    for key, problem in problems:
+        findings.problem((*place, f"{key}_file" if f"{key}_file" in table else key), problem)
+    return None if problems else section
 
 
 def check_channels(

@@ -10,7 +10,7 @@ from typing import Any, get_origin
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from servmon.model import Section
+from servmon.model import OrFile, Section
 from servmon.settings.findings import Findings
 from servmon.settings.toml_positions import Keys
 
@@ -30,6 +30,8 @@ def adapt_section(
         try:
             if holds(field, SecretStr):
                 _fetch_secret(key, values, folder or Path(), environ, from_variable=from_variable)
+            if may_be_a_file(field):
+                _fetch_text(key, values, folder or Path())
             if key in values:
                 values[key] = _adapt(field, values[key], folder)
         except ValueError as error:
@@ -42,6 +44,11 @@ def adapt_section(
 def holds(field: FieldInfo, kind: type) -> bool:
     """Whether a setting is of this type, be it optional or not."""
     return field.annotation == kind or field.annotation == kind | None
+
+
+def may_be_a_file(field: FieldInfo) -> bool:
+    """Whether the text of a setting may stand in a file of its own."""
+    return any(isinstance(mark, OrFile) for mark in field.metadata)
 
 
 def _adapt(field: FieldInfo, value: Any, folder: Path | None) -> Any:
@@ -94,6 +101,18 @@ def _fetch_secret(
     if not secret:
         raise ValueError(f"{where} is empty or not set")
     values[key] = secret
+
+
+def _fetch_text(key: str, values: dict[str, Any], folder: Path) -> None:
+    """Put the text of the file that ``KEY_file`` names, by the configuration's folder, under ``key``."""
+    name = f"{key}_file"
+    if (pointer := values.pop(name, None)) is None:
+        return
+    if key in values:
+        raise ValueError(f"give {key} or {name}, not both")
+    if not isinstance(pointer, str) or not pointer:
+        raise ValueError(f"{name} must be text: the name of a file")
+    values[key] = _file_content(name, _path(pointer, folder))
 
 
 def _file_content(name: str, path: Path) -> str:

@@ -11,6 +11,7 @@ from servmon.alerts.channels.exec import Exec
 from servmon.alerts.channels.pagerduty import PagerDuty
 from servmon.alerts.channels.smtp import Smtp
 from servmon.alerts.channels.webhook import Webhook
+from servmon.alerts.channels.wording import Worded
 from servmon.alerts.settings import ChannelSection
 
 _KINDS: tuple[Any, ...] = (Smtp, Webhook, PagerDuty, Alertmanager, Exec)
@@ -18,9 +19,9 @@ SETTINGS: Mapping[str, type[ChannelSection]] = {kind.kind: kind.settings_class f
 
 
 def open_channel(settings: ChannelSection) -> Channel:
-    """The way out that ``settings`` describe; it holds nothing open between messages."""
+    """The way out that ``settings`` describe, in its words; it holds nothing open between messages."""
     made: Channel = next(kind for kind in _KINDS if kind.kind == settings.kind)(settings)
-    return made
+    return Worded(made, settings)
 
 
 def open_channels(

@@ -10,6 +10,7 @@ from servmon.alerts.settings import ChannelSection
 
 # A receiver that takes longer has failed; the message is tried again.
 DEADLINE_SECONDS = 30.0
+TEXT_LIMIT = 100_000
 
 
 class ChannelError(Exception):
@@ -26,6 +27,11 @@ class Channel(ABC):
 
     kind: ClassVar[str]
     settings_class: ClassVar[type[ChannelSection]]
+
+    @property
+    def text_limit(self) -> int:
+        """So many characters of text get through whole; settings may say otherwise."""
+        return TEXT_LIMIT
 
     @abstractmethod
     async def send(self, notification: Notification) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from email.message import EmailMessage
 from email.utils import format_datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import aiosmtplib
 from pydantic import AfterValidator, Field, SecretStr, model_validator
@@ -45,6 +45,8 @@ class SmtpSection(ChannelSection):
     ca_file: Path | None = None
     username: str | None = None
     password: SecretStr | None = None
+
+    shows_html: ClassVar[bool] = True
 
     @model_validator(mode="after")
     def _fits(self) -> SmtpSection:
@@ -118,7 +120,7 @@ def mail_of(notification: Notification, settings: SmtpSection) -> EmailMessage:
     if notification.severity == "CRITICAL" and notification.kind not in ENDS:
         mail["Importance"] = "high"
     mail.set_content(notification.body)
-    mail.add_alternative(_html(notification), subtype="html")
+    mail.add_alternative(notification.html or _html(notification), subtype="html")
     if event := notification.content.get("calendar"):
         mail.add_attachment(
             ics(event, settings.sender, notification.created_at),
