@@ -24,9 +24,10 @@ from servmon.alerts.dispatcher import Dispatcher
 from servmon.alerts.heartbeat import beat
 from servmon.alerts.ledger import Ledger
 from servmon.alerts.planning import Planning
-from servmon.api.app import Services, build_app, serve
+from servmon.api.app import Services, build_app
 from servmon.api.auth import ADMIN, load_or_create_token
 from servmon.api.health import Vitals
+from servmon.api.server import serve
 from servmon.beginning import Beginning
 from servmon.causes import Causes
 from servmon.certificates import Certificates

@@ -14,7 +14,8 @@ from uuid import uuid4
 import pytest
 from aiohttp import ClientSession
 
-from servmon.api.app import Services, build_app, serve
+from servmon.api.app import Services, build_app
+from servmon.api.server import serve
 from servmon.clock import rfc3339
 from servmon.metrics import Counters
 from servmon.model import (

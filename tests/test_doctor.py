@@ -87,8 +87,8 @@ async def test_a_database_that_answers_is_named_with_its_version(findings, datab
 async def test_too_few_descriptors_say_how_many_are_needed(findings, monkeypatch):
     monkeypatch.setattr(resource, "getrlimit", lambda _which: (1024, 1024))
     found = (await findings())["descriptors"]
-    assert found.sentence == "RLIMIT_NOFILE is 1024, so 824 sockets at once are possible, not 5000"
-    assert found.remedy.startswith("raise it to 5200 (systemd: LimitNOFILE=)")
+    assert found.sentence == "RLIMIT_NOFILE is 1024, so 624 sockets at once are possible, not 5000"
+    assert found.remedy.startswith("raise it to 5400 (systemd: LimitNOFILE=)")
 
 
 async def test_results_that_will_not_fit_on_the_disk_are_foretold(findings):

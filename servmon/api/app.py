@@ -30,8 +30,8 @@ from servmon.api.openapi import describe
 from servmon.api.problems import REQUEST_ID, REQUEST_ID_HEADER, answer_errors, name_requests
 from servmon.api.requests import BODY_LIMIT_BYTES
 from servmon.api.routing import ALERTS, AVAILABILITY, BOOK, CONNECTION, OUTAGES, TOKENS, Route
+from servmon.api.server import DOOR, Door
 from servmon.api.typed import typed
-from servmon.errors import StartError
 from servmon.model import Role
 from servmon.services.alerts import AlertService
 from servmon.services.availability import AvailabilityService
@@ -40,8 +40,6 @@ from servmon.services.live import LiveView
 from servmon.services.outages import OutageManagementService
 from servmon.services.stream import Stream
 from servmon.services.tokens import TokenBook, TokenService
-
-SHUTDOWN_SECONDS = 5
 
 
 class Routes(TypedDict):
@@ -98,8 +96,10 @@ def build_app(
     """The API over the services. Nobody but the holders of tokens in ``book`` gets in, but for the open routes."""
     roles: dict[Handler, Role | None] = {}
     app = web.Application(
-        middlewares=[name_requests, answer_errors, authorisation(book, roles)], client_max_size=BODY_LIMIT_BYTES
+        middlewares=[name_requests, hold_the_door, answer_errors, authorisation(book, roles)],
+        client_max_size=BODY_LIMIT_BYTES,
     )
+    app[DOOR] = Door()
     app[CONNECTION] = services.connection
     app[AVAILABILITY] = services.availability
     app[OUTAGES] = services.outages
@@ -115,11 +115,19 @@ def build_app(
     app[documentation.DOCUMENT] = describe(ROUTES)
     app.on_response_prepare.append(_add_headers)
     for route in ROUTES:
-        handler = typed(route.handler, after=partial(audit.note_change, route=route) if route.changes else None)
+        note = partial(audit.note_change, route=route) if route.changes else None
+        handler = typed(route.handler, after=note, seconds=route.seconds)
         roles[handler] = None if route.open_to_all else route.role
         for method, path in _addresses(route):
             app.router.add_route(method, path, handler)
     return app
+
+
+@web.middleware
+async def hold_the_door(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let nobody's connection give way while its request is under way."""
+    with request.app[DOOR].at_work(request):
+        return await handler(request)
 
 
 def _addresses(route: Route) -> Iterator[tuple[str, str]]:
@@ -134,28 +142,3 @@ async def _add_headers(request: web.Request, response: web.StreamResponse) -> No
     response.headers["Server"] = "servmon"
     if request.method in ("GET", "HEAD") and request.app[health.VITALS].is_away():
         response.headers["Servmon-Stale"] = "true"
-
-
-@dataclass(frozen=True, slots=True)
-class ApiServer:
-    """A listening API. ``port`` is the real one where any free one was asked for."""
-
-    port: int
-    _runner: web.AppRunner
-
-    async def stop(self) -> None:
-        """Listen no more and end what is under way, within 5 s."""
-        await self._runner.cleanup()
-
-
-async def serve(app: web.Application, host: str, port: int) -> ApiServer:
-    """Listen on ``host`` and ``port`` (0: any free one). Raises ``StartError`` where that cannot be done."""
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, host, port).start()
-    except OSError as error:
-        await runner.cleanup()
-        reason = error.strerror or error
-        raise StartError(f"api: cannot listen on {host} port {port}: {reason}; set api.host or api.port") from None
-    return ApiServer(runner.addresses[0][1], runner)

@@ -253,7 +253,7 @@ ROUTES = (
     Route("PUT", "/services/{endpoint_id}", replace_endpoint, Role.ADMIN),
     Route("PATCH", "/services/{endpoint_id}", update_endpoint, Role.ADMIN),
     Route("DELETE", "/services/{endpoint_id}", delete_endpoint, Role.ADMIN),
-    Route("POST", "/services/{endpoint_id}/check", check_endpoint, Role.OPERATE, is_change=False),
+    Route("POST", "/services/{endpoint_id}/check", check_endpoint, Role.OPERATE, is_change=False, seconds=None),
     Route("GET", "/services/{endpoint_id}/status", get_status, Role.READ),
     Route("GET", "/services/{endpoint_id}/history", get_history, Role.READ),
     Route("GET", "/services/{endpoint_id}/uptime", get_uptime, Role.READ),

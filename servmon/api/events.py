@@ -81,4 +81,4 @@ async def close_streams(app: web.Application) -> None:
         closing.set()
 
 
-ROUTES = (Route("GET", "/events", follow_events, Role.READ),)
+ROUTES = (Route("GET", "/events", follow_events, Role.READ, seconds=None),)

@@ -29,6 +29,8 @@ from servmon.store.pool import AWAY
 _log = structlog.get_logger(__name__)
 
 STORE_RETRY_SECONDS = 5
+# A body may hold more wrong values than anybody would read about.
+REPORTED = 100
 REQUEST_ID_HEADER = "X-Request-Id"
 REQUEST_ID = web.RequestKey("request_id", str)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -108,9 +110,10 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
 def _expected(error: ServmonError) -> web.Response:
     status = next(status for kind, status in _STATUS.items() if isinstance(error, kind))
     if isinstance(error, InvalidInputError):
-        fields = ", ".join(dict.fromkeys(problem.field for problem in error.problems if problem.field))
+        problems = error.problems[:REPORTED]
+        fields = ", ".join(dict.fromkeys(problem.field for problem in problems if problem.field))
         detail = f"not acceptable: {fields}" if fields else str(error)
-        return problem_response(status, detail, errors=error.problems)
+        return problem_response(status, detail, errors=problems)
     headers = {}
     errors = error.problems if isinstance(error, RefusedError) else ()
     if isinstance(error, TooSoonError):

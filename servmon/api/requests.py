@@ -16,15 +16,14 @@ from typing import Any, NoReturn
 
 from aiohttp import web
 
-from servmon.api.problems import RequestError
+from servmon.api.problems import REPORTED, RequestError
 from servmon.errors import InvalidInputError, Problem
 from servmon.services.identity import is_uuid
 from servmon.services.moments import read_moment
 
 BODY_LIMIT_BYTES = 1024 * 1024
 DEEPEST = 32
-# A body may hold more wrong values than anybody would read about.
-REPORTED = 100
+LONGEST_LIST = 10_000
 SLOWEST_BODY_SECONDS = 30
 DEFAULT_LIMIT = 100
 HIGHEST_LIMIT = 1000
@@ -94,6 +93,8 @@ def _check_content_type(request: web.Request) -> None:
     kind = request.content_type
     if kind != "application/json" and not re.fullmatch(r"application/[\w.-]+\+json", kind):
         raise RequestError(415, "the body must be JSON, with the header Content-Type: application/json")
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise RequestError(415, "the body must be sent as it is, without Content-Encoding")
     if (request.charset or "utf-8").lower() not in {"utf-8", "utf8", "us-ascii"}:
         raise RequestError(415, "the body must be UTF-8, as all JSON is")
 
@@ -122,7 +123,7 @@ def _parse(body: bytes) -> dict[str, Any]:
         raise RequestError(400, f"the body is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise InvalidInputError.of("", "the body must be a JSON object, { … }")
-    if problems := list(islice(_unstorable(value, ""), REPORTED)):
+    if problems := list(islice(_unusable(value, ""), REPORTED)):
         raise InvalidInputError(problems)
     return value
 
@@ -160,8 +161,8 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _unstorable(value: Any, place: str) -> Iterator[Problem]:
-    """Every text in ``value`` that could not be stored, keys included."""
+def _unusable(value: Any, place: str) -> Iterator[Problem]:
+    """Every text in ``value`` that could not be stored, keys included, and every list that is too long."""
     if isinstance(value, str) and _UNSTORABLE.search(value):
         yield Problem(place, "must not contain NUL or half a surrogate pair")
     elif isinstance(value, dict):
@@ -169,10 +170,12 @@ def _unstorable(value: Any, place: str) -> Iterator[Problem]:
             shown = f"{place}.{_shown(name)}" if place else _shown(name)
             if _UNSTORABLE.search(name):
                 yield Problem(shown, "is no name of a field")
-            yield from _unstorable(inner, shown)
+            yield from _unusable(inner, shown)
+    elif isinstance(value, list) and len(value) > LONGEST_LIST:
+        yield Problem(place, f"must have at most {LONGEST_LIST} entries")
     elif isinstance(value, list):
         for position, inner in enumerate(value):
-            yield from _unstorable(inner, f"{place}.{position}" if place else str(position))
+            yield from _unusable(inner, f"{place}.{position}" if place else str(position))
 
 
 def _shown(name: str) -> str:

@@ -23,6 +23,8 @@ TOKENS = web.AppKey("tokens", TokenService)
 CONNECTION = web.AppKey("connection", Connection)
 BOOK = web.AppKey("book", TokenBook)
 API_PREFIX = "/api/v1"
+# Longer than Postgres is given for one command, so that its own failure is told first.
+LONGEST_REQUEST_SECONDS = 90.0
 # What a change is made to, as it was: a handler puts it here before it changes it, for the audit.
 BEFORE = web.RequestKey("before", Mapping[str, Any])
 
@@ -32,7 +34,7 @@ class Route:
     """One method on one address, for tokens of ``role`` and above; what says nothing is the administrators' alone.
 
     ``open_to_all`` ones need no token; ``prefixed`` ones also answer below /api/v1; what ``changes`` something is
-    noted in the audit.
+    noted in the audit. A request may take ``seconds``; ``None``: as long as what it asks for.
     """
 
     method: str
@@ -42,6 +44,7 @@ class Route:
     open_to_all: bool = False
     prefixed: bool = True
     is_change: bool = True
+    seconds: float | None = LONGEST_REQUEST_SECONDS
 
     @property
     def changes(self) -> bool:

@@ -8,6 +8,7 @@ aiohttp's as it is. The same annotations are what OpenAPI describes.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import json
 import re
@@ -20,6 +21,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
+from servmon.api.problems import RequestError
 from servmon.api.requests import DEFAULT_LIMIT, HIGHEST_LIMIT, read_object, read_optional_object
 from servmon.api.shapes import json_answer
 from servmon.errors import InvalidInputError, Problem
@@ -131,8 +133,10 @@ def signature_of(handler: TypedHandler) -> Signature:
     )
 
 
-def typed(handler: TypedHandler, after: Callable[..., Awaitable[None]] | None = None) -> Handler:
-    """``handler`` as aiohttp calls it; ``after`` is called with the request and what it returned.
+def typed(
+    handler: TypedHandler, after: Callable[..., Awaitable[None]] | None = None, *, seconds: float | None = None
+) -> Handler:
+    """``handler`` as aiohttp calls it, for at most ``seconds``; ``after`` is called with the request and its return.
 
     Raises at once where its annotations cannot be read.
     """
@@ -146,12 +150,24 @@ def typed(handler: TypedHandler, after: Callable[..., Awaitable[None]] | None = 
             given["query"] = query
         if signature.body is not None:
             given["body"] = await _read_body(request, signature.body, optional=signature.body_optional)
-        value = await handler(request, **given)
+        value = await _in_time(handler(request, **given), seconds)
         if after is not None:
             await after(request, value=value)
         return _written(value)
 
     return serve
+
+
+async def _in_time(work: Awaitable[T], seconds: float | None) -> T:
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            return await work
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        said = f"this took more than {seconds:g} s and was given up, and a change may have been made; ask for less"
+        raise RequestError(503, said, headers={"Retry-After": "30"}) from None
 
 
 def read_query(request: web.Request, model: type[M]) -> M:

@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-# Descriptors kept for Postgres, the API's clients, log files and the loop itself.
-RESERVED_DESCRIPTORS = 200
+# Descriptors kept for Postgres, log files, the loop itself and the API's clients (256 of them, api/server.py).
+RESERVED_DESCRIPTORS = 400
 SMALLEST_CAP = 16
 
 # Called when a place is free; answers whether it is taken (a check may have given up waiting).

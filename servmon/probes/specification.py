@@ -24,6 +24,8 @@ from servmon.probes.target import parse_target
 
 LONGEST_INTERVAL_SECONDS = 31 * 86_400
 LONGEST_TIMEOUT_SECONDS = 300
+# Of tags, of groups that are depended on, and of endpoints in such a group.
+MOST_ENTRIES = 100
 # What the source of an endpoint from the configuration file begins with; the instance follows.
 FROM_FILE = "config:"
 
@@ -76,9 +78,16 @@ def _in_capitals(value: Any) -> Any:
     return value.upper() if isinstance(value, str) else value
 
 
+def _short(value: Any) -> Any:
+    """Refuses a list before its entries are looked at: each wrong one would be told of."""
+    if isinstance(value, (list, tuple)) and len(value) > MOST_ENTRIES:
+        raise ValueError(f"must have at most {MOST_ENTRIES} entries")
+    return value
+
+
 def _in_groups(value: Any) -> Any:
     """``["a", ["b", "c"]]`` means a and (b or c)."""
-    if not isinstance(value, list):
+    if not isinstance(_short(value), list):
         return value
     return tuple(
         (group,) if isinstance(group, str) else tuple(group) if isinstance(group, list) else group for group in value
@@ -87,7 +96,8 @@ def _in_groups(value: Any) -> Any:
 
 Id = Annotated[str, AfterValidator(_checked_id)]
 Line = Annotated[str, Field(max_length=200), AfterValidator(_checked_line)]
-Group = Annotated[tuple[Id, ...], AfterValidator(_not_empty)]
+Tags = Annotated[tuple[Line, ...], BeforeValidator(_short)]
+Group = Annotated[tuple[Id, ...], BeforeValidator(_short), AfterValidator(_not_empty)]
 Groups = Annotated[tuple[Group, ...], BeforeValidator(_in_groups)]
 
 
@@ -114,7 +124,7 @@ class EndpointFields(BaseModel):
     severity: Annotated[Severity, BeforeValidator(_in_capitals)] = Severity.MAJOR
     degraded_threshold_ms: float | None = Field(None, gt=0)
     depends_on: Groups = ()
-    tags: tuple[Line, ...] = ()
+    tags: Tags = ()
     site: Line | None = None
 
 

@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 import pytest
 from aiohttp import ClientSession
 
-from servmon.api.app import build_app, serve
+from servmon.api.app import build_app
+from servmon.api.server import serve
 from servmon.model import Outage, Severity, State, StateChange, Transition
 from servmon.services.stream import REMEMBERED, Stream, TooSlowError
 from servmon.services.tokens import AccessToken, TokenBook

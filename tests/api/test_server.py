@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from servmon.api.app import build_app, serve
+from servmon.api.app import build_app
 from servmon.api.health import Vitals
+from servmon.api.server import serve
 from servmon.errors import StartError, StoreUnavailableError
 from servmon.metrics import Counters, Gauge, Histogram
 from servmon.services.availability import AvailabilityService
