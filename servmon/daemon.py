@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import gc
 import signal
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import chain
@@ -84,7 +85,10 @@ _log = structlog.get_logger(__name__)
 
 Work = Coroutine[Any, Any, None]
 
-GC_THRESHOLD = 20_000
+# A collection walks so many new objects and all they hold, and no check starts meanwhile.
+GC_THRESHOLDS = (5_000, 500, 50)
+# Seconds for which one thread may keep the interpreter from the others; the checks have it in the main thread.
+SWITCH_SECONDS = 0.001
 
 
 async def run(loaded: Loaded, edits: ConfigWatch | None = None) -> None:
@@ -108,7 +112,7 @@ async def run(loaded: Loaded, edits: ConfigWatch | None = None) -> None:
             work = [*daemon.fatal(), *daemon.followers(postgres, edits)]
             side_by_side = [group.create_task(started, name=name) for name, started in work]
             daemon.say_ready(address)
-            _settle_memory()
+            _settle_interpreter()
             await signals.stop.wait()
             daemon.say_stopping()
             for task in side_by_side:
@@ -420,14 +424,17 @@ class Daemon:
         return self.provisioning.loaded.number
 
 
-def _settle_memory() -> None:
-    """What was built at start stays, so the collector need not walk it; checks leave few cycles behind.
+def _settle_interpreter() -> None:
+    """Let nothing of the interpreter's own keep a check waiting for long.
 
-    At the usual threshold it ran many times a second over all endpoints, for a tenth of the process's time.
+    What was built at start stays, so the collector need not walk it; checks leave few cycles behind. At the usual
+    thresholds it ran many times a second over all endpoints, for a tenth of the process's time. What a reload builds
+    anew is walked in small parts, and once more only after dozens of reloads.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(GC_THRESHOLD, 20, 50)
+    sys.setswitchinterval(SWITCH_SECONDS)
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 def defaults_of(settings: Settings) -> EndpointDefaults:

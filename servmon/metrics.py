@@ -84,11 +84,13 @@ class Exposition:
     def __init__(self, *, openmetrics: bool = False) -> None:
         self.content_type = OPENMETRICS if openmetrics else PROMETHEUS
         self._openmetrics = openmetrics
+        self._begun = ""
         self._lines: list[str] = []
 
     def family(self, name: str, kind: str, meaning: str) -> None:
         """Begin a metric family; the samples that follow belong to it."""
         family = name.removesuffix("_total") if self._openmetrics else name
+        self._begun = name
         self._lines += (f"# HELP {family} {meaning}", f"# TYPE {family} {kind}")
 
     def sample(self, name: str, value: float, labelled: str = "") -> None:
@@ -101,11 +103,14 @@ class Exposition:
         self.sample(gauge.name, gauge.value)
 
     def gauges(self, name: str, meaning: str, values: Iterable[tuple[str, float]]) -> None:
-        """A family of many values with their labels; none at all where there are no values."""
-        lines = [f"{name}{labelled} {value:.10g}" for labelled, value in values]
-        if lines:
-            self.family(name, "gauge", meaning)
-            self._lines += lines
+        """A family of many values with their labels, or more values of the family begun last.
+
+        Where there are no values there is no family.
+        """
+        if lines := "\n".join([f"{name}{labelled} {value:.10g}" for labelled, value in values]):
+            if name != self._begun:
+                self.family(name, "gauge", meaning)
+            self._lines.append(lines)
 
     def counters(self, counters: Counters) -> None:
         """Every counter as ``servmon_<name>_total``."""

@@ -242,6 +242,20 @@ class Monitor:
             if watched.state.last is not None:
                 yield watched.plan.endpoint, watched.state.last
 
+    def last_statuses(self) -> list[Status]:
+        """The status of every active endpoint's last check."""
+        lasts = (watched.state.last for watched in self.watched.values())
+        return [last.status if last else Status.UNKNOWN for last in lasts]
+
+    def in_maintenance(self) -> int:
+        """How many active endpoints are in a window now."""
+        present = now(self._clock)
+        return sum(
+            maintenance.mode_at(watched.windows, present) is not None
+            for watched in self.watched.values()
+            if watched.windows
+        )
+
     async def stop(self) -> None:
         """Give up verifications under way; after a restart they are made again."""
         await self.verdicts.stop()

@@ -16,6 +16,7 @@ from servmon.detection.state import EndpointState, new_id
 from servmon.metrics import Counters
 from servmon.model import AVAILABLE, Event, EventKind, MaintenanceMode, Severity, Status
 from servmon.monitor import Monitor, Watched
+from servmon.tasks import in_turns
 
 _log = structlog.get_logger(__name__)
 
@@ -70,20 +71,24 @@ class Sight:
         """Look for endpoints about which nothing is learned, for ever."""
         while True:
             await asyncio.sleep(BLIND_POLL_SECONDS)
-            self.find_blind()
+            await self.find_blind()
 
-    def find_blind(self) -> None:
+    async def find_blind(self) -> None:
         """Tell of endpoints about which nothing was learned for three intervals, and of those seen again."""
         if self._witnesses.any_isolated:
             return
         present = now(self._clock)
         gone: list[str] = []
         seen: list[str] = []
-        for watched in self._monitor.watched.values():
-            if watched.blind is self._is_blind(watched, present):
+        async for watched in in_turns(list(self._monitor.watched.values())):
+            endpoint_id = watched.plan.endpoint.id
+            if (
+                watched.blind is self._is_blind(watched, present)
+                or self._monitor.watched.get(endpoint_id) is not watched
+            ):
                 continue
             watched.blind = not watched.blind
-            (gone if watched.blind else seen).append(watched.plan.endpoint.id)
+            (gone if watched.blind else seen).append(endpoint_id)
             if watched.blind:
                 self._lose_sight(watched, present)
         self._say_blind(EventKind.BLIND, Severity.MAJOR, "nothing is known any more of", gone)

@@ -8,10 +8,12 @@ from typing import Any, TypeVar
 
 import structlog
 
+from servmon.clock import SYSTEM_CLOCK, Clock
+
 T = TypeVar("T")
 
-# What takes some microseconds each.
-ITEMS_A_TURN = 250
+# A check goes through several turns of the loop, and waits for all that others do in each of them.
+TURN_SECONDS = 0.002
 
 # asyncio keeps only weak references to running tasks; without this set one may vanish half-way.
 _running: set[asyncio.Task[Any]] = set()
@@ -32,12 +34,14 @@ def _ended(task: asyncio.Task[Any]) -> None:
         _log.error("background task failed", task=task.get_name(), exc_info=error)
 
 
-async def in_turns(items: Iterable[T], a_turn: int = ITEMS_A_TURN) -> AsyncIterator[T]:
-    """``items`` one by one, with a turn of the loop after so many: work on thousands delays no check."""
-    for number, item in enumerate(items, 1):
+async def in_turns(items: Iterable[T], clock: Clock = SYSTEM_CLOCK) -> AsyncIterator[T]:
+    """``items`` one by one, with a turn of the loop after 2 ms of work on them: work on thousands delays no check."""
+    began = clock.monotonic()
+    for item in items:
         yield item
-        if number % a_turn == 0:
+        if clock.monotonic() - began > TURN_SECONDS:
             await asyncio.sleep(0)
+            began = clock.monotonic()
 
 
 async def cancel(*tasks: asyncio.Task[Any]) -> None:

@@ -23,7 +23,7 @@ from servmon.monitor import Monitor, Writer, as_stored
 from servmon.store import endpoints, notes, outages, statuses
 from servmon.store import maintenance as stored_windows
 from servmon.store.notebook import Notebook
-from servmon.store.notes import pages_of_all, watched_pages
+from servmon.store.notes import pages_of_all
 from servmon.store.pool import Executor
 from servmon.store.recollection import Recollection, from_postgres
 from servmon.tasks import in_turns
@@ -37,7 +37,6 @@ REMEMBER_ENDED_WINDOWS = timedelta(hours=1)
 KNOWN_AHEAD = timedelta(days=8)
 EXPANDED_ANEW = timedelta(hours=1)
 WINDOW_POLL_SECONDS = 1.0
-CHANGES_A_TURN = 100
 
 
 class Watchlist:
@@ -121,7 +120,7 @@ class Watchlist:
             if changes.complete:
                 for gone in self._monitor.watched.keys() - {endpoint.id for endpoint in changes.endpoints}:
                     self._forget(gone)
-            async for endpoint in in_turns(changes.endpoints, CHANGES_A_TURN):
+            async for endpoint in in_turns(changes.endpoints):
                 self._take(endpoint)
             windows = await self._read_windows()
             news = bool(changes.endpoints) or windows != self._windows
@@ -136,13 +135,14 @@ class Watchlist:
     async def _note_changes(
         self, changes: endpoints.Changes, windows: Sequence[MaintenanceWindow], closed: Sequence[Outage]
     ) -> None:
-        # In a thread: for thousands of endpoints it takes longer than a check can wait.
-        pages = await asyncio.to_thread(watched_pages, changes.endpoints, windows)
+        # Not in a thread: it would have the interpreter, and each step of each check would wait for it.
+        watched = {notes.ENDPOINT: {one.id: notes.endpoint_body(one) async for one in in_turns(changes.endpoints)}}
+        pages = {notes.WINDOW: notes.window_bodies(windows)}
         if changes.complete:
-            await self._note(lambda notebook: notebook.replace(pages))
+            await self._note(lambda notebook: notebook.replace({**watched, **pages}))
         else:
-            await self._note(lambda notebook: notebook.write({notes.ENDPOINT: pages[notes.ENDPOINT]}))
-            await self._note(lambda notebook: notebook.replace({notes.WINDOW: pages[notes.WINDOW]}))
+            await self._note(lambda notebook: notebook.write(watched))
+            await self._note(lambda notebook: notebook.replace(pages))
         await self._note(lambda notebook: notebook.write({notes.OUTAGE: {one.endpoint_id: None for one in closed}}))
 
     async def _note(self, work: Callable[[Notebook], Awaitable[None]]) -> None:
@@ -178,6 +178,14 @@ class Watchlist:
     def last_results(self) -> Iterator[tuple[Endpoint, CheckResult]]:
         """Every active endpoint that was checked, with its last check."""
         return self._monitor.last_results()
+
+    def last_statuses(self) -> list[Status]:
+        """The status of every active endpoint's last check."""
+        return self._monitor.last_statuses()
+
+    def in_maintenance(self) -> int:
+        """How many active endpoints are in a window now."""
+        return self._monitor.in_maintenance()
 
     @property
     def is_away(self) -> bool:

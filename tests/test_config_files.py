@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
+import threading
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from servmon.settings import SettingsError, load, load_or_last_good
+from servmon.settings.beside import load_beside
 from servmon.settings.kept import KEPT, keep, newest
 from servmon.settings.watch import ConfigWatch
+from servmon.tasks import spawn
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 QUIET = "[alert]\nnotification_channels = []\n"
@@ -170,3 +177,24 @@ def test_what_is_kept_is_private_bounded_and_not_repeated(write, tmp_path):
     assert found.file.read_text(encoding="utf-8").endswith(f"# edit {KEPT + 4}\n")
     assert found.origin == path
     assert (found.file.stat().st_mode & 0o777, kept[0].stat().st_mode & 0o777) == (0o600, 0o700)
+
+
+def children() -> set[str]:
+    return set(Path(f"/proc/self/task/{threading.main_thread().native_id}/children").read_text().split())
+
+
+async def test_a_file_is_read_beside_the_checks_only_when_they_leave_the_core_free(tmp_path):
+    path = tmp_path / "servmon.toml"
+    os.mkfifo(path)
+    before = children()
+    reading = spawn(load_beside(path), name="reading")
+    child = None
+    while child is None:  # until the child opens the file, the pipe cannot be opened for writing
+        await asyncio.sleep(0.01)
+        with contextlib.suppress(OSError):
+            child = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    (pid,) = children() - before
+    assert os.getpriority(os.PRIO_PROCESS, int(pid)) == 19
+    os.write(child, QUIET.encode())
+    os.close(child)
+    assert (await reading).number == 0

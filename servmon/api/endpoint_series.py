@@ -5,7 +5,6 @@ Two of our own stand beside them: whether an outage is open, and whether a maint
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import datetime
 from ipaddress import ip_address
@@ -28,6 +27,10 @@ _HTTP_PHASES = (
 _ICMP_PHASES = (("resolve", attrgetter("phases.dns_ms")), ("rtt", attrgetter("response_time")))
 
 
+# So many endpoints are written in one go.
+PART = 250
+
+
 class Last(NamedTuple):
     """An endpoint's last check and state beside its labels, without the closing brace: more may follow."""
 
@@ -43,11 +46,13 @@ Value: TypeAlias = Callable[[Last], float | None]
 async def add_endpoints(exposition: Exposition, live: LiveView) -> None:
     """Every endpoint that was checked."""
     checked = [last async for last in _in_turns(live)]
+    parts = [checked[start : start + PART] for start in range(0, len(checked), PART)]
     for name, meaning, value in _SERIES:
-        exposition.gauges(name, meaning, _samples(checked, value))
-        await asyncio.sleep(0)
+        async for part in in_turns(parts):
+            exposition.gauges(name, meaning, _samples(part, value))
     for name, meaning, protocols, phases in _PHASES:
-        exposition.gauges(name, meaning, _in_phases(checked, protocols, phases))
+        async for part in in_turns(parts):
+            exposition.gauges(name, meaning, _in_phases(part, protocols, phases))
 
 
 async def _in_turns(live: LiveView) -> AsyncIterator[Last]:

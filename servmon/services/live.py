@@ -30,6 +30,14 @@ class LiveView(Protocol):
         """What is known of every active endpoint now."""
         ...
 
+    def last_statuses(self) -> list[Status]:
+        """The status of every active endpoint's last check."""
+        ...
+
+    def in_maintenance(self) -> int:
+        """How many active endpoints are in a window now."""
+        ...
+
     def last_results(self) -> Iterable[tuple[Endpoint, CheckResult]]:
         """Every active endpoint that was checked, with its last check."""
         ...
@@ -102,12 +110,7 @@ async def stored_summary(connection: Connection, at: datetime) -> dict[str, int]
 
 def live_summary(view: LiveView) -> dict[str, int]:
     """How many active endpoints are in each status, as the running daemon knows them."""
-    current = list(view.statuses())
-    return _summary(
-        [one.status for one in current],
-        sum(one.in_maintenance for one in current),
-        sum(one.outage_id is not None for one in current),
-    )
+    return _summary(view.last_statuses(), view.in_maintenance(), sum(1 for _ in view.open_outages()))
 
 
 def _summary(last: list[Status], in_maintenance: int, active_outages: int) -> dict[str, int]:

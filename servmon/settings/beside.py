@@ -7,11 +7,15 @@ the child ends all the same.
 from __future__ import annotations
 
 import asyncio
+import os
 import pickle
 import sys
 from pathlib import Path
 
 from servmon.settings import Loaded, SettingsError, load
+
+# Whoever checks comes first where both want the same core.
+IDLE = 19
 
 
 async def load_beside(path: Path | None) -> Loaded:
@@ -37,6 +41,7 @@ async def load_beside(path: Path | None) -> Loaded:
 
 def main() -> None:
     """Load the file named by the only argument, or the environment alone, for the process that started this one."""
+    os.nice(IDLE)
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else None
     outcome: Loaded | SettingsError
     try:

@@ -42,18 +42,21 @@ def pages_of(transitions: Iterable[Transition]) -> Pages:
     return pages
 
 
-def watched_pages(endpoints: Iterable[Endpoint], windows: Iterable[MaintenanceWindow]) -> Pages:
-    """What is noted of ``endpoints`` and ``windows``."""
-    return {
-        ENDPOINT: {one.id: dump(one) if one.is_active and one.archived_at is None else None for one in endpoints},
-        WINDOW: {one.id: dump(one) for one in windows},
-    }
+def endpoint_body(endpoint: Endpoint) -> str | None:
+    """What is noted of ``endpoint``; nothing where it is not watched."""
+    return dump(endpoint) if endpoint.is_active and endpoint.archived_at is None else None
+
+
+def window_bodies(windows: Iterable[MaintenanceWindow]) -> dict[str, str]:
+    """What is noted of ``windows``, by their ids."""
+    return {one.id: dump(one) for one in windows}
 
 
 def pages_of_all(known: Recollection) -> Pages:
     """Everything that is noted, to replace what was noted before."""
     return {
-        **watched_pages(known.endpoints, known.windows),
+        ENDPOINT: {one.id: endpoint_body(one) for one in known.endpoints},
+        WINDOW: window_bodies(known.windows),
         CHANGE: {endpoint_id: dump(change) for endpoint_id, change in known.last_changes.items()},
         FLAPPING: {endpoint_id: dump(notices[-1]) for endpoint_id, notices in known.flapping.items() if notices},
         OUTAGE: {endpoint_id: dump(outage) for endpoint_id, outage in known.open_outages.items()},

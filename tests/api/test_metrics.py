@@ -39,6 +39,15 @@ class Live:
             outage_id="00000000-0000-4000-8000-000000000000",
         )
 
+    def last_statuses(self):
+        return [state.status for state in self.statuses()]
+
+    def in_maintenance(self):
+        return sum(state.in_maintenance for state in self.statuses())
+
+    def open_outages(self):
+        return [state for state in self.statuses() if state.outage_id]
+
     def current(self, endpoint_id):
         return {state.endpoint_id: state for state in self.statuses()}.get(endpoint_id)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import defaultdict
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -15,12 +18,17 @@ from servmon.checks.scheduler import Scheduler
 from servmon.checks.witnesses import Witnesses
 from servmon.clock import now
 from servmon.metrics import Counters, Histogram
-from servmon.model import CheckResult, CheckSource, Status
+from servmon.model import CheckResult, CheckSource, Endpoint, Status
 from servmon.monitor import Monitor, Rules
 from servmon.probes.network import Network
 from servmon.services.availability import AvailabilityService
 from servmon.services.outages import OutageManagementService
+from servmon.store import notes, rows
+from servmon.store.endpoints import provision
+from servmon.store.local import LocalFile
+from servmon.store.notebook import Notebook
 from servmon.store.writer import Writer
+from servmon.tasks import spawn
 from servmon.watchlist import Watchlist
 from tests.fix_api import NOTHING, serving
 
@@ -77,6 +85,47 @@ async def test_a_created_endpoint_is_watched_when_the_answer_comes(daemon):
     assert daemon.monitor.watched["a"].plan.endpoint.timeout == 1
     await daemon.availability.delete_endpoint("a")
     assert not daemon.monitor.watched
+
+
+async def test_checks_go_on_between_the_changes_of_many_endpoints(daemon, connection, tmp_path, monkeypatch):
+    monkeypatch.setattr("servmon.tasks.TURN_SECONDS", -1.0)  # so each piece that gives way at all does so every time
+    turns = 0
+
+    async def check() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    wanted = [Endpoint(f"e{n}", f"e{n}", "tcp://192.0.2.1:1", "TCP") for n in range(200)]
+    await provision(connection.pool, "config:main", wanted)
+    done_in: defaultdict[str, set[int]] = defaultdict(set)
+
+    def recorded(owner: Any, name: str) -> None:
+        work = getattr(owner, name)
+
+        def record(*arguments: Any) -> Any:
+            done_in[name].add(turns)
+            return work(*arguments)
+
+        monkeypatch.setattr(owner, name, record)
+
+    recorded(rows, "endpoint")
+    recorded(daemon.monitor, "watch")
+    recorded(notes, "endpoint_body")
+    file = LocalFile(tmp_path)
+    notebook = Notebook(file)
+    daemon.view._notebook = notebook
+    checks = spawn(check(), name="checks")
+    await daemon.view.refresh()
+    checks.cancel()
+    assert {name: len(in_turns) for name, in_turns in done_in.items()} == {
+        "endpoint": len(wanted),
+        "watch": len(wanted),
+        "endpoint_body": len(wanted),
+    }
+    assert len(daemon.monitor.watched) == len((await notebook.read("endpoint"))["endpoint"]) == len(wanted)
+    await file.close()
 
 
 async def test_the_memory_tells_the_status_and_counts_for_the_summary(daemon):
