@@ -1,0 +1,135 @@
+"""What every part of the dispatcher needs: what stands, how an alert and its messages are made, how a no is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from servmon.alerts import messages, sites
+from servmon.alerts.alert import RANK, Alert, Decision, Member, MessageKind, News, NewsKind, Notification, Told
+from servmon.alerts.open_alerts import OpenAlerts
+from servmon.alerts.routing import Facts, Route, Silence, channels_of, rule_of
+from servmon.alerts.settings import SERVICE_DOWN, AlertSection, RuleSection
+from servmon.model import Severity
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One round: what its stages know, and what it decided so far."""
+
+    route: Route
+    told: Told
+
+    @property
+    def now(self) -> datetime:
+        """When it is."""
+        return self.route.now
+
+    def decide(self, news: News, stage: str, reason: str, alert_id: str | None = None) -> None:
+        """Keep what became of a piece of news, and why."""
+        self.told.decisions.append(
+            Decision(news.id, news.kind, stage, reason, self.now, news.outage_id, news.endpoint_id, alert_id)
+        )
+
+    def sent(self, news: News, alert: Alert, remark: str = "") -> None:
+        """Keep that a piece of news was told in ``alert``."""
+        self.decide(news, "sent", f"to {', '.join(alert.channels)}{remark}", alert.id)
+
+
+class Telling:
+    """The settings, the people's word, and the open alerts. ``channel_names`` are the channels that exist."""
+
+    def __init__(
+        self, settings: AlertSection, channel_names: tuple[str, ...], facts: Facts, ids: Callable[[], str]
+    ) -> None:
+        self.settings = settings
+        self.channel_names = channel_names
+        self.silences: Sequence[Silence] = ()
+        self.acknowledged: frozenset[str] = frozenset()
+        self.facts = facts
+        self.ids = ids
+        self.alerts = OpenAlerts()
+
+    @property
+    def wait(self) -> timedelta:
+        """How long news waits for more of its group."""
+        return timedelta(seconds=self.settings.group_wait)
+
+    @property
+    def interval(self) -> timedelta:
+        """How far apart the messages of one group are."""
+        return timedelta(seconds=self.settings.group_interval)
+
+    def begin_round(self, now: datetime) -> Round:
+        """What holds at ``now``, and nothing decided yet."""
+        route = Route(
+            settings=self.settings,
+            channel_names=self.channel_names,
+            silences=self.silences,
+            standing=self.alerts.standing_rules,
+            acknowledged=self.acknowledged,
+            facts=self.facts,
+            now=now,
+        )
+        return Round(route, Told())
+
+    def say(
+        self,
+        alert: Alert,
+        kind: MessageKind,
+        at: Round,
+        news: Sequence[News],
+        besides: Mapping[str, Member] | None = None,
+    ) -> None:
+        """Tell everybody who reads of ``alert``; ``besides`` its members the message is about those of others."""
+        self.alerts.keep(alert)
+        at.told.alerts[alert.id] = alert
+        shown = replace(alert, members=alert.members | dict(besides)) if besides else alert
+        for channel in alert.channels:
+            if channel in self.channel_names:
+                at.told.notifications.append(self._message(channel, shown, kind, at, news))
+
+    def _message(self, channel: str, alert: Alert, kind: MessageKind, at: Round, news: Sequence[News]) -> Notification:
+        notification_id = self.ids()
+        try:
+            return messages.compose(notification_id, channel, alert, kind, at.now, news)
+        except Exception as error:  # noqa: BLE001 - told in plain words is better than not told
+            at.told.defects.append(error)
+            return messages.plain(notification_id, channel, alert, kind, at.now)
+
+    def alert_of(self, news: Sequence[News], route: Route) -> Alert:
+        """A new alert of this news, which has the same readers."""
+        members = self.members_of(news)
+        severity = min((one.severity for one in news), key=RANK.__getitem__, default=Severity.MAJOR)
+        rule = rule_of(news[0].endpoint, news[0], self.settings) if news[0].endpoint else None
+        return Alert(
+            id=self.ids(),
+            rule=self._rule_name(rule, news, members),
+            title=messages.title(news, self.facts),
+            severity=severity,
+            opened_at=route.now,
+            told_at=route.now,
+            channels=channels_of(news[0], route),
+            members=members,
+        )
+
+    def _rule_name(self, rule: RuleSection | None, news: Sequence[News], members: Mapping[str, Member]) -> str:
+        if members and sites.site_down(news, self.facts):
+            return sites.RULE
+        return rule.name if rule else SERVICE_DOWN if members else news[0].kind.value
+
+    def members_of(self, news: Sequence[News]) -> dict[str, Member]:
+        """The outages that begin in this news, by their ids."""
+        return {
+            one.outage.id: Member(
+                one.outage.id,
+                one.endpoint.id,
+                one.endpoint.name,
+                one.outage.start_time,
+                one.outage.description,
+                takes_down=self.facts.takes_down(one.endpoint.id),
+            )
+            for one in news
+            if one.outage and one.endpoint and one.kind is NewsKind.DOWN
+        }
