@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from functools import cache
 
 from servmon.clock import SYSTEM_CLOCK, Clock, now
-from servmon.detection import machine, maintenance
+from servmon.detection import maintenance, outside
 from servmon.detection.dependencies import GRACE_INTERVALS, Impact, Standing, standing
 from servmon.model import Outage, Status
 from servmon.monitor import Monitor
@@ -131,7 +131,7 @@ class Causes:
     def _blame(
         self, watched: Watched, cause: str | None, reason: str, present: datetime, back_at: datetime | None = None
     ) -> None:
-        self._monitor.take(watched, machine.blame(watched.state, cause, reason, present, back_at=back_at))
+        self._monitor.take(watched, outside.blame(watched.state, cause, reason, present, back_at=back_at))
 
     def _is_to_be_asked(self, parent: str, present: datetime) -> bool:
         watched = self._monitor.watched.get(parent)

@@ -13,7 +13,7 @@ from servmon import log
 from servmon.checks.attempts import Plan
 from servmon.checks.doubts import Doubts
 from servmon.clock import SYSTEM_CLOCK, Clock, now
-from servmon.detection import machine, maintenance
+from servmon.detection import machine, maintenance, outside
 from servmon.detection.dependencies import Graph
 from servmon.detection.state import NEW, EndpointState
 from servmon.detection.verdict import SecondLook
@@ -216,7 +216,7 @@ class Monitor:
         """Somebody else resolved the outage in Postgres at that time: a person, or a change of the endpoint."""
         watched = self.watched.get(endpoint_id)
         if watched and watched.state.outage and watched.state.outage.id == outage_id:
-            watched.state = machine.closed_elsewhere(watched.state, at)
+            watched.state = outside.closed_elsewhere(watched.state, at)
             _log.info("outage closed", endpoint=endpoint_id, outage=outage_id)
 
     def take(self, watched: Watched, judged: tuple[EndpointState, Sequence[Transition]]) -> None:

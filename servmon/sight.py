@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import structlog
 
 from servmon.checks.witnesses import PERIOD, Witnesses
 from servmon.clock import SYSTEM_CLOCK, Clock, now
-from servmon.detection import machine, maintenance
+from servmon.detection import maintenance, outside
 from servmon.detection.connectivity import Reach, shown, void_from
-from servmon.detection.state import EndpointState, new_id
+from servmon.detection.state import EVIDENCE_LASTS_INTERVALS, EndpointState, new_id
 from servmon.metrics import Counters
 from servmon.model import AVAILABLE, Event, EventKind, MaintenanceMode, Severity, Status
 from servmon.monitor import Monitor, Watched
@@ -65,7 +65,7 @@ class Sight:
         """The wall clock jumped backwards: what is checked from now on is not older than what was."""
         present = now(self._clock)
         for watched in self._monitor.watched.values():
-            watched.state = machine.clock_set_back(watched.state, present)
+            watched.state = outside.clock_set_back(watched.state, present)
 
     async def follow_blindness(self) -> None:
         """Look for endpoints about which nothing is learned, for ever."""
@@ -96,8 +96,7 @@ class Sight:
 
     def _is_blind(self, watched: Watched, present: datetime) -> bool:
         seen_at = max(watched.state.evidence_at or watched.watched_at, watched.watched_at)
-        patience = timedelta(seconds=machine.EVIDENCE_LASTS_INTERVALS * watched.policy.check_interval)
-        if present - seen_at <= patience:
+        if present - seen_at <= watched.policy.evidence_lasts:
             return False
         if watched.windows and maintenance.mode_at(watched.windows, present) is MaintenanceMode.PAUSE:
             watched.watched_at = present  # not asked, so not blind; patience begins anew when the window is over
@@ -107,8 +106,8 @@ class Sight:
     def _lose_sight(self, watched: Watched, present: datetime) -> None:
         last = watched.state.last
         why = last.error_message if last and last.status is Status.UNKNOWN else "no check was made"
-        reason = f"no verdict for {machine.EVIDENCE_LASTS_INTERVALS} intervals: {why}"
-        self._monitor.take(watched, machine.gone_blind(watched.state, watched.plan.endpoint.id, reason, present))
+        reason = f"no verdict for {EVIDENCE_LASTS_INTERVALS} intervals: {why}"
+        self._monitor.take(watched, outside.gone_blind(watched.state, watched.plan.endpoint.id, reason, present))
 
     def _say_blind(self, kind: EventKind, severity: Severity, what: str, endpoint_ids: list[str]) -> None:
         if endpoint_ids:
@@ -123,7 +122,7 @@ class Sight:
             if not self._witnesses.isolated(watched.plan.prepared.target.host):
                 continue
             reason = "we are isolated, so its failures may be ours"
-            judged = machine.failures_void(watched.state, min(since), reason, watched.policy, present)
+            judged = outside.failures_void(watched.state, min(since), reason, watched.policy, present)
             self._monitor.take(watched, judged)
 
     def _say(self, kind: EventKind, severity: Severity, message: str, families: Mapping[int, Reach]) -> None:

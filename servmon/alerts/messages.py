@@ -15,7 +15,7 @@ from servmon.alerts.alert import Alert, Member, MessageKind, News, NewsKind, Not
 from servmon.alerts.routing import Facts
 from servmon.alerts.sites import site_down
 from servmon.clock import rfc3339
-from servmon.detection.machine import RECOVERED
+from servmon.detection.changes import RECOVERED
 from servmon.model import Endpoint, Severity
 
 SUBJECT_LIMIT = 200

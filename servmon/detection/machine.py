@@ -8,20 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from servmon.detection.recent import observe, without_complaints, without_failures_since
-from servmon.detection.state import EndpointState, Mark, NewId, Policy, Transitions, new_id
+from servmon.detection import window
+from servmon.detection.changes import RECOVERED, change_of, iso
+from servmon.detection.recent import observe, without_complaints
+from servmon.detection.state import EndpointState, NewId, Policy, Transitions, new_id
 from servmon.detection.verdict import NOT_VERIFIED, Method, SecondLook, describe, evidence
 from servmon.model import AVAILABLE, CheckResult, CheckSource, Outage, Severity, State, StateChange, Status, Transition
 
-# Counters without any evidence for this many intervals say nothing about the present any more.
-EVIDENCE_LASTS_INTERVALS = 3
-
-# Why an outage ended that nobody had to close.
-RECOVERED = "recovered"
 _BY_DEGRADATION = {"opened_by": "degraded"}
+# In evidence, for a restart: when an outage that degradation opened became one of being down.
+RAISED_AT = "raised_at"
 
 
 def step(
@@ -85,99 +84,25 @@ def verified(
         return _declare(before, policy, at or result.timestamp, ids, shown, cause)
     state = verification_void(before, policy)
     if result.status is Status.DEGRADED and result.details and "addresses" in result.details:
-        return _reduced(state, look, ids)
+        return _reduced(state, look, policy, ids)
     found = "answered" if result.status in AVAILABLE else "could not be made"
     reason = f"verification {found}: {result.error_message or 'all expectations met'}"
+    # What only this verdict changed, and a restart could not read from the results.
     run = {
         "failures": state.failures,
-        "first_failure_at": _iso(state.first_failure_at),
-        "evidence_at": _iso(state.evidence_at),
+        "first_failure_at": iso(state.first_failure_at),
+        "evidence_at": iso(state.evidence_at),
     }
-    change = _change(before, before.state, reason, result, ids, evidence={**evidence(look), "run": run})
+    recorded = {**evidence(look), **window.evidence_of(state.marks, policy), "run": run}
+    change = change_of(before, before.state, reason, result, ids, evidence=recorded)
     return state, (Transition(change),)
 
 
 def verification_void(before: EndpointState, policy: Policy) -> EndpointState:
     """The state after a second look that may not count: the next DOWN asks for another."""
     keep = policy.detection_threshold - 1
-    marks = before.marks
-    while sum(failed for _, failed in marks) > keep:
-        marks = _from_first_failure(marks[1:])
+    marks = window.with_failures(before.marks, keep)
     return replace(before, verifying=False, failures=min(before.failures, keep), marks=marks)
-
-
-def failures_void(
-    before: EndpointState, since: datetime, reason: str, policy: Policy, at: datetime, *, ids: NewId = new_id
-) -> tuple[EndpointState, Transitions]:
-    """The state where failures from ``since`` on were ours: a run that began then never was.
-
-    One that began earlier stays, but another failure is needed to verify it. Open outages stay as they are.
-    """
-    if not before.failures or before.state is State.DOWN:
-        return before, ()
-    if before.first_failure_at is None or before.first_failure_at < since:
-        return verification_void(before, policy), ()
-    recent = without_failures_since(before.recent, since)
-    after = replace(before, verifying=False, failures=0, first_failure_at=None, marks=(), recent=recent)
-    if before.state is not State.SUSPECTED or before.last is None:
-        return after, ()
-    change = _change(before, before.before_suspected, reason, replace(before.last, timestamp=at), ids)
-    return replace(after, state=before.before_suspected, since=at), (Transition(change),)
-
-
-def blame(
-    before: EndpointState,
-    cause: str | None,
-    reason: str,
-    at: datetime,
-    *,
-    back_at: datetime | None = None,
-    ids: NewId = new_id,
-) -> tuple[EndpointState, Transitions]:
-    """The state where an open outage turns out to be another endpoint's doing, or its own (``None``).
-
-    ``back_at`` is when the cause answered again, from which on the endpoint has some time to follow.
-    """
-    if before.outage is None:
-        return before, ()
-    shown = {"caused_by": cause, "back_at": _iso(back_at)}
-    evidence = {**before.outage.evidence, "cause": shown}
-    outage = replace(before.outage, caused_by=cause, evidence=evidence, revision=before.outage.revision + 1)
-    change = StateChange(
-        ids(), outage.endpoint_id, before.state, before.state, reason, at, outage_id=outage.id, evidence=shown
-    )
-    return replace(before, outage=outage), (Transition(change, outage),)
-
-
-def gone_blind(
-    before: EndpointState, endpoint_id: str, reason: str, at: datetime, *, ids: NewId = new_id
-) -> tuple[EndpointState, Transitions]:
-    """The state of an endpoint about which nothing is known any more; an open outage stays open."""
-    if before.state is State.UNKNOWN or before.outage is not None:
-        return before, ()
-    change = StateChange(ids(), endpoint_id, before.state, State.UNKNOWN, reason, at)
-    after = replace(before, state=State.UNKNOWN, since=at, failures=0, first_failure_at=None, marks=(), verifying=False)
-    return after, (Transition(change),)
-
-
-def clock_set_back(before: EndpointState, to: datetime) -> EndpointState:
-    """The state after the wall clock jumped to ``to``: what comes next is not older than what was."""
-    if before.evidence_at is None or before.evidence_at < to:
-        return before
-    return replace(before, evidence_at=to)
-
-
-def closed_elsewhere(before: EndpointState, at: datetime) -> EndpointState:
-    """The state after somebody else resolved the open outage (a person, or a change of the endpoint): runs restart.
-
-    A check that was under way at that time belongs to the outage that is over.
-    """
-    return EndpointState(
-        last=before.last,
-        evidence_at=max(before.evidence_at or at, at),
-        last_good_at=before.last_good_at,
-        recent=before.recent,
-    )
 
 
 def opened_by_degradation(outage: Outage) -> bool:
@@ -187,16 +112,15 @@ def opened_by_degradation(outage: Outage) -> bool:
 
 def _without_stale_counters(state: EndpointState, at: datetime, policy: Policy) -> EndpointState:
     """Counters expire after three intervals without evidence; an open outage stays open."""
-    if state.evidence_at is None or (state.first_failure_at is None and not state.good):
+    if state.evidence_at is None or (state.first_failure_at is None and not state.good and not state.degraded):
         return state
-    if at - state.evidence_at <= _evidence_lasts(policy):
+    if at - state.evidence_at <= policy.evidence_lasts:
         return state
+    # Degraded checks that count no more are not what an outage would begin with either.
+    since = at if state.degraded and state.outage is None else state.since
     first_failure_at = state.first_failure_at if state.outage else None
-    return replace(state, failures=0, good=0, first_failure_at=first_failure_at, first_good_at=None, verifying=False)
-
-
-def _evidence_lasts(policy: Policy) -> timedelta:
-    return timedelta(seconds=EVIDENCE_LASTS_INTERVALS * policy.check_interval)
+    fresh = replace(state, failures=0, good=0, degraded=0, first_good_at=None, verifying=False)
+    return replace(fresh, since=since, first_failure_at=first_failure_at)
 
 
 def _seen(state: EndpointState, result: CheckResult) -> EndpointState:
@@ -220,17 +144,19 @@ def _good(state: EndpointState, result: CheckResult, policy: Policy, ids: NewId)
         evidence_at=at,
         last_good_at=at,
         recent=state.recent,
-        marks=marked(state, at, policy, failed=False) if state.marks else (),
+        marks=window.marked(state, at, policy, failed=False) if state.marks else (),
         degraded=state.degraded + 1 if degraded else 0,
     )
     transitions: Transitions = ()
     if target is not state.state:
         answers = "answers" if state.state is State.UNKNOWN else "answers again"
         reason = result.error_message or complaint or answers
-        transitions = (Transition(_change(state, target, reason, result, ids)),)
+        seen = window.evidence_of(state.marks, policy)
+        transitions = (Transition(change_of(state, target, reason, result, ids, evidence=seen)),)
     if policy.degraded_outage_after is None or after.degraded < policy.degraded_outage_after:
         return after, transitions
-    opened, outage = _declare_degraded(after, result, result.error_message or complaint or "degraded", ids)
+    recorded = {**_BY_DEGRADATION, **window.evidence_of(state.marks, policy)}
+    opened, outage = _declare_degraded(after, result, result.error_message or complaint or "degraded", recorded, ids)
     return opened, transitions + outage
 
 
@@ -238,18 +164,23 @@ def _recovering(
     state: EndpointState, outage: Outage, result: CheckResult, target: State, policy: Policy, ids: NewId
 ) -> tuple[EndpointState, Transitions]:
     at = result.timestamp
-    seen = replace(
-        state, last=result, evidence_at=at, last_good_at=at, failures=0, first_failure_at=None, verifying=False
-    )
+    first_failure_at = state.first_failure_at if state.state is State.DOWN else None
+    seen = replace(state, last=result, evidence_at=at, last_good_at=at, first_failure_at=first_failure_at)
+    seen = replace(seen, failures=0, degraded=0, verifying=False)
+    if state.state is not State.DOWN:
+        seen = replace(seen, marks=window.marked(state, at, policy, failed=False))
+    transitions: Transitions = ()
     if opened_by_degradation(outage) and (target is State.DEGRADED or state.state is State.SUSPECTED):
-        return _degraded_again(state, seen, result, ids)
-    first_good_at = state.first_good_at or at
-    good = state.good + 1
+        seen, transitions = _degraded_again(seen, result, window.evidence_of(state.marks, policy), ids)
+        if target is State.DEGRADED:
+            return seen, transitions
+    good = seen.good + 1
+    first_good_at = seen.first_good_at or at
     if good < policy.recovery_threshold or state.recent.flapping:
-        first_failure_at = state.first_failure_at
-        return replace(seen, good=good, first_good_at=first_good_at, first_failure_at=first_failure_at), ()
+        return replace(seen, good=good, first_good_at=first_good_at), transitions
     resolved = replace(outage, resolved=True, resolved_at=first_good_at, revision=outage.revision + 1)
-    change = _change(state, target, RECOVERED, result, ids, outage_id=resolved.id)
+    recorded = window.evidence_of((), policy)
+    change = change_of(seen, target, RECOVERED, result, ids, outage_id=resolved.id, evidence=recorded)
     after = EndpointState(
         state=target,
         since=at,
@@ -259,24 +190,24 @@ def _recovering(
         recent=state.recent,
         degraded=int(target is State.DEGRADED),
     )
-    return after, (Transition(change, resolved),)
+    return after, (*transitions, Transition(change, resolved))
 
 
 def _degraded_again(
-    state: EndpointState, seen: EndpointState, result: CheckResult, ids: NewId
+    state: EndpointState, result: CheckResult, recorded: Mapping[str, Any], ids: NewId
 ) -> tuple[EndpointState, Transitions]:
-    """Better than down, not well: an outage that degradation opened stays open."""
-    seen = replace(seen, good=0, first_good_at=None)
+    """Better than down, and not well or not for long: an outage that degradation opened stays open."""
+    seen = replace(state, good=0, first_good_at=None, first_failure_at=None)
     if state.state is State.DEGRADED:
         return seen, ()
-    reason = result.error_message or "answers again"
-    change = _change(state, State.DEGRADED, reason, result, ids, outage_id=state.outage.id if state.outage else None)
+    reason, outage_id = result.error_message or "answers again", state.outage.id if state.outage else None
+    change = change_of(state, State.DEGRADED, reason, result, ids, outage_id=outage_id, evidence=recorded)
     return replace(seen, state=State.DEGRADED, since=result.timestamp), (Transition(change),)
 
 
 def _bad(state: EndpointState, result: CheckResult, policy: Policy, ids: NewId) -> tuple[EndpointState, Transitions]:
     at = result.timestamp
-    marks = marked(state, at, policy, failed=True)
+    marks = () if state.state is State.DOWN else window.marked(state, at, policy, failed=True)
     counted = replace(
         state,
         last=result,
@@ -293,32 +224,16 @@ def _bad(state: EndpointState, result: CheckResult, policy: Policy, ids: NewId) 
     transitions: Transitions = ()
     if state.state is not State.SUSPECTED and not state.reduced:
         reason = result.error_message or "failed"
-        transitions = (Transition(_change(state, State.SUSPECTED, reason, result, ids)),)
+        seen = window.evidence_of(state.marks, policy)
+        transitions = (Transition(change_of(state, State.SUSPECTED, reason, result, ids, evidence=seen)),)
         counted = replace(counted, state=State.SUSPECTED, since=at, before_suspected=state.state)
-    failures = sum(failed for _, failed in marks) if marks else counted.failures
+    failures = window.failures_in(marks) if marks else counted.failures
     if failures < policy.detection_threshold or counted.verifying:
         return counted, transitions
     if policy.verify or policy.has_parents:
         return replace(counted, verifying=True), transitions
     declared, outage = _declare(counted, policy, at, ids)
     return declared, transitions + outage
-
-
-def marked(state: EndpointState, at: datetime, policy: Policy, *, failed: bool) -> tuple[Mark, ...]:
-    """The checks that the detection window looks at, from its first failure on; none without a window."""
-    if policy.detection_window is None:
-        return ()
-    earlier = state.marks
-    if earlier and at - earlier[-1][0] > _evidence_lasts(policy):
-        earlier = ()
-    return _from_first_failure((*earlier, (at, failed))[-policy.detection_window :])
-
-
-def _from_first_failure(marks: tuple[Mark, ...]) -> tuple[Mark, ...]:
-    for number, (_, failed) in enumerate(marks):
-        if failed:
-            return marks[number:]
-    return ()
 
 
 def _declare(
@@ -338,7 +253,7 @@ def _declare(
             state.outage,
             severity=policy.severity,
             description=description,
-            evidence={**found, **_BY_DEGRADATION},
+            evidence={**found, **_BY_DEGRADATION, RAISED_AT: at.isoformat()},
             revision=state.outage.revision + 1,
             caused_by=cause,
         )
@@ -357,6 +272,7 @@ def _declare(
         )
     recent = without_complaints(state.recent)
     after = replace(state, state=State.DOWN, since=at, verifying=False, outage=outage, recent=recent, reduced=False)
+    after = replace(after, marks=())
     reason = f"{state.failures} failed checks" + (f", {look.method.value}" if look else "")
     recorded = outage.evidence
     if cause is not None:
@@ -368,7 +284,7 @@ def _declare(
 
 
 def _declare_degraded(
-    state: EndpointState, result: CheckResult, complaint: str, ids: NewId
+    state: EndpointState, result: CheckResult, complaint: str, recorded: Mapping[str, Any], ids: NewId
 ) -> tuple[EndpointState, Transitions]:
     at = result.timestamp
     outage = Outage(
@@ -383,16 +299,17 @@ def _declare_degraded(
         revision=1,
     )
     reason = f"{state.degraded} degraded checks"
-    change = _change(state, State.DEGRADED, reason, result, ids, outage_id=outage.id, evidence=_BY_DEGRADATION)
+    change = change_of(state, State.DEGRADED, reason, result, ids, outage_id=outage.id, evidence=recorded)
     return replace(state, outage=outage), (Transition(change, outage),)
 
 
-def _reduced(state: EndpointState, look: SecondLook, ids: NewId) -> tuple[EndpointState, Transitions]:
+def _reduced(state: EndpointState, look: SecondLook, policy: Policy, ids: NewId) -> tuple[EndpointState, Transitions]:
     if state.reduced:
         return state, ()
     result = look.result
     reason = result.error_message or "some addresses do not answer"
-    change = _change(state, State.DEGRADED, reason, result, ids, evidence=evidence(look))
+    recorded = {**evidence(look), **window.evidence_of(state.marks, policy)}
+    change = change_of(state, State.DEGRADED, reason, result, ids, evidence=recorded)
     return replace(state, state=State.DEGRADED, since=result.timestamp, reduced=True), (Transition(change),)
 
 
@@ -401,30 +318,4 @@ def _flapping_notice(state: EndpointState, flapping: bool, result: CheckResult, 
         return ()
     reason = "flapping: it keeps going up and down" if flapping else "flapping ended"
     shown = {"flapping": flapping, "outage_id": state.outage.id if state.outage else None}
-    return (Transition(_change(state, state.state, reason, result, ids, evidence=shown)),)
-
-
-def _iso(at: datetime | None) -> str | None:
-    return at.isoformat() if at else None
-
-
-def _change(
-    before: EndpointState,
-    new: State,
-    reason: str,
-    result: CheckResult,
-    ids: NewId,
-    *,
-    outage_id: str | None = None,
-    evidence: Mapping[str, Any] | None = None,
-) -> StateChange:
-    return StateChange(
-        id=ids(),
-        endpoint_id=result.endpoint_id,
-        old=before.state,
-        new=new,
-        reason=reason,
-        at=result.timestamp,
-        outage_id=outage_id,
-        evidence=evidence or {},
-    )
+    return (Transition(change_of(state, state.state, reason, result, ids, evidence=shown)),)

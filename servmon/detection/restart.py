@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from servmon.detection.machine import marked, opened_by_degradation, step
+from servmon.detection import window
+from servmon.detection.machine import RAISED_AT, opened_by_degradation, step
 from servmon.detection.recent import observe
 from servmon.detection.state import NEW, EndpointState, NewId, Policy, Transitions, new_id
 from servmon.model import AVAILABLE, CheckResult, Outage, State, StateChange, Status, Transition
@@ -40,13 +41,16 @@ def rebuild(
     state, since = _base(recorded.last_change, recorded.open_outage)
     ended_at = recorded.outage_ended_at
     judged_at = _judged_at(recorded.open_outage) if state.state is State.DOWN else None
-    run_began_at = state.first_failure_at
+    run_began_at, marks = state.first_failure_at, window.recorded_in(recorded.last_change)
+    state = replace(state, marks=marks or ())
     caused: list[Transition] = []
     for result in results:
         flapping = _flapped(recorded.flapping, result.timestamp)
         if since is not None and result.timestamp < since:
             is_down = state.state is State.DOWN or (ended_at is not None and result.timestamp < ended_at)
             state = _remember(state, result, policy, is_down=is_down, muted=muted(result.timestamp))
+            if marks is not None:
+                state = replace(state, marks=marks)
             if flapping is not state.recent.flapping:
                 state = replace(state, recent=replace(state.recent, flapping=flapping))
             continue
@@ -78,18 +82,24 @@ def _base(last_change: StateChange | None, open_outage: Outage | None) -> tuple[
     state = EndpointState(state=last_change.new, since=last_change.at, before_suspected=last_change.old)
     if last_change.old is State.DOWN and last_change.new is State.DEGRADED:
         return _already_judged(state, degraded=1)
-    if last_change.old is not last_change.new or "run" not in last_change.evidence:
-        reduced = last_change.new is State.DEGRADED and "verification" in last_change.evidence
-        return replace(state, reduced=reduced), last_change.at
-    run = last_change.evidence["run"]  # a verification was refuted
-    first_failure_at, evidence_at = map(_moment, (run["first_failure_at"], run.get("evidence_at")))
-    return replace(
+    if last_change.old is last_change.new and "run" in last_change.evidence:
+        return _refuted(state, last_change)
+    reduced = last_change.new is State.DEGRADED and "verification" in last_change.evidence
+    return replace(state, reduced=reduced), last_change.at
+
+
+def _refuted(state: EndpointState, change: StateChange) -> tuple[EndpointState, datetime]:
+    """The state after a verdict that refuted, with the run that it left."""
+    run = change.evidence["run"]
+    evidence_at = _moment(run.get("evidence_at")) or change.at
+    judged = replace(
         state,
         failures=run["failures"],
-        first_failure_at=first_failure_at,
-        evidence_at=evidence_at or last_change.at,
+        first_failure_at=_moment(run["first_failure_at"]),
+        evidence_at=evidence_at,
         before_suspected=State.UP,
-    ), last_change.at
+    )
+    return judged, evidence_at + timedelta.resolution
 
 
 def _moment(text: str | None) -> datetime | None:
@@ -101,7 +111,7 @@ def _judged_at(outage: Outage | None) -> datetime | None:
     if outage is None:
         return None
     look = outage.evidence.get("verification")
-    return datetime.fromisoformat(look["at"]) if isinstance(look, Mapping) else outage.declared_at
+    return _moment(look["at"] if isinstance(look, Mapping) else outage.evidence.get(RAISED_AT)) or outage.declared_at
 
 
 def _in_outage(outage: Outage, last_change: StateChange | None) -> tuple[EndpointState, datetime]:
@@ -116,11 +126,9 @@ def _in_outage(outage: Outage, last_change: StateChange | None) -> tuple[Endpoin
     if last_change is None or not by_degradation:
         return state, outage.start_time
     state = replace(state, state=last_change.new, since=last_change.at)
-    if last_change.new is State.DOWN:
-        return state, outage.start_time
-    if last_change.new is State.DEGRADED:
-        return _already_judged(state)
-    return state, last_change.at
+    if last_change.old is last_change.new and "run" in last_change.evidence:
+        return _refuted(state, last_change)
+    return state, outage.start_time if last_change.new is State.DOWN else last_change.at
 
 
 def _already_judged(state: EndpointState, degraded: int = 0) -> tuple[EndpointState, datetime]:
@@ -139,5 +147,5 @@ def _remember(
     if muted:
         return replace(state, last=result, last_good_at=last_good_at)
     recent = observe(state.recent, result, policy.check_interval, is_down=is_down)
-    marks = () if is_down else marked(state, result.timestamp, policy, failed=result.status not in AVAILABLE)
+    marks = () if is_down else window.marked(state, result.timestamp, policy, failed=result.status not in AVAILABLE)
     return replace(state, last=result, last_good_at=last_good_at, recent=recent, marks=marks)

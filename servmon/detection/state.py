@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from servmon.detection.recent import NOTHING_YET, Recent
 from servmon.model import CheckResult, Outage, Severity, State, Transition
@@ -14,6 +14,8 @@ Transitions = tuple[Transition, ...]
 NewId = Callable[[], str]
 # When a counted check began, and whether it failed.
 Mark = tuple[datetime, bool]
+# Counters without any evidence for this many intervals say nothing about the present any more.
+EVIDENCE_LASTS_INTERVALS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,11 @@ class Policy:
     detection_window: int | None = None
     degraded_outage_after: int | None = None
     degraded_loss_percent: float = 20
+
+    @property
+    def evidence_lasts(self) -> timedelta:
+        """For how long what was counted says something about the present."""
+        return timedelta(seconds=EVIDENCE_LASTS_INTERVALS * self.check_interval)
 
 
 @dataclass(frozen=True, slots=True)

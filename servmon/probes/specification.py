@@ -82,16 +82,15 @@ def _short(value: Any) -> Any:
     """Refuses a list before its entries are looked at: each wrong one would be told of."""
     if isinstance(value, (list, tuple)) and len(value) > MOST_ENTRIES:
         raise ValueError(f"must have at most {MOST_ENTRIES} entries")
-    return tuple(value) if isinstance(value, list) else value
+    return value
 
 
 def _in_groups(value: Any) -> Any:
     """``["a", ["b", "c"]]`` means a and (b or c)."""
-    groups = _short(value)
-    if not isinstance(groups, tuple):
+    if not isinstance(_short(value), list):
         return value
     return tuple(
-        (group,) if isinstance(group, str) else tuple(group) if isinstance(group, list) else group for group in groups
+        (group,) if isinstance(group, str) else tuple(group) if isinstance(group, list) else group for group in value
     )
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from servmon.detection.machine import EVIDENCE_LASTS_INTERVALS
 from servmon.detection.maintenance import occurrences
 from servmon.detection.spans import Span
+from servmon.detection.state import EVIDENCE_LASTS_INTERVALS
 from servmon.detection.uptime import Uptime, uptime
 from servmon.errors import InvalidInputError, Problem
 from servmon.model import Endpoint

@@ -7,8 +7,9 @@ from itertools import count
 
 import pytest
 
-from servmon.detection.machine import closed_elsewhere, step, verification_void
+from servmon.detection.machine import step, verification_void
 from servmon.detection.machine import verified as verified_by
+from servmon.detection.outside import closed_elsewhere
 from servmon.detection.restart import Recorded, rebuild
 from servmon.detection.state import NEW, EndpointState, Policy
 from servmon.detection.verdict import SecondLook

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from enum import Enum
 
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from servmon.detection import machine
+from servmon.detection import machine, outside
 from servmon.detection.restart import Recorded, rebuild
 from servmon.detection.state import NEW, Policy
 from servmon.detection.verdict import SecondLook
-from servmon.model import AVAILABLE, CheckResult, CheckSource, Outage, State, StateChange, Status
-from tests.detection.test_machine_model import INTERVAL, flaps, policies
+from servmon.model import AVAILABLE, CheckResult, CheckSource, Outage, Severity, State, StateChange, Status
+from tests.detection.test_machine_model import INTERVAL, flaps, policies_of_all_kinds
 
 T0 = datetime(2026, 11, 23, tzinfo=UTC)
 GAPS = st.sampled_from([1, 15, 60, 179, 180, 181, 1000])
+
+
+class Level(Enum):
+    """How bad what is open is."""
+
+    DEGRADED = Severity.WARNING
+    DOWN = Severity.MAJOR
 
 
 @dataclass
@@ -25,18 +33,24 @@ class Reference:
     """What the contract says, with everything that happened in lists."""
 
     policy: Policy
-    outages: list[tuple[datetime, datetime | None]] = field(default_factory=list)
+    # Start, end and severity of every outage.
+    outages: list[tuple[datetime, datetime | None, Severity]] = field(default_factory=list)
+    evidence: list[CheckResult] = field(default_factory=list)
+    flapping: bool = False
+    level: Level | None = None
+    opened_by_degradation: bool = False
+    # Runs: failures, good checks in an outage, degraded checks outside of one.
     bad: list[datetime] = field(default_factory=list)
     good: list[datetime] = field(default_factory=list)
-    evidence: list[CheckResult] = field(default_factory=list)
+    degraded: list[datetime] = field(default_factory=list)
+    # All checks, failed or not, of which a detection window sees the last.
+    all: list[tuple[datetime, bool]] = field(default_factory=list)
+    began: datetime | None = None
+    # Failed attempts, while nothing was down.
+    attempts: list[bool] = field(default_factory=list)
     # Failures that a refuted verdict took out of the count.
     uncounted: int = 0
     asked: bool = False
-    flapping: bool = False
-
-    @property
-    def is_open(self) -> bool:
-        return bool(self.outages) and self.outages[-1][1] is None
 
     def check(self, result: CheckResult) -> None:
         if result.source is CheckSource.MANUAL or result.status is Status.UNKNOWN:
@@ -47,53 +61,92 @@ class Reference:
             self._forget()
         self.evidence.append(result)
         self.flapping = flaps(self.evidence, self.flapping)
-        if result.status in AVAILABLE:
-            self._good(result.timestamp)
-        else:
+        failed = result.status not in AVAILABLE
+        if self.level is not Level.DOWN:
+            self.attempts.append(failed)
+            self.all.append((result.timestamp, failed))
+        if failed:
             self._bad(result.timestamp)
+        else:
+            self._good(result.timestamp, result.status is Status.DEGRADED or sum(self.attempts[-20:]) >= 5)
 
     def verdict(self, confirms: bool) -> None:
         self.asked = False
         if confirms:
-            self._open()
-        else:
-            self.uncounted = len(self.bad) - (self.policy.detection_threshold - 1)
+            self._open(Level.DOWN)
+            return
+        self.uncounted = len(self.bad) - (self.policy.detection_threshold - 1)
+        self.all = self._window()
+        while sum(failed for _, failed in self.all) >= self.policy.detection_threshold:
+            self.all = self.all[1:]
+
+    def close_by_hand(self, at: datetime) -> None:
+        self.close(at)
+        self.attempts = []
 
     def close(self, at: datetime) -> None:
-        self.outages[-1] = (self.outages[-1][0], max(at, self.outages[-1][0]))
+        start, _, severity = self.outages[-1]
+        self.outages[-1] = (start, max(at, start), severity)
+        self.level = None
         self._forget()
 
-    def _good(self, at: datetime) -> None:
-        self.bad, self.uncounted, self.asked = [], 0, False
-        if not self.is_open:
-            return
-        self.good.append(at)
-        if len(self.good) >= self.policy.recovery_threshold and not self.flapping:
-            self.outages[-1] = (self.outages[-1][0], self.good[0])
-            self.good = []
+    def _good(self, at: datetime, degraded: bool) -> None:
+        self.bad, self.began, self.uncounted, self.asked = [], None, 0, False
+        if self.level is None:
+            self.degraded = [*self.degraded, at] if degraded else []
+            if len(self.degraded) >= (self.policy.degraded_outage_after or 1000):
+                self._open(Level.DEGRADED)
+        elif self.opened_by_degradation and degraded:
+            self.good, self.level = [], Level.DEGRADED
+        else:
+            if self.level is Level.DEGRADED:
+                self.degraded = []
+            self.good.append(at)
+            if len(self.good) >= self.policy.recovery_threshold and not self.flapping:
+                self.close(self.good[0])
+                self.degraded = [at] if degraded else []
 
     def _bad(self, at: datetime) -> None:
-        self.good = []
+        self.good, self.degraded = [], []
+        if self.level is Level.DOWN:
+            return
         self.bad.append(at)
-        if self.is_open or self.asked or len(self.bad) - self.uncounted < self.policy.detection_threshold:
+        window = self._window()
+        self.began = self.began or next(time for time, failed in window if failed)
+        failures = sum(failed for _, failed in window)
+        if self.policy.detection_window is None:
+            failures = len(self.bad) - self.uncounted
+        if self.asked or failures < self.policy.detection_threshold:
             return
         if self.policy.verify:
             self.asked = True
         else:
-            self._open()
+            self._open(Level.DOWN)
 
-    def _open(self) -> None:
-        self.outages.append((self.bad[0], None))
-        self._forget()
+    def _window(self) -> list[tuple[datetime, bool]]:
+        return self.all[-(self.policy.detection_window or len(self.bad)) :]
+
+    def _open(self, level: Level) -> None:
+        if self.level is None:
+            start = self.began if level is Level.DOWN else self.degraded[0]
+            self.outages.append((start, None, level.value))
+            self.opened_by_degradation = level is Level.DEGRADED
+        else:
+            self.outages[-1] = (self.outages[-1][0], None, level.value)
+        self.level = level
+        if level is Level.DOWN:
+            self.attempts = []
+            self._forget()
 
     def _forget(self) -> None:
-        self.bad, self.good, self.uncounted, self.asked = [], [], 0, False
+        self.bad, self.good, self.degraded, self.all = [], [], [], []
+        self.began, self.uncounted, self.asked = None, 0, False
 
 
 class MachineAgainstReference(RuleBasedStateMachine):
     """One endpoint's life; what is recorded is all that a restart knows."""
 
-    @initialize(policy=policies)
+    @initialize(policy=policies_of_all_kinds)
     def begin(self, policy: Policy) -> None:
         self.policy = policy
         self.reference = Reference(policy)
@@ -140,11 +193,11 @@ class MachineAgainstReference(RuleBasedStateMachine):
     def resolve_by_hand(self) -> None:
         self.at += timedelta(seconds=1)
         outage = self.state.outage
-        self.stored[outage.id] = machine.replace(outage, resolved=True, resolved_at=max(self.at, outage.start_time))
+        self.stored[outage.id] = replace(outage, resolved=True, resolved_at=max(self.at, outage.start_time))
         self.last_change = StateChange("by-hand", "e", State.DOWN, State.UNKNOWN, "resolved by hand", self.at)
         self.ended_at = self.at
-        self.state = machine.closed_elsewhere(self.state, self.at)
-        self.reference.close(self.at)
+        self.state = outside.closed_elsewhere(self.state, self.at)
+        self.reference.close_by_hand(self.at)
 
     @rule()
     def restart(self) -> None:
@@ -156,7 +209,7 @@ class MachineAgainstReference(RuleBasedStateMachine):
     @invariant()
     def outages_are_those_of_the_reference(self) -> None:
         if hasattr(self, "reference"):
-            found = [(outage.start_time, outage.resolved_at) for outage in self.stored.values()]
+            found = [(outage.start_time, outage.resolved_at, outage.severity) for outage in self.stored.values()]
             assert found == self.reference.outages
 
     @invariant()
