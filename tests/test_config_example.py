@@ -17,7 +17,7 @@ from servmon.probes import PROBES
 from servmon.probes.tls import TlsOptions
 from servmon.settings import Settings, load
 from servmon.settings.toml_positions import key_lines
-from servmon.settings.written_values import holds, may_be_a_file
+from servmon.settings.written_values import holds, is_secret, may_be_a_file
 
 EXAMPLE = Path(__file__).parent.parent / "config.example.toml"
 TEXT = EXAMPLE.read_text(encoding="utf-8")
@@ -99,9 +99,7 @@ def test_every_option_that_protocols_share_is_in_one_block(everything):
 def test_every_option_of_every_channel_is_in_it(everything, kind):
     model = CHANNELS[kind]
     shown = {key for table in everything["channels"].values() if table["kind"] == kind for key in table}
-    pointers = {
-        key + end for key, field in model.model_fields.items() if holds(field, SecretStr) for end in ("_file", "_env")
-    }
+    pointers = {key + end for key, field in model.model_fields.items() if is_secret(field) for end in ("_file", "_env")}
     files = {f"{key}_file" for key, field in model.model_fields.items() if may_be_a_file(field)}
     assert shown >= model.model_fields.keys() - COMMON
     assert shown <= model.model_fields.keys() | pointers | files

@@ -27,7 +27,7 @@ url = "{database}{separator}password={PLANTED}-db"
 [log]
 level = "debug"
 [alert]
-notification_channels = ["hook", "mail", "pager", "manager"]
+notification_channels = ["hook", "mail", "pager", "manager", "chat"]
 group_wait = 0
 heartbeat_url = "{web}/{PLANTED}-heartbeat"
 heartbeat_interval = 1
@@ -53,6 +53,10 @@ allow_networks = ["127.0.0.0/8"]
 [channels.manager]
 kind = "alertmanager"
 url = "{web}/{PLANTED}-manager"
+allow_networks = ["127.0.0.0/8"]
+[channels.chat]
+kind = "apprise"
+urls = ["json://planted:{PLANTED}-pass@127.0.0.1:{closed}/{PLANTED}-path"]
 allow_networks = ["127.0.0.0/8"]
 [elasticsearch]
 hosts = ["{web}"]
@@ -99,7 +103,7 @@ async def test_a_planted_secret_is_in_no_log_answer_metric_or_command(servmon_da
     daemon = servmon_daemon(configuration(database, closed_port))
     await daemon.start()
     (outage,) = (await daemon.get_until("/outages/active", lambda found: found["items"]))["items"]
-    for channel in ("hook", "mail", "pager", "manager"):
+    for channel in ("hook", "mail", "pager", "manager", "chat"):
         await daemon.get_until("/readyz", lambda found, name=channel: any(name in one for one in found["degraded"]))
     said = [await every_answer(daemon), await daemon.answer("GET", f"/outages/{outage['id']}/alerts")]
     daemon.configure(configuration(database, closed_port) + f'[api]\nport = 1\ntoken = ["{PLANTED}-list"]\n')

@@ -115,6 +115,10 @@ async def channels(sections: Mapping[str, ChannelSection]) -> AsyncIterator[Find
         yield Finding(Level.WARNING, "channels", "none: nobody is told of outages", "add a table [channels.NAME]")
     for name, section in sorted(sections.items()):
         subject = f"channel {name}"
+        if (urls := getattr(section, "urls", None)) is not None:
+            hint = f"servmon channels test {name} sends a message to each"
+            yield Finding(Level.OK, subject, f"{len(urls)} URLs that Apprise takes; none was tried", hint)
+            continue
         if (why := await _unreachable(section)) is None:
             yield Finding(
                 Level.OK, subject, "can be reached", f"servmon channels test {name} sends a message through it"

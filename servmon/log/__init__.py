@@ -38,6 +38,7 @@ _QUIET: Mapping[str, int] = {
     "asyncio": logging.WARNING,
     "asyncpg.pool": logging.ERROR,  # it reports every reconnection with a traceback
     "elastic_transport": logging.WARNING,
+    "urllib3": logging.ERROR,  # below, it names addresses that may be secrets; Apprise speaks through it
 }
 
 

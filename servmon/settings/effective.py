@@ -49,6 +49,9 @@ def secrets_in(part: Any) -> Iterator[str]:
     elif isinstance(part, Mapping):
         for value in part.values():
             yield from secrets_in(value)
+    elif isinstance(part, tuple):
+        for value in part:
+            yield from secrets_in(value)
 
 
 def _password(url: str) -> str | None:
@@ -109,6 +112,8 @@ def _values(part: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def _shown(value: Any) -> str:
     if isinstance(value, SecretStr):
         return HIDDEN
+    if isinstance(value, tuple) and any(isinstance(one, SecretStr) for one in value):
+        return f"[{', '.join(HIDDEN for _ in value)}]"
     if isinstance(value, Path):
         return json.dumps(str(value))
     return json.dumps(value, ensure_ascii=False, default=str)

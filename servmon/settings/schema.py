@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import SecretStr
-
 from servmon.probes import PROBES
 from servmon.probes.endpoint_schema import endpoint_properties
 from servmon.settings import SECTIONS, Settings
 from servmon.settings.dependency_tables import DependencyFields
-from servmon.settings.written_values import holds
+from servmon.settings.written_values import is_secret
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -31,7 +29,7 @@ def json_schema() -> dict[str, Any]:
         "required": ["name"],
     }
     for section in SECTIONS.values():
-        secrets = [key for key, field in section.model_fields.items() if holds(field, SecretStr)]
+        secrets = [key for key, field in section.model_fields.items() if is_secret(field)]
         pointers = {f"{key}_{where}": {"type": "string"} for key in secrets for where in ("file", "env")}
         definitions[section.__name__]["properties"] |= pointers
     schema["properties"]["endpoints"] = {"type": "array", "items": {"$ref": "#/$defs/Endpoint"}}

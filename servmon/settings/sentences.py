@@ -11,7 +11,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic_core import ErrorDetails
 
 from servmon.settings.toml_positions import Keys
-from servmon.settings.written_values import holds, may_be_a_file
+from servmon.settings.written_values import holds, is_secret, may_be_a_file
 
 # A user and a password in a URL.
 _IDENTITY = re.compile(r"//[^/\s]*@")
@@ -59,7 +59,7 @@ def sentence(detail: ErrorDetails, model: type[BaseModel] | None, keys: Keys) ->
 def known_keys(model: type[BaseModel]) -> list[str]:
     """What may stand in the table of ``model``, with the ways to keep a secret elsewhere."""
     fields = model.model_fields
-    secrets = (key + end for key in fields if holds(fields[key], SecretStr) for end in ("_file", "_env"))
+    secrets = (key + end for key in fields if is_secret(fields[key]) for end in ("_file", "_env"))
     return [*fields, *secrets, *(f"{key}_file" for key in fields if may_be_a_file(fields[key]))]
 
 

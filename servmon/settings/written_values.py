@@ -14,6 +14,8 @@ from servmon.model import OrFile, Section
 from servmon.settings.findings import Findings
 from servmon.settings.toml_positions import Keys
 
+_SECRETS = tuple[SecretStr, ...]
+
 
 def adapt_section(
     section: Keys, model: type[Section], values: dict[str, Any], environ: Mapping[str, str], findings: Findings
@@ -28,7 +30,7 @@ def adapt_section(
         from_variable = place in findings.variables
         folder = None if from_variable else findings.folder
         try:
-            if holds(field, SecretStr):
+            if is_secret(field):
                 _fetch_secret(key, values, folder or Path(), environ, from_variable=from_variable)
             if may_be_a_file(field):
                 _fetch_text(key, values, folder or Path())
@@ -46,6 +48,11 @@ def holds(field: FieldInfo, kind: type) -> bool:
     return field.annotation == kind or field.annotation == kind | None
 
 
+def is_secret(field: FieldInfo) -> bool:
+    """Whether a setting is a secret, or a list of them: it may stand in a file or a variable of its own."""
+    return holds(field, SecretStr) or field.annotation == _SECRETS
+
+
 def may_be_a_file(field: FieldInfo) -> bool:
     """Whether the text of a setting may stand in a file of its own."""
     return any(isinstance(mark, OrFile) for mark in field.metadata)
@@ -55,7 +62,7 @@ def _adapt(field: FieldInfo, value: Any, folder: Path | None) -> Any:
     if isinstance(value, bool) and field.annotation is not bool:
         raise ValueError(f"must not be {json.dumps(value)}: only a switch is true or false")
     if isinstance(value, str) and get_origin(field.annotation) is tuple:
-        return _listed(value)
+        return _listed_secrets(value) if field.annotation == _SECRETS else _listed(value)
     if isinstance(value, str) and not value.strip() and (holds(field, Path) or holds(field, SecretStr)):
         raise ValueError("must not be empty; leave the key out for the default")
     if isinstance(value, str) and holds(field, Path):
@@ -78,6 +85,14 @@ def _listed(value: str) -> list[Any]:
         return list(json.loads(value))
     except ValueError:
         raise ValueError('must be a list: "a,b" or JSON such as ["a", "b"]') from None
+
+
+def _listed_secrets(value: str) -> list[Any]:
+    """One a line, as in a file of them; commas may be part of one. A line that begins with # is none."""
+    if value.lstrip().startswith("["):
+        return _listed(value)
+    lines = (line.strip() for line in value.splitlines())
+    return [part for line in lines if not line.startswith("#") for part in line.split()]
 
 
 def _fetch_secret(

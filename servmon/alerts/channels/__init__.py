@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from servmon.alerts.channels.alertmanager import Alertmanager
+from servmon.alerts.channels.apprise import Apprise
 from servmon.alerts.channels.base import Channel
 from servmon.alerts.channels.exec import Exec
 from servmon.alerts.channels.pagerduty import PagerDuty
@@ -14,7 +15,7 @@ from servmon.alerts.channels.webhook import Webhook
 from servmon.alerts.channels.wording import Worded
 from servmon.alerts.settings import ChannelSection
 
-_KINDS: tuple[Any, ...] = (Smtp, Webhook, PagerDuty, Alertmanager, Exec)
+_KINDS: tuple[Any, ...] = (Smtp, Webhook, PagerDuty, Alertmanager, Exec, Apprise)
 SETTINGS: Mapping[str, type[ChannelSection]] = {kind.kind: kind.settings_class for kind in _KINDS}
 
 

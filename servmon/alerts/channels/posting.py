@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import Any
 
 import aiohttp
-from pydantic import AfterValidator
 from yarl import URL
 
 from servmon.alerts.channels.base import DEADLINE_SECONDS, Channel, ChannelError
+from servmon.alerts.channels.reach import Networks, Reach
 from servmon.alerts.settings import ChannelSection, Url
 
 # What may pass: the receiver is busy, or in trouble itself.
 _PASSING = frozenset({408, 425, 429})
 _SERVER_ERROR = 500
 _LONGEST_RETRY_AFTER = 3600.0
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
-
-
-def _checked_network(value: str) -> str:
-    try:
-        ipaddress.ip_network(value)
-    except ValueError:
-        raise ValueError(f"must be a network such as 10.0.0.0/8, not {value!r}") from None
-    return value
 
 
 class PostingSection(ChannelSection):
     """A receiver of JSON. Addresses that are not public are refused unless ``allow_networks`` names their network."""
 
     url: Url
-    allow_networks: tuple[Annotated[str, AfterValidator(_checked_network)], ...] = ()
+    allow_networks: Networks = ()
 
 
 class PostingChannel(Channel):
@@ -43,7 +33,7 @@ class PostingChannel(Channel):
 
     def __init__(self, settings: PostingSection) -> None:
         self._url = settings.url.get_secret_value()
-        self._allowed = [ipaddress.ip_network(network) for network in settings.allow_networks]
+        self._reach = Reach(settings.allow_networks)
 
     async def post(self, value: Any, headers: Mapping[str, str] | None = None) -> None:
         """Post ``value`` as JSON. Raises ``ChannelError``."""
@@ -71,28 +61,10 @@ class PostingChannel(Channel):
     def _socket(self, found: Any) -> socket.socket:
         """A socket to an address that may be reached; the address connected to is what counts, not the name."""
         family, kind, protocol, _, address = found
-        if not self.may_reach(address[0]):
-            raise OSError(None, f"{address[0]} is not a public address; name its network in allow_networks if meant")
+        self._reach.check(address[0])
         made = socket.socket(family, kind, protocol)
         made.setblocking(False)
         return made
-
-    def may_reach(self, address: str) -> bool:
-        """Whether a message may go to ``address``: public, or named in the settings."""
-        found = ipaddress.ip_address(address.partition("%")[0])
-        inner = _embedded(found)
-        if any(one in network for network in self._allowed for one in (found, inner) if one.version == network.version):
-            return True
-        return inner.is_global and not inner.is_multicast
-
-
-def _embedded(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """The IPv4 address that an IPv6 address carries on (mapped, 6to4, NAT64), else the address itself."""
-    if not isinstance(address, ipaddress.IPv6Address):
-        return address
-    if address in _NAT64:
-        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    return address.ipv4_mapped or address.sixtofour or address
 
 
 def _judge(answer: aiohttp.ClientResponse, host: str | None) -> None:

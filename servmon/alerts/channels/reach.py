@@ -1,0 +1,57 @@
+"""Where a message may go: to public addresses, and to the networks that the settings name.
+
+A name may lead anywhere and change its mind; what counts is the address that is connected to.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+def _checked_network(value: str) -> str:
+    try:
+        ipaddress.ip_network(value)
+    except ValueError:
+        raise ValueError(f"must be a network such as 10.0.0.0/8, not {value!r}") from None
+    return value
+
+
+Networks = tuple[Annotated[str, AfterValidator(_checked_network)], ...]
+
+
+class Reach:
+    """The addresses that may be reached: public ones, and those in ``networks``."""
+
+    def __init__(self, networks: Iterable[str] = ()) -> None:
+        self._allowed = [ipaddress.ip_network(network) for network in networks]
+
+    def allows(self, address: str) -> bool:
+        """Whether a message may go to ``address``; to what is no address at all it may not."""
+        try:
+            found = ipaddress.ip_address(address.partition("%")[0])
+        except ValueError:
+            return False
+        inner = _embedded(found)
+        if any(one in network for network in self._allowed for one in (found, inner) if one.version == network.version):
+            return True
+        return inner.is_global and not inner.is_multicast
+
+    def check(self, address: str) -> None:
+        """Raises ``OSError`` that says what to do where a message may not go to ``address``."""
+        if not self.allows(address):
+            raise OSError(None, f"{address} is not a public address; name its network in allow_networks if meant")
+
+
+def _embedded(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The IPv4 address that an IPv6 address carries on (mapped, 6to4, NAT64), else the address itself."""
+    if not isinstance(address, ipaddress.IPv6Address):
+        return address
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour or address
