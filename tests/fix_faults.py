@@ -6,10 +6,12 @@ The scheduler's part is played by a loop that counts what it puts; writer, spool
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
+import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -26,6 +28,8 @@ from servmon.store import writer as writing
 from servmon.tasks import cancel, spawn
 from tests.alerts.test_ledger import Life, Receiver
 from tests.store.seeds import declared, outage, resolved, result
+
+ONLY_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a small disk")
 
 
 @pytest.fixture
@@ -160,3 +164,28 @@ def folders():
     yield make
     for folder in made:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+class SmallDisk:
+    """A file system of its own that a test may fill."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._filler = folder / "filler"
+
+    async def fill(self) -> None:
+        with suppress(OSError), self._filler.open("ab", buffering=0) as filler:
+            while True:
+                filler.write(b"\1" * 4096)
+
+    async def free(self) -> None:
+        self._filler.unlink()
+
+
+@contextmanager
+def small_disk(folder: Path, megabytes: int) -> Iterator[SmallDisk]:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=0711", "tmpfs", str(folder)], check=True)
+    try:
+        yield SmallDisk(folder)
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)

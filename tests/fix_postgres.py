@@ -42,12 +42,13 @@ def running_postgres(programs: Path | None = None) -> Iterator[str]:
     folder = Path(tempfile.mkdtemp(prefix="svm-", dir="/tmp"))
     server = EmbeddedPostgres(folder, settings={"fsync": "off", "max_connections": "100"})
     # Not the loop of any test: this one is entered before the first and after the last of them.
-    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner, pytest.MonkeyPatch.context() as patch:
-        if programs is not None:
-            patch.setattr(postgres_binaries, "_wheel_folder", lambda: None)
-            patch.setattr(postgres_binaries, "_system_folders", lambda: [programs])
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
         try:
-            dsn = runner.run(server.start())
+            with pytest.MonkeyPatch.context() as patch:
+                if programs is not None:
+                    patch.setattr(postgres_binaries, "_wheel_folder", lambda: None)
+                    patch.setattr(postgres_binaries, "_system_folders", lambda: [programs])
+                dsn = runner.run(server.start())
             runner.run(_make_template(dsn))
             yield dsn
         finally:

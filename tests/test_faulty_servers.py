@@ -7,8 +7,8 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -21,13 +21,12 @@ from servmon.store import writer as writing
 from servmon.store.embedded import EmbeddedPostgres
 from servmon.store.migrate import migrate
 from servmon.tasks import cancel, spawn
-from tests.fix_faults import outlast, until, world
+from tests.fix_faults import ONLY_ROOT, outlast, small_disk, until, world
 from tests.fix_postgres import TEMPLATE, with_database
 from tests.fix_proxy import PostgresProxy
 from tests.store.seeds import endpoint
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("impatience")]
-ONLY_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a small disk")
 
 
 class Server:
@@ -170,31 +169,6 @@ def _know(file: Path, password: str) -> None:
 
 
 # Disks that are full
-
-
-class SmallDisk:
-    """A file system of its own that a test may fill."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._filler = folder / "filler"
-
-    async def fill(self) -> None:
-        with suppress(OSError), self._filler.open("ab", buffering=0) as filler:
-            while True:
-                filler.write(b"\1" * 4096)
-
-    async def free(self) -> None:
-        self._filler.unlink()
-
-
-@contextmanager
-def small_disk(folder: Path, megabytes: int) -> Iterator[SmallDisk]:
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=0711", "tmpfs", str(folder)], check=True)
-    try:
-        yield SmallDisk(folder)
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @ONLY_ROOT

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from datetime import timedelta
 
 import pytest
 
@@ -78,6 +79,13 @@ async def test_a_leader_goes_on_without_postgres_and_stands_back_when_another_on
     await cancel(holding)
 
 
+async def settled_in(db, question: str, *arguments) -> None:
+    async def holds() -> bool:
+        return await db.fetchval(question, *arguments)
+
+    await until(holds)
+
+
 async def until(holds) -> None:
     while not await holds():  # noqa: ASYNC110 - another process rings no bell here
         await asyncio.sleep(0.02)
@@ -102,7 +110,8 @@ async def _hold(one: Leadership) -> str:
         return str(error)
 
 
-async def test_kill_the_first_and_the_second_checks_and_tells(servmon_daemon, site, mail_server, database, db):
+@pytest.mark.parametrize("waits", [False, pytest.param(True, marks=pytest.mark.deep)])
+async def test_kill_the_first_and_the_second_checks_and_tells(waits, servmon_daemon, site, mail_server, database, db):
     mail = await mail_server()
     text = (
         f'{FAST}[database]\nurl = "{database}"\n[outage]\nwitnesses = ["127.0.0.1"]\n[alert]\n'
@@ -121,8 +130,13 @@ async def test_kill_the_first_and_the_second_checks_and_tells(servmon_daemon, si
     await first.get_until("/outages/active", lambda found: found["items"])
     await settled(lambda: len(mail.mails) == 1, 20)
     await first.stop(signal.SIGKILL)
-    await db.execute("update leader set seen_at = seen_at - interval '12 seconds'")  # so that the test need not wait
+    killed_at = await db.fetchval("select now()")
+    if not waits:
+        await db.execute("update leader set seen_at = seen_at - interval '12 seconds'")
     await second.logged("servmon runs")
+    await settled_in(db, "select exists (select from service_status_row where timestamp > $1)", killed_at)
+    pause = await db.fetchval("select min(timestamp) - $1 from service_status_row where timestamp > $1", killed_at)
+    assert pause < timedelta(seconds=30)
     await site.start()
     await settled(lambda: any(subject.startswith("UP") for subject in mail.subjects), 20)
     await second.get_until("/outages/", lambda found: found["items"][0]["resolved"])

@@ -20,7 +20,7 @@ _log = structlog.get_logger(__name__)
 # After a wait for Postgres, large batches catch up fast; beyond this they only take longer to repeat.
 LARGEST_BATCH = 5000
 FIRST_RETRY_SECONDS = 0.1
-LONGEST_RETRY_SECONDS = 5.0
+LONGEST_RETRY_SECONDS = 2.0
 # What waited on disk comes in large batches, for which a busy server may need longer.
 PATIENCE_SECONDS = 30.0
 

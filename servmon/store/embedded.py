@@ -13,13 +13,10 @@ import fcntl
 import os
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
-from signal import SIGINT, SIGKILL, SIGQUIT
 from types import MappingProxyType, TracebackType
 from urllib.parse import quote
 
@@ -29,7 +26,6 @@ import structlog
 from servmon.clock import SYSTEM_CLOCK
 from servmon.errors import StartError
 from servmon.store.postgres_binaries import (
-    ENVIRONMENT,
     Account,
     Binaries,
     choose_account,
@@ -37,8 +33,8 @@ from servmon.store.postgres_binaries import (
     last_line,
     let_in,
     prepare_cluster,
-    run_as,
 )
+from servmon.store.postmaster import POLL_SECONDS, QUIT_SECONDS, STOP_SECONDS, Postmaster, end_leftover, pid_of, serves
 
 _log = structlog.get_logger(__name__)
 
@@ -71,31 +67,8 @@ LARGEST_LOG = 8 * 1024 * 1024
 LOG_CHECK_SECONDS = 600.0
 # Crash recovery reads all that was written since the last checkpoint; that may take minutes, not longer.
 START_SECONDS = 300.0
-POLL_SECONDS = 0.02
-STOP_SECONDS = 30.0
-QUIT_SECONDS = 5.0
-_STOPS = ((SIGINT, STOP_SECONDS), (SIGQUIT, QUIT_SECONDS), (SIGKILL, QUIT_SECONDS))
 FIRST_RESTART_SECONDS = 0.5
 LONGEST_RESTART_SECONDS = 30.0
-
-# Becomes the server. Takes the account's rights first, since changing them takes back the wish of the next step: to
-# be told to stop when the parent ends, however it ends. The parent may have ended before that wish was made.
-_LAUNCHER = """
-import os, sys
-if sys.platform == "linux":
-    import ctypes  # while we may still read Python's own folder
-    prctl = ctypes.CDLL(None).prctl
-uid, gid, parent = map(int, sys.argv[1:4])
-if uid:
-    os.setgroups([])
-    os.setgid(gid)
-    os.setuid(uid)
-if sys.platform == "linux":
-    prctl(1, 2)  # PR_SET_PDEATHSIG, SIGINT
-if os.getppid() != parent:
-    sys.exit("servmon ended while it started PostgreSQL")
-os.execv(sys.argv[4], sys.argv[4:])
-"""
 
 
 class EmbeddedPostgres:
@@ -114,8 +87,7 @@ class EmbeddedPostgres:
         self._socket_folder = self.folder
         self._account: Account | None = None
         self._binaries: Binaries | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-        self._life: int | None = None
+        self._postmaster: Postmaster | None = None
         self._log_start = 0
 
     @property
@@ -150,10 +122,9 @@ class EmbeddedPostgres:
 
     async def wait_died(self) -> int:
         """Return the server's exit status (negative: the signal) once it and all its processes have ended."""
-        if self._process is None or self._life is None:
+        if self._postmaster is None:
             raise StartError("the embedded PostgreSQL was not started")
-        await _closed(self._life)
-        return self._process.wait()
+        return await self._postmaster.died()
 
     async def run(self) -> None:
         """Start the server again whenever it dies, later each time, for ever."""
@@ -204,7 +175,7 @@ class EmbeddedPostgres:
     async def _launch(self) -> None:
         """Start the server and wait until it answers."""
         await self._end()
-        await _end_leftover(self.folder)
+        await end_leftover(self.folder)
         give_up_at = SYSTEM_CLOCK.monotonic() + STOP_SECONDS
         while True:
             self._spawn()
@@ -237,39 +208,24 @@ class EmbeddedPostgres:
 
     def _spawn(self) -> None:
         assert self._binaries is not None  # noqa: S101 - for the type checker; start finds them first
-        account = self._account or Account("", 0, 0)
         settings = {**self._settings, "unix_socket_directories": str(self._socket_folder)}
         server = [str(self._binaries.folder / "postgres"), "-D", str(self.folder)]
         server += [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(account.uid), str(account.gid), str(os.getpid())]
-        # Every process of the server holds the other end; the kernel closes it when the last of them has ended.
-        self._life, held = os.pipe()
         log = self._open_log()
         try:
             self._log_start = os.fstat(log).st_size
-            self._process = subprocess.Popen(  # noqa: S603 - our own words and paths
-                launcher + server,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self.folder,
-                env=ENVIRONMENT,
-                pass_fds=(held,),
-                umask=0o077,
-                start_new_session=True,  # Ctrl-C on the terminal is for servmon, which ends the server in order
-            )
+            self._postmaster = Postmaster(server, self._account, self.folder, log)
         finally:
-            os.close(held)
             os.close(log)
 
     async def _wait_ready(self) -> None:
-        assert self._process is not None  # noqa: S101 - for the type checker; it was just started
+        assert self._postmaster is not None  # noqa: S101 - for the type checker; it was just started
         give_up_at = SYSTEM_CLOCK.monotonic() + START_SECONDS
         while True:
             try:
                 connection = await asyncpg.connect(self._dsn_of("postgres"), timeout=QUIT_SECONDS)
             except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-                if self._process.poll() is not None:
+                if self._postmaster.has_died:
                     raise StartError(f"PostgreSQL does not start: {self._why()} ({self.log_file} says more)") from None
                 if SYSTEM_CLOCK.monotonic() > give_up_at:
                     raise StartError(f"PostgreSQL in {self.folder} does not answer: {error}") from None
@@ -277,7 +233,7 @@ class EmbeddedPostgres:
                 continue
             break
         try:
-            if _postmaster_pid(self.folder) != self._process.pid:
+            if pid_of(self.folder) != self._postmaster.pid:
                 raise StartError(f"another PostgreSQL serves {self.folder}; end it first")
             if not await connection.fetchval("select 1 from pg_database where datname = $1", DATABASE):
                 await connection.execute(f"create database {DATABASE}")
@@ -285,20 +241,9 @@ class EmbeddedPostgres:
             connection.terminate()
 
     async def _end(self) -> None:
-        """End the server if there is one: in order, then at once, then by force."""
-        if self._process is None or self._life is None:
-            return
-        for number, patience in _STOPS:
-            self._process.send_signal(number)
-            try:
-                async with asyncio.timeout(patience):
-                    await _closed(self._life)
-                break
-            except TimeoutError:
-                _log.warning("PostgreSQL does not stop", asked_by=number.name, seconds=patience)
-        self._process.wait()
-        os.close(self._life)
-        self._process = self._life = None
+        if self._postmaster is not None:
+            await self._postmaster.end()
+            self._postmaster = None
 
     async def _wait_died_watching_log(self) -> int:
         while True:
@@ -330,8 +275,8 @@ class EmbeddedPostgres:
 def running_dsn(data_dir: Path) -> str | None:
     """The DSN of the server of ``data_dir`` where one runs already, such as that of a running servmon."""
     folder = data_dir.absolute() / "postgres"
-    pid = _postmaster_pid(folder)
-    if pid is None or not _serves(pid, folder):
+    pid = pid_of(folder)
+    if pid is None or not serves(pid, folder):
         return None
     with contextlib.suppress(OSError, IndexError):
         return _dsn((folder / "postmaster.pid").read_text().splitlines()[4], DATABASE)
@@ -364,59 +309,6 @@ def _remove_old_socket_folder(lock: int) -> None:
     folder = os.pread(lock, 4096, 0).decode().partition("\n")[2].strip()
     if folder.startswith(f"{SHORT_FOLDER}/{SHORT_PREFIX}"):
         shutil.rmtree(folder, ignore_errors=True)
-
-
-async def _end_leftover(folder: Path) -> None:
-    """End a server that outlived its servmon. We hold the lock, so no other servmon owns it."""
-    pid = _postmaster_pid(folder)
-    if pid is None:
-        return
-    for number, patience in _STOPS:
-        if not _serves(pid, folder):
-            break
-        _log.warning("a PostgreSQL was left behind, ending it", pid=pid, by=number.name)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
-        for _ in range(int(patience / POLL_SECONDS)):
-            if not _serves(pid, folder):
-                break
-            await asyncio.sleep(POLL_SECONDS)
-    # Its number may be another process' by now, which Postgres would take for itself. Against a server that does run
-    # there is still its check of the shared memory.
-    (folder / "postmaster.pid").unlink(missing_ok=True)
-
-
-def _postmaster_pid(folder: Path) -> int | None:
-    try:
-        return int((folder / "postmaster.pid").read_text().split("\n")[0])
-    except (FileNotFoundError, ValueError):
-        return None
-
-
-def _serves(pid: int, folder: Path) -> bool:
-    """Whether the process ``pid`` is a PostgreSQL that serves ``folder``."""
-    try:
-        if sys.platform == "linux":
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
-        else:
-            asked = run_as(None, "/bin/ps", "-ww", "-o", "command=", "-p", str(pid))
-            words = asked.stdout.decode(errors="replace").split()
-    except OSError:
-        return False
-    return Path(words[0] if words else "").name == "postgres" and str(folder) in words
-
-
-async def _closed(descriptor: int) -> None:
-    """Return once nobody holds the other end of this pipe any more."""
-    loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
-    own = os.dup(descriptor)
-    loop.add_reader(own, ended.set)
-    try:
-        await ended.wait()
-    finally:
-        loop.remove_reader(own)
-        os.close(own)
 
 
 @contextlib.contextmanager

@@ -38,7 +38,8 @@ _FAILURES = (
 )
 
 
-# What a query raises while Postgres is away, shuts down, is full or takes no writes just now.
+# What a query raises while Postgres is away, shuts down, is full or takes no writes just now, or where somebody changes
+# its tables at this moment (the driver's own second try met that, too).
 AWAY = (
     StoreUnavailableError,
     ConnectionError,
@@ -48,6 +49,8 @@ AWAY = (
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.InvalidCachedStatementError,
+    asyncpg.OutdatedSchemaCacheError,
 )
 
 

@@ -59,7 +59,7 @@ STATUS_COLUMNS = (
 )
 
 # A look-up costs a third of a call of the enum, and a start reads a hundred thousand results.
-_STATUSES: Mapping[str, Status] = {status.value: status for status in Status}
+STATUSES: Mapping[str, Status] = {status.value: status for status in Status}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _NUL_IN_JSON = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
@@ -124,7 +124,7 @@ def check_result(row: Row) -> CheckResult:
     return CheckResult(
         endpoint_id=row["endpoint_id"],
         endpoint_key=row["endpoint_key"],
-        status=_STATUSES[row["status"]],
+        status=STATUSES[row["status"]],
         timestamp=row["timestamp"],
         response_time=seven_digits(row["response_time"]),
         attempts=row["attempts"],
@@ -140,7 +140,7 @@ def service_status(row: Row) -> ServiceStatus:
     return ServiceStatus(
         id=status_id(row["endpoint_key"], row["observer"], row["timestamp"]),
         endpoint_id=row["endpoint_id"],
-        status=_STATUSES[row["status"]],
+        status=STATUSES[row["status"]],
         timestamp=row["timestamp"],
         response_time=seven_digits(row["response_time"]),
         attempts=row["attempts"],

@@ -153,7 +153,7 @@ where e.is_active and e.archived_at is null
 
 async def last_statuses(db: Executor) -> dict[str, Status]:
     """The status of each active endpoint by its newest stored check, UNKNOWN where there is none."""
-    return {row["id"]: Status(row["status"]) for row in await db.fetch(_LAST_STATUSES)}
+    return {row["id"]: rows.STATUSES[row["status"]] for row in await db.fetch(_LAST_STATUSES)}
 
 
 _FAILING_SINCE = """

@@ -31,7 +31,7 @@ FULL_BATCH = 500
 LARGEST_BATCH = 5000
 QUEUE_LIMIT = 200_000
 FIRST_RETRY_SECONDS = 0.1
-LONGEST_RETRY_SECONDS = 5.0
+LONGEST_RETRY_SECONDS = 2.0
 # A server that does not answer for so long is given up with its connection, and asked again on another one.
 PATIENCE_SECONDS = 5.0
 # At the stop the process has to end soon; while Postgres takes batches it gets all the time it needs.

@@ -17,7 +17,7 @@ import asyncpg
 import pytest
 
 from servmon.errors import StartError
-from servmon.store import embedded, postgres_binaries
+from servmon.store import embedded, postgres_binaries, postmaster
 from servmon.store.embedded import EmbeddedPostgres
 from servmon.store.pool import connect
 from servmon.tasks import cancel, spawn
@@ -78,7 +78,7 @@ async def until(true):
 
 async def until_gone(pid: int, data_dir: Path) -> None:
     async def gone():
-        return not embedded._serves(pid, data_dir / "postgres")
+        return not postmaster.serves(pid, data_dir / "postgres")
 
     await until(gone)
 
@@ -126,13 +126,13 @@ async def test_nobody_else_gets_in_and_no_network_is_listened_on(data_dir):
         assert await ask(dsn, "show fsync") == "on"
         assert mode(data_dir / "postgres") == 0o700
         assert mode(data_dir / "postgres.log") == 0o600
-        owner = account_of(embedded._postmaster_pid(data_dir / "postgres"))
+        owner = account_of(postmaster.pid_of(data_dir / "postgres"))
         assert (owner != 0) if AS_ROOT else (owner == os.geteuid())
 
 
 async def test_ctrl_c_on_the_terminal_does_not_reach_the_server(data_dir):
     async with EmbeddedPostgres(data_dir, FAST):
-        pid = embedded._postmaster_pid(data_dir / "postgres")
+        pid = postmaster.pid_of(data_dir / "postgres")
         assert os.getsid(pid) == pid
 
 
@@ -140,7 +140,7 @@ async def test_a_stop_leaves_no_process_and_no_open_file(data_dir):
     before = len(open_files())
     server = EmbeddedPostgres(data_dir, FAST)
     await server.start()
-    pid = embedded._postmaster_pid(data_dir / "postgres")
+    pid = postmaster.pid_of(data_dir / "postgres")
     await server.stop()
     await server.stop()
     with pytest.raises(ProcessLookupError):
@@ -153,7 +153,7 @@ async def test_a_start_that_is_cancelled_leaves_nothing_behind(data_dir):
     starting = spawn(server.start(), name="starting")
 
     async def launched():
-        return server._process
+        return server._postmaster
 
     pid = (await until(launched)).pid
     await cancel(starting)
@@ -161,6 +161,24 @@ async def test_a_start_that_is_cancelled_leaves_nothing_behind(data_dir):
         os.kill(pid, 0)
     async with EmbeddedPostgres(data_dir, FAST) as dsn:
         assert await ask(dsn, "select 1") == 1
+
+
+async def test_a_stop_that_the_launcher_did_not_hear_is_asked_for_again(data_dir, monkeypatch):
+    monkeypatch.setattr(postmaster, "ASK_AGAIN_SECONDS", 0.05)
+    server = EmbeddedPostgres(data_dir, FAST)
+    await server.start()
+    process = server._postmaster._process
+    send, asked = process.send_signal, []
+
+    def lost_at_first(number):
+        asked.append(number)
+        if len(asked) > 1:
+            send(number)
+
+    monkeypatch.setattr(process, "send_signal", lost_at_first)
+    await server.stop()
+    assert set(asked) == {signal.SIGINT}
+    assert len(asked) > 1
 
 
 async def test_two_never_share_a_data_folder(data_dir):
@@ -173,19 +191,19 @@ async def test_two_never_share_a_data_folder(data_dir):
 async def test_a_killed_daemon_leaves_no_postgres_and_the_next_start_loses_nothing(data_dir):
     async with other_daemon(data_dir) as (process, dsn):
         await ask(dsn, "create table committed as select 7 as answer")
-        pid = embedded._postmaster_pid(data_dir / "postgres")
+        pid = postmaster.pid_of(data_dir / "postgres")
         process.kill()
         await process.wait()
         # At once: the old server is still ending.
         async with EmbeddedPostgres(data_dir, FAST) as again:
             assert await ask(again, "select answer from committed") == 7
-            assert not embedded._serves(pid, data_dir / "postgres")
+            assert not postmaster.serves(pid, data_dir / "postgres")
 
 
 async def test_the_server_of_a_killed_daemon_ends_by_itself(data_dir):
     async with other_daemon(data_dir) as (process, _dsn):
-        pid = embedded._postmaster_pid(data_dir / "postgres")
-        assert embedded._serves(pid, data_dir / "postgres")
+        pid = postmaster.pid_of(data_dir / "postgres")
+        assert postmaster.serves(pid, data_dir / "postgres")
         process.kill()
         await until_gone(pid, data_dir)
 
@@ -193,11 +211,11 @@ async def test_the_server_of_a_killed_daemon_ends_by_itself(data_dir):
 async def test_a_server_that_outlived_its_daemon_is_ended_first(data_dir):
     first = EmbeddedPostgres(data_dir, FAST)
     await first.start()
-    pid = embedded._postmaster_pid(data_dir / "postgres")
+    pid = postmaster.pid_of(data_dir / "postgres")
     os.close(first._lock)  # as after a kill on a system that cannot tell children of it
     first._lock = None
     async with EmbeddedPostgres(data_dir, FAST) as dsn:
-        assert embedded._postmaster_pid(data_dir / "postgres") != pid
+        assert postmaster.pid_of(data_dir / "postgres") != pid
         assert await ask(dsn, "select 1") == 1
     await first.stop()
 
@@ -213,7 +231,7 @@ async def test_a_postmaster_that_dies_is_started_again(data_dir):
     dsn = await server.start()
     await ask(dsn, "create table before_the_crash as select 1 as one")
     supervisor = spawn(server.run(), name="supervisor")
-    pid = embedded._postmaster_pid(data_dir / "postgres")
+    pid = postmaster.pid_of(data_dir / "postgres")
     os.kill(pid, signal.SIGKILL)
 
     async def answers():
@@ -225,7 +243,7 @@ async def test_a_postmaster_that_dies_is_started_again(data_dir):
                 await connection.close()
 
     assert await until(answers) == 1
-    assert embedded._postmaster_pid(data_dir / "postgres") != pid
+    assert postmaster.pid_of(data_dir / "postgres") != pid
     await cancel(supervisor)
     await server.stop()
 
@@ -233,7 +251,7 @@ async def test_a_postmaster_that_dies_is_started_again(data_dir):
 async def test_the_end_of_the_server_is_noticed_with_its_status(data_dir):
     server = EmbeddedPostgres(data_dir, FAST)
     await server.start()
-    os.kill(embedded._postmaster_pid(data_dir / "postgres"), signal.SIGKILL)
+    os.kill(postmaster.pid_of(data_dir / "postgres"), signal.SIGKILL)
     assert await server.wait_died() == -signal.SIGKILL
     await server.stop()
 
