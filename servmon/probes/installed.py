@@ -1,4 +1,4 @@
-"""Protocols that other packages bring: the entry points of the group ``servmon.probes``.
+"""What other packages bring: protocols are the entry points of the group ``servmon.probes``.
 
 A package whose probe cannot be used ends the start in one sentence: endpoints that are silently not checked would be
 worse, and so would a traceback at 3 a.m.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, cast
@@ -27,24 +27,19 @@ def installed_probes(ours: Iterable[Probe]) -> tuple[Probe, ...]:
     """The probes that installed packages offer. Raises ``StartError`` naming the package of one that is broken."""
     taken = {probe.protocol: "servmon itself" for probe in ours}
     found: list[Probe] = []
-    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
+    for entry in entries_of(GROUP):
         probe = _load(entry)
         problem = _clash(probe, taken) or next(_problems(probe), None)
         if problem is not None:
-            raise _broken(entry, problem)
-        taken[probe.protocol] = _package(entry)
+            raise broken("probe", entry, problem)
+        taken[probe.protocol] = package_of(entry)
         found.append(probe)
     return tuple(found)
 
 
 def _load(entry: EntryPoint) -> Probe:
-    try:
-        loaded: Any = entry.load()
-        probe = cast("Probe", loaded() if inspect.isclass(loaded) else loaded)
-    except (Exception, SystemExit) as error:
-        # A stranger's module may do anything when it is imported; here that ends the start either way.
-        raise _broken(entry, f"it cannot be loaded: {type(error).__name__}: {error}") from error
-    return probe
+    loaded = load_entry("probe", entry, lambda found: found() if inspect.isclass(found) else found)
+    return cast("Probe", loaded)
 
 
 def _clash(probe: Probe, taken: dict[str, str]) -> str | None:
@@ -70,10 +65,26 @@ def _problems(probe: Probe) -> Iterator[str]:
             yield f"its option {name!r} bears the name of an endpoint's field"
 
 
-def _broken(entry: EntryPoint, problem: str) -> StartError:
-    sentence = f"the probe {entry.name!r} ({entry.value}) of {_package(entry)} cannot be used: {problem}"
+def entries_of(group: str) -> list[EntryPoint]:
+    """The entry points of a group, by name."""
+    return sorted(entry_points(group=group), key=lambda entry: entry.name)
+
+
+def load_entry(what: str, entry: EntryPoint, made: Callable[[Any], Any] = lambda found: found) -> Any:
+    """What an entry point stands for, once it is ``made``. Raises ``StartError`` where that cannot be had."""
+    try:
+        return made(entry.load())
+    except (Exception, SystemExit) as error:
+        # A stranger's module may do anything when it is imported; here that ends the start either way.
+        raise broken(what, entry, f"it cannot be loaded: {type(error).__name__}: {error}") from error
+
+
+def broken(what: str, entry: EntryPoint, problem: str) -> StartError:
+    """The end of a start: ``what`` (a probe, a channel) of another package cannot be used."""
+    sentence = f"the {what} {entry.name!r} ({entry.value}) of {package_of(entry)} cannot be used: {problem}"
     return StartError(safe_text(f"{sentence}; correct or uninstall that package"))
 
 
-def _package(entry: EntryPoint) -> str:
+def package_of(entry: EntryPoint) -> str:
+    """The package that an entry point is of, and its version."""
     return f"the package {entry.dist.name} {entry.dist.version}" if entry.dist else "an unknown package"

@@ -26,13 +26,13 @@ def example() -> str:
     return re.search(r"```python\n(.*?)```", section, re.DOTALL)[1]
 
 
-def install(folder: Path, source: str, value: str = "its_probe:Probe") -> None:
+def install(folder: Path, source: str, value: str = "its_probe:Probe", group: str = "servmon.probes") -> None:
     """As pip would: a module, and the metadata with its entry point."""
     (folder / f"{value.partition(':')[0]}.py").write_text(source)
     metadata = folder / "its_probe-1.2.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: its-probe\nVersion: 1.2\n")
-    (metadata / "entry_points.txt").write_text(f"[servmon.probes]\nits = {value}\n")
+    (metadata / "entry_points.txt").write_text(f"[{group}]\nits = {value}\n")
 
 
 async def servmon(folder: Path, *arguments: str) -> tuple[int, str, str]:

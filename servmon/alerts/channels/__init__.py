@@ -9,13 +9,15 @@ from servmon.alerts.channels.alertmanager import Alertmanager
 from servmon.alerts.channels.apprise import Apprise
 from servmon.alerts.channels.base import Channel
 from servmon.alerts.channels.exec import Exec
+from servmon.alerts.channels.installed import installed_channels
 from servmon.alerts.channels.pagerduty import PagerDuty
 from servmon.alerts.channels.smtp import Smtp
 from servmon.alerts.channels.webhook import Webhook
 from servmon.alerts.channels.wording import Worded
 from servmon.alerts.settings import ChannelSection
 
-_KINDS: tuple[Any, ...] = (Smtp, Webhook, PagerDuty, Alertmanager, Exec, Apprise)
+_OURS: tuple[Any, ...] = (Smtp, Webhook, PagerDuty, Alertmanager, Exec, Apprise)
+_KINDS: tuple[Any, ...] = (*_OURS, *installed_channels(_OURS))
 SETTINGS: Mapping[str, type[ChannelSection]] = {kind.kind: kind.settings_class for kind in _KINDS}
 
 
