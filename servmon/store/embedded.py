@@ -8,12 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import fcntl
 import os
-import re
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -25,6 +21,7 @@ import structlog
 
 from servmon.clock import SYSTEM_CLOCK
 from servmon.errors import StartError
+from servmon.store import data_folder
 from servmon.store.postgres_binaries import (
     Account,
     Binaries,
@@ -58,11 +55,6 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
         "log_line_prefix": "%m [%p] ",
     }
 )
-LONGEST_SOCKET_PATH = 107
-SOCKET_NAME = ".s.PGSQL.5432"
-# Where every account can make and reach a folder whose path is short.
-SHORT_FOLDER = "/tmp"  # noqa: S108 - what we make there has an unguessable name and mode 0700
-SHORT_PREFIX = "servmon-socket-"
 LARGEST_LOG = 8 * 1024 * 1024
 LOG_CHECK_SECONDS = 600.0
 # Crash recovery reads all that was written since the last checkpoint; that may take minutes, not longer.
@@ -104,7 +96,7 @@ class EmbeddedPostgres:
             undo.push_async_callback(self.stop)
             with _sentence(f"cannot use the data folder {self.data_dir}"):
                 self.data_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
-                self._lock = _lock(self.data_dir)
+                self._lock = data_folder.take(self.data_dir)
                 await asyncio.to_thread(self._prepare)
                 await self._launch()
             undo.pop_all()
@@ -154,23 +146,8 @@ class EmbeddedPostgres:
         self._binaries = find_binaries(self._account, self.data_dir)
         sync = self._settings["fsync"] != "off"
         prepare_cluster(self.folder, self._binaries, self._account, role=ROLE, sync=sync)
-        self._socket_folder = self._choose_socket_folder()
-
-    def _choose_socket_folder(self) -> Path:
         assert self._lock is not None  # noqa: S101 - for the type checker; start takes it first
-        _remove_old_socket_folder(self._lock)
-        path = str(self.folder)
-        # In a DSN and in Postgres' settings a comma, a quote or a blank in the path would mean something else.
-        plain = re.fullmatch(r"[\w./+@~-]+", path, re.ASCII)
-        if plain and len(os.fsencode(f"{path}/{SOCKET_NAME}")) <= LONGEST_SOCKET_PATH:
-            folder = self.folder
-        else:
-            folder = Path(tempfile.mkdtemp(prefix=SHORT_PREFIX, dir=SHORT_FOLDER))
-            if self._account:
-                os.chown(folder, self._account.uid, self._account.gid)
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, f"{os.getpid()}\n{folder}\n".encode(), 0)
-        return folder
+        self._socket_folder = data_folder.socket_folder(self.folder, self._lock, self._account)
 
     async def _launch(self) -> None:
         """Start the server and wait until it answers."""
@@ -285,30 +262,6 @@ def running_dsn(data_dir: Path) -> str | None:
 
 def _dsn(socket_folder: str, database: str) -> str:
     return f"postgresql://{ROLE}@/{database}?host={quote(socket_folder)}"
-
-
-def _lock(data_dir: Path) -> int:
-    """Take ``data_dir`` for this process alone; gives the open lock file."""
-    lock = os.open(data_dir / "postgres.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        holder = os.pread(lock, 100, 0).split(b"\n")[0].decode()
-        os.close(lock)
-        if error.errno not in (errno.EACCES, errno.EAGAIN):
-            raise
-        raise StartError(
-            f"another servmon{f' (process {holder})' if holder else ''} uses the data folder {data_dir}; stop it, or"
-            " set [servmon] data_dir to another folder"
-        ) from None
-    return lock
-
-
-def _remove_old_socket_folder(lock: int) -> None:
-    """A servmon that was killed could not remove its short folder."""
-    folder = os.pread(lock, 4096, 0).decode().partition("\n")[2].strip()
-    if folder.startswith(f"{SHORT_FOLDER}/{SHORT_PREFIX}"):
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
