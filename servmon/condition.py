@@ -10,7 +10,7 @@ import structlog
 
 from servmon import __version__
 from servmon.alerts.alerting import Alerting
-from servmon.api.auth import AdminToken
+from servmon.api.token_file import AdminToken
 from servmon.checks.scheduler import Scheduler
 from servmon.checks.witnesses import Witnesses
 from servmon.log import masked
@@ -105,9 +105,14 @@ class Condition:
         self._provisioning.say_broken()
         _log.info("servmon runs", version=__version__, endpoints=len(self._scheduler), api=address)
         if sys.stderr.isatty():
+            where = (
+                f"--unix-socket {path} http://localhost"
+                if (path := address.removeprefix("unix:")) != address
+                else address
+            )
             sys.stderr.write(
                 f"\nTry this in a second terminal:\n\n"
-                f'    curl -H "Authorization: Bearer {token.token}" {address}/services/\n\n'
+                f'    curl -H "Authorization: Bearer {token.token}" {where}/services/\n\n'
             )
         elif token.path:
             _log.info("the API's token is in this file", path=str(token.path))

@@ -25,10 +25,11 @@ from servmon.alerts.dispatcher import Dispatcher
 from servmon.alerts.heartbeat import beat
 from servmon.alerts.ledger import Ledger
 from servmon.alerts.planning import Planning
-from servmon.api.app import Services, build_app
-from servmon.api.auth import ADMIN, load_or_create_token
+from servmon.api.app import Entrance, Services, build_app
+from servmon.api.auth import ADMIN
 from servmon.api.health import Vitals
 from servmon.api.server import serve
+from servmon.api.token_file import load_or_create_token
 from servmon.beginning import Beginning
 from servmon.causes import Causes
 from servmon.certificates import Certificates
@@ -57,6 +58,7 @@ from servmon.services.alerts import AlertService
 from servmon.services.availability import AvailabilityService
 from servmon.services.connection import DEFAULT_OBSERVER, Connection
 from servmon.services.outages import OutageManagementService
+from servmon.services.sessions import Sessions
 from servmon.services.stream import Stream
 from servmon.services.tokens import AccessToken, TokenBook, TokenService
 from servmon.settings import Loaded, Settings, service_manager
@@ -172,6 +174,7 @@ class Daemon:
         spool = Spool(self._local_file, settings.database.spool_max_mb * 1024 * 1024)
         notebook = Notebook(self._local_file)
         self.tokens = TokenService(self._connection, self.book, notebook)
+        self.sessions = Sessions(self.book, notebook, settings.api.session_hours)
         self.writer = Writer(dsn, self.counters, observer=DEFAULT_OBSERVER, spool=spool)
         self.standing = Standing(self.troubles, self.writer.put_event, settings.servmon.data_dir)
         self.provisioning = Provisioning(loaded, pool, self.standing)
@@ -338,6 +341,7 @@ class Daemon:
         """The admin API, listening; gives its address. Without ``live`` it answers from what is stored."""
         api = self.provisioning.settings.api
         await self.tokens.recall()
+        await self.sessions.recall()
         services = Services(
             self._connection,
             AvailabilityService(self._connection, live),
@@ -351,6 +355,7 @@ class Daemon:
             live=live,
             stream=self.stream,
             reload=self._reload_now,
+            entrance=Entrance(api, self.sessions, self.provisioning.settings.servmon.public_url),
             vitals=Vitals(
                 counters=self.counters,
                 lateness=self.scheduler.lateness,
@@ -359,9 +364,9 @@ class Daemon:
                 gauges=lambda: chain(self.condition.gauges(), self.elastic.gauges()),
             ),
         )
-        server = await serve(app, api.host, api.port)
+        server = await serve(app, api.host if api.wants_port else None, api.port, api.place)
         try:
-            yield f"http://{_in_url(api.host)}:{server.port}"
+            yield f"http://{_in_url(api.host)}:{server.port}" if api.wants_port else f"unix:{api.socket}"
         finally:
             await server.stop()
 

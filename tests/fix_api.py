@@ -65,7 +65,8 @@ class Client:
         self.port = port
 
     async def send(self, method: str, path: str, body: Any = None, **options: Any) -> Reply:
-        headers = {"Authorization": f"Bearer {TOKEN}"} | options.pop("headers", {})
+        token = {} if options.pop("skip_token", False) else {"Authorization": f"Bearer {TOKEN}"}
+        headers = token | options.pop("headers", {})
         if body is not None:
             options |= {"json": body}
         async with self.session.request(method, path, headers=headers, allow_redirects=False, **options) as response:

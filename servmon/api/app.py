@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from aiohttp import web
@@ -23,14 +23,18 @@ from servmon.api import (
     maintenance,
     metrics,
     outages,
+    sessions,
 )
 from servmon.api import tokens as tokens_resource
-from servmon.api.auth import authorisation
+from servmon.api.auth import ACCESS, Access, WrongTokens, authorisation
+from servmon.api.cross_origin import add_headers, cross_origin
 from servmon.api.openapi import describe
 from servmon.api.problems import REQUEST_ID, REQUEST_ID_HEADER, answer_errors, name_requests
+from servmon.api.proxies import TrustedProxies
 from servmon.api.requests import BODY_LIMIT_BYTES
-from servmon.api.routing import ALERTS, AVAILABILITY, BOOK, CONNECTION, OUTAGES, TOKENS, Route
+from servmon.api.routing import ALERTS, AVAILABILITY, CONNECTION, OUTAGES, TOKENS, Route
 from servmon.api.server import DOOR, Door
+from servmon.api.settings import ApiSection, origin_of
 from servmon.api.typed import typed
 from servmon.model import Role
 from servmon.services.alerts import AlertService
@@ -38,8 +42,11 @@ from servmon.services.availability import AvailabilityService
 from servmon.services.connection import Connection
 from servmon.services.live import LiveView
 from servmon.services.outages import OutageManagementService
+from servmon.services.sessions import Sessions
 from servmon.services.stream import Stream
 from servmon.services.tokens import TokenBook, TokenService
+
+ORIGINS = web.AppKey("origins", frozenset[str])
 
 
 class Routes(TypedDict):
@@ -65,6 +72,7 @@ ROUTES: tuple[Route, ...] = (
     *maintenance.ROUTES,
     *configuration.ROUTES,
     *tokens_resource.ROUTES,
+    *sessions.ROUTES,
     *audit.ROUTES,
     *events.ROUTES,
     *documentation.ROUTES,
@@ -84,6 +92,20 @@ class Services:
     tokens: TokenService
 
 
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """How people come in beside by token: the settings, the ``sessions`` of browsers, and the address they use."""
+
+    section: ApiSection = field(default_factory=ApiSection)
+    sessions: Sessions | None = None
+    public_url: str | None = None
+
+    def access(self, book: TokenBook) -> Access:
+        """Who is let in, with the tokens of ``book``."""
+        proxies = TrustedProxies.of(self.section.trusted_proxies)
+        return Access(book, self.sessions or Sessions(book), proxies, origin_of(self.public_url), WrongTokens())
+
+
 def build_app(
     services: Services,
     *,
@@ -92,20 +114,24 @@ def build_app(
     stream: Stream | None = None,
     vitals: health.Vitals | None = None,
     reload: configuration.Reload | None = None,
+    entrance: Entrance = Entrance(),
 ) -> web.Application:
     """The API over the services. Nobody but the holders of tokens in ``book`` gets in, but for the open routes."""
+    origins = frozenset(entrance.section.cors_origins)
+    access = entrance.access(book)
     roles: dict[Handler, Role | None] = {}
     app = web.Application(
-        middlewares=[name_requests, hold_the_door, answer_errors, authorisation(book, roles)],
+        middlewares=[name_requests, hold_the_door, cross_origin(origins), answer_errors, authorisation(access, roles)],
         client_max_size=BODY_LIMIT_BYTES,
     )
     app[DOOR] = Door()
+    app[ACCESS] = access
+    app[ORIGINS] = origins
     app[CONNECTION] = services.connection
     app[AVAILABILITY] = services.availability
     app[OUTAGES] = services.outages
     app[ALERTS] = services.alerts
     app[TOKENS] = services.tokens
-    app[BOOK] = book
     app[events.STREAM] = stream or Stream()
     app[events.OPEN] = set()
     app.on_shutdown.append(events.close_streams)
@@ -137,6 +163,7 @@ def _addresses(route: Route) -> Iterator[tuple[str, str]]:
 async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
     if REQUEST_ID in request:
         response.headers[REQUEST_ID_HEADER] = request[REQUEST_ID]
+    add_headers(request, response, request.app[ORIGINS])
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Server"] = "servmon"

@@ -14,6 +14,7 @@ from typing_extensions import TypedDict
 from servmon.api.auth import TOKEN
 from servmon.api.events import STREAM
 from servmon.api.problems import REQUEST_ID
+from servmon.api.proxies import ADDRESS
 from servmon.api.requests import read_cursor, write_cursor, wrong_cursor
 from servmon.api.routing import API_PREFIX, BEFORE, CONNECTION, Route
 from servmon.api.shapes import Page, page, plain
@@ -77,7 +78,7 @@ async def note_change(request: web.Request, *, route: Route, value: Any) -> None
         at=now(connection.clock),
         who=request[TOKEN].name,
         prefix=request[TOKEN].prefix,
-        address=request.remote or "",
+        address=request[ADDRESS],
         action=route.handler.__name__,
         target=location or request.path.removeprefix(API_PREFIX).rstrip("/"),
         before=_without_secret(request.get(BEFORE)),

@@ -1,69 +1,35 @@
-"""Who may use the API: bearer tokens with roles, asked for on every route that is not marked open."""
+"""Who may use the API: tokens with roles and sessions that stand for them, asked for on each route not marked open."""
 
 from __future__ import annotations
 
-import os
-import re
-import secrets
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
 
-import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from servmon.api.problems import RequestError
+from servmon.api.proxies import ADDRESS, TrustedProxies, is_secure
 from servmon.clock import SYSTEM_CLOCK, Clock
-from servmon.errors import StartError
 from servmon.model import Role
-from servmon.services.tokens import AccessToken, TokenBook, new_token
+from servmon.services.sessions import Sessions
+from servmon.services.tokens import AccessToken, TokenBook
 
-_log = structlog.get_logger(__name__)
-
-TOKEN_FILE = "admin.token"  # noqa: S105 - the file's name, not a token
 ADMIN = "admin"
+COOKIE = "servmon_session"
 TOKEN = web.RequestKey("token", AccessToken)
 TOKEN_NAME = web.RequestKey("token_name", str)
+# Whether what was let in may stay: asked by what lasts.
+STAYS: web.RequestKey[Callable[[], bool]] = web.RequestKey("stays")
+ACCESS: web.AppKey[Access] = web.AppKey("access")
 # So many wrong tokens from one address within so many seconds, and no more are looked at for a while.
 MOST_WRONG = 30
 WRONG_SECONDS = 60.0
 MOST_ADDRESSES = 10_000
 _CHALLENGE = 'Bearer realm="servmon"'
-# RFC 6750 section 2.1: what can stand behind "Bearer" in a header.
-_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
-
-
-@dataclass(frozen=True, slots=True)
-class AdminToken:
-    """The administrator's token in clear, and the file that holds it (``None``: it was configured)."""
-
-    token: str = field(repr=False)
-    path: Path | None = None
-
-
-def authorisation(book: TokenBook, roles: Mapping[Handler, Role | None]) -> Middleware:
-    """The one place that decides who gets in: middleware over the ``roles`` that handlers ask for.
-
-    ``None`` there is open to everybody; what is not there (no such address, no such method) asks for any valid token.
-    It has to stand behind the middleware that answers errors. ``request[TOKEN]`` is afterwards the token's entry.
-    """
-    wrong = WrongTokens()
-
-    @web.middleware
-    async def authorise(request: web.Request, handler: Handler) -> web.StreamResponse:
-        # Decided by what matched, not by what the path looks like.
-        needed = roles.get(request.match_info.handler, Role.READ)
-        if needed is not None:
-            entry = _let_in(request, book, wrong)
-            if not entry.role.covers(needed):
-                raise RequestError(403, f"this needs a token with the role {needed}; yours has {entry.role}")
-            request[TOKEN] = entry
-            request[TOKEN_NAME] = entry.name
-        return await handler(request)
-
-    return authorise
+_SAFE = ("GET", "HEAD")
 
 
 class WrongTokens:
@@ -78,7 +44,7 @@ class WrongTokens:
         at = self._clock.monotonic()
         if len(self._tried) >= MOST_ADDRESSES:
             self._tried = {known: tries for known, tries in self._tried.items() if tries[-1] > at - WRONG_SECONDS}
-        tries = self._tried.setdefault(address, deque(maxlen=MOST_WRONG))
+        tries = self._tried.setdefault(_household(address), deque(maxlen=MOST_WRONG))
         if len(tries) == MOST_WRONG and tries[0] > at - WRONG_SECONDS:
             wait = str(max(1, round(tries[0] + WRONG_SECONDS - at)))
             raise RequestError(
@@ -87,63 +53,97 @@ class WrongTokens:
         tries.append(at)
 
 
-def _let_in(request: web.Request, book: TokenBook, wrong: WrongTokens) -> AccessToken:
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who is let in: holders of what ``book`` knows, and of ``sessions`` in their place.
+
+    ``public_origin`` is where browsers find this API when not at the address they name themselves.
+    """
+
+    book: TokenBook
+    sessions: Sessions
+    proxies: TrustedProxies
+    public_origin: str | None
+    wrong: WrongTokens
+
+    def token_holder(self, request: web.Request, token: str) -> AccessToken:
+        """Whose ``token`` this is. Raises ``RequestError`` 401, or 429 where too many were wrong."""
+        entry = self.book.find(token)
+        if entry is None:
+            self.wrong.note(request[ADDRESS])
+            challenge = f'{_CHALLENGE}, error="invalid_token"'
+            raise RequestError(401, "this token is not known here", headers={"WWW-Authenticate": challenge})
+        return entry
+
+    def refuse_strangers_pages(self, request: web.Request) -> None:
+        """Raises ``RequestError`` 403 where a page of another origin makes the browser ask for a change."""
+        origin = request.headers.get("Origin")
+        own = {f"http://{request.host}", f"https://{request.host}", self.public_origin}
+        if origin is None or origin not in own:
+            said = f"from {origin}" if origin else "without an Origin header"
+            raise RequestError(
+                403,
+                f"a change with a cookie has to come from a page of this servmon, not {said};"
+                " behind a proxy set servmon.public_url, or send a token",
+            )
+
+    def is_secure(self, request: web.Request) -> bool:
+        """Whether the browser speaks https, so that its cookie is for https alone."""
+        return is_secure(request, self.proxies) or (self.public_origin or "").startswith("https:")
+
+
+def authorisation(access: Access, roles: Mapping[Handler, Role | None]) -> Middleware:
+    """The one place that decides who gets in: middleware over the ``roles`` that handlers ask for.
+
+    ``None`` there is open to everybody; what is not there (no such address, no such method) asks for any valid token.
+    It has to stand behind the middleware that answers errors. ``request[TOKEN]`` is afterwards the token's entry.
+    """
+
+    @web.middleware
+    async def authorise(request: web.Request, handler: Handler) -> web.StreamResponse:
+        request[ADDRESS] = access.proxies.address_of(request)
+        # Decided by what matched, not by what the path looks like.
+        needed = roles.get(request.match_info.handler, Role.READ)
+        if needed is not None:
+            entry = _let_in(request, access)
+            if not entry.role.covers(needed):
+                raise RequestError(403, f"this needs a token with the role {needed}; yours has {entry.role}")
+            request[TOKEN] = entry
+            request[TOKEN_NAME] = entry.name
+        return await handler(request)
+
+    return authorise
+
+
+def _let_in(request: web.Request, access: Access) -> AccessToken:
     given = request.headers.getall("Authorization", [])
+    secret = request.cookies.get(COOKIE)
+    if secret is not None and not given:
+        return _by_session(request, access, secret)
     scheme, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
     if scheme.lower() != "bearer":
         raise RequestError(
             401, "this needs the header Authorization: Bearer TOKEN", headers={"WWW-Authenticate": _CHALLENGE}
         )
-    entry = book.find(token.strip(" "))
-    if entry is None:
-        wrong.note(request.remote or "")
-        challenge = f'{_CHALLENGE}, error="invalid_token"'
-        raise RequestError(401, "this token is not known here", headers={"WWW-Authenticate": challenge})
+    entry = access.token_holder(request, token.strip(" "))
+    request[STAYS] = lambda: access.book.still_counts(entry)
     return entry
 
 
-def load_or_create_token(data_dir: Path, configured: str | None) -> AdminToken:
-    """The administrator's token: the ``configured`` one, else that in ``data_dir``, made there if there is none.
+def _by_session(request: web.Request, access: Access, secret: str) -> AccessToken:
+    entry = access.sessions.find(secret)
+    if entry is None:
+        raise RequestError(401, "this session is over; sign in again", headers={"WWW-Authenticate": _CHALLENGE})
+    if request.method not in _SAFE:
+        access.refuse_strangers_pages(request)
+    request[STAYS] = lambda: access.sessions.find(secret) is not None
+    return entry
 
-    The file is readable by its owner alone. Raises ``StartError`` where it cannot be read or written.
-    """
-    if configured is not None:
-        return AdminToken(configured)
-    path = data_dir / TOKEN_FILE
+
+def _household(address: str) -> str:
+    """Whom tries are counted for: one who has an IPv6 address has 2^64 of them."""
     try:
-        token = _read(path)
-        return AdminToken(token if token is not None else _create(path), path)
-    except OSError as error:
-        raise StartError(f"{path}: the API's token cannot be kept there: {error.strerror or error}") from None
-
-
-def _read(path: Path) -> str | None:
-    try:
-        token = path.read_text(encoding="ascii", errors="replace").strip()
-    except FileNotFoundError:
-        return None
-    if not token:  # a crash, or a full disk, came between making the file and writing it
-        path.unlink()
-        return None
-    if not _TOKEN.fullmatch(token):
-        raise StartError(f"{path}: holds no token; delete the file and the next start makes a new one")
-    if path.stat().st_mode & 0o077:
-        _log.warning("the token's file could be read by others; now only by its owner", path=str(path))
-        path.chmod(0o600)
-    return token
-
-
-def _create(path: Path) -> str:
-    token = new_token()
-    whole = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(f"{token}\n")
-        # A link appears whole or not at all, and never in the place of another start's token.
-        path.hardlink_to(whole)
-    except FileExistsError:
-        return _read(path) or token
-    finally:
-        whole.unlink()
-    return token
+        known = ip_address(address)
+    except ValueError:
+        return address
+    return known.exploded[:19] if isinstance(known, IPv6Address) else address

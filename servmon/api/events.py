@@ -10,8 +10,8 @@ from typing import Any
 
 from aiohttp import web
 
-from servmon.api.auth import TOKEN
-from servmon.api.routing import BOOK, Route
+from servmon.api.auth import STAYS
+from servmon.api.routing import Route
 from servmon.api.shapes import outage_shape, plain
 from servmon.model import Outage, Role
 from servmon.services.stream import Happening, Listener, Stream, TooSlowError
@@ -50,7 +50,7 @@ async def _pass_on(
     request: web.Request, response: web.StreamResponse, listener: Listener, closing: asyncio.Event
 ) -> None:
     silent = 0.0
-    while not closing.is_set() and request.app[BOOK].still_counts(request[TOKEN]):
+    while not closing.is_set() and request[STAYS]():
         try:
             async with asyncio.timeout(TOKEN_POLL_SECONDS):
                 happening = await listener.next()

@@ -14,14 +14,13 @@ from servmon.services.alerts import AlertService
 from servmon.services.availability import AvailabilityService
 from servmon.services.connection import Connection
 from servmon.services.outages import OutageManagementService
-from servmon.services.tokens import TokenBook, TokenService
+from servmon.services.tokens import TokenService
 
 AVAILABILITY = web.AppKey("availability", AvailabilityService)
 OUTAGES = web.AppKey("outages", OutageManagementService)
 ALERTS = web.AppKey("alerts", AlertService)
 TOKENS = web.AppKey("tokens", TokenService)
 CONNECTION = web.AppKey("connection", Connection)
-BOOK = web.AppKey("book", TokenBook)
 API_PREFIX = "/api/v1"
 # Longer than Postgres is given for one command, so that its own failure is told first.
 LONGEST_REQUEST_SECONDS = 90.0

@@ -7,7 +7,7 @@ one, and whoever sends or reads too slowly is cut off.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -15,6 +15,7 @@ import structlog
 from aiohttp import web
 
 from servmon.api.problems import problem_response
+from servmon.api.unix_socket import UnixPlace
 from servmon.errors import StartError
 from servmon.tasks import cancel, spawn
 
@@ -155,36 +156,56 @@ DOOR = web.AppKey("door", Door)
 
 @dataclass(frozen=True, slots=True)
 class ApiServer:
-    """A listening API. ``port`` is the real one where any free one was asked for."""
+    """A listening API. ``port`` is the real one where any free one was asked for; 0 where there is none."""
 
     port: int
     _listeners: tuple[asyncio.Server, ...]
     _runner: web.AppRunner
     _sweeper: asyncio.Task[None]
+    _place: UnixPlace | None
 
     async def stop(self) -> None:
         """Listen no more and end what is under way, within 5 s."""
         for listener in self._listeners:
             listener.close()
+        if self._place is not None:
+            self._place.remove()
         await cancel(self._sweeper)
         await self._runner.cleanup()
 
 
-async def serve(app: web.Application, host: str, port: int) -> ApiServer:
-    """Listen on ``host`` and ``port`` (0: any free one). Raises ``StartError`` where that cannot be done."""
+async def serve(app: web.Application, host: str | None, port: int, place: UnixPlace | None = None) -> ApiServer:
+    """Listen on ``host`` (``None``: on none) and ``port`` (0: any free one), and on a unix socket at ``place``.
+
+    Raises ``StartError`` where that cannot be done.
+    """
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
     await runner.setup()
     door, server = app[DOOR], runner.server
     assert server is not None  # noqa: S101 - setup() made it
-
-    def open_connection() -> Connection:
-        return Connection(door, server)
-
+    listeners: list[asyncio.Server] = []
     try:
-        listener = await asyncio.get_running_loop().create_server(open_connection, host, port, backlog=BACKLOG)
-    except OSError as error:
+        async for listener in _listen(lambda: Connection(door, server), host, port, place):
+            listeners.append(listener)  # noqa: PERF401 - those that stand are closed where a later one fails
+    except StartError:
+        for listener in listeners:
+            listener.close()
         await runner.cleanup()
-        reason = error.strerror or error
-        raise StartError(f"api: cannot listen on {host} port {port}: {reason}; set api.host or api.port") from None
+        raise
+    real_port = listeners[0].sockets[0].getsockname()[1] if host is not None else 0
     sweeper = spawn(door.cut_slow_readers(), name="slow readers of the API")
-    return ApiServer(listener.sockets[0].getsockname()[1], (listener,), runner, sweeper)
+    return ApiServer(real_port, tuple(listeners), runner, sweeper, place)
+
+
+async def _listen(
+    connection: Callable[[], Connection], host: str | None, port: int, place: UnixPlace | None
+) -> AsyncIterator[asyncio.Server]:
+    loop = asyncio.get_running_loop()
+    if host is not None:
+        try:
+            yield await loop.create_server(connection, host, port, backlog=BACKLOG)
+        except OSError as error:
+            reason = error.strerror or error
+            raise StartError(f"api: cannot listen on {host} port {port}: {reason}; set api.host or api.port") from None
+    if place is not None:
+        yield await loop.create_unix_server(connection, sock=place.bind(), backlog=BACKLOG)

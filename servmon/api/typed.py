@@ -93,6 +93,13 @@ class Created(Answer[T]):
 
 
 @dataclass(frozen=True, slots=True)
+class NoContent:
+    """Nothing to say, but in headers."""
+
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class JsonObject:
     """Marks a body that a service reads for itself: ``Annotated[dict[str, Any], JsonObject("EndpointFields")]``.
 
@@ -212,8 +219,8 @@ async def _read_body(request: web.Request, wanted: type[Body] | JsonObject, *, o
 def _written(value: Any) -> web.StreamResponse:
     if isinstance(value, web.StreamResponse):
         return value
-    if value is None:
-        return web.Response(status=204)
+    if value is None or isinstance(value, NoContent):
+        return web.Response(status=204, headers=value.headers if value else None)
     if isinstance(value, Answer):
         return json_answer(value.value, status=value.status, headers=value.headers)
     return json_answer(value)
@@ -223,7 +230,7 @@ def _answer(annotation: Any) -> tuple[Any, int]:
     origin = get_origin(annotation)
     if origin in (Answer, Created):
         return get_args(annotation)[0], 201 if origin is Created else 200
-    return annotation, 204 if annotation is type(None) else 200
+    return (type(None), 204) if annotation in (type(None), NoContent) else (annotation, 200)
 
 
 def _body(annotation: Any) -> type[Body] | JsonObject | None:

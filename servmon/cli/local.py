@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -36,14 +37,19 @@ class LocalApi:
     By default it ends the process with the sentence on stderr and exit status 1. ``token`` is asked for once.
     """
 
-    def __init__(self, base: str, token: Callable[[], str], complain: Complain | None = None) -> None:
+    def __init__(
+        self, base: str, token: Callable[[], str], complain: Complain | None = None, socket: str | None = None
+    ) -> None:
         self._base = base.rstrip("/")
+        self._socket = socket
         self._token = token
         self.complain: Complain = complain or partial(fail, code=1)
 
     @classmethod
     def of(cls, settings: Settings) -> LocalApi:
         """The daemon that these settings describe."""
+        if not settings.api.wants_port:
+            return cls("http://localhost", partial(_token_of, settings), socket=settings.api.socket)
         host = settings.api.host
         # A wildcard is no address to connect to.
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
@@ -92,7 +98,7 @@ class LocalApi:
     def nobody_answers(self, error: Exception) -> str:
         """The sentence for an ``error`` of the connection."""
         reason = getattr(error, "reason", error)
-        return f"no servmon answers at {self._base}: {getattr(reason, 'strerror', None) or reason}"
+        return f"no servmon answers at {self._socket or self._base}: {getattr(reason, 'strerror', None) or reason}"
 
     def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None, query: str = "") -> Any:
         try:
@@ -120,7 +126,7 @@ class LocalApi:
             method=method,
         )
         try:
-            answer: HTTPResponse = _opener().open(request, timeout=patience)
+            answer: HTTPResponse = _opener(self._socket).open(request, timeout=patience)
         except urllib.error.HTTPError as error:
             with error:
                 self.complain(_told(error))
@@ -161,9 +167,36 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
         """Follow nothing."""
 
 
-def _opener() -> urllib.request.OpenerDirector:
+class _ThroughSocket(HTTPConnection):
+    """A connection to the unix socket at ``path``, whatever the address says."""
+
+    def __init__(self, path: str, host: str, **options: Any) -> None:
+        super().__init__(host, **options)
+        self._path = path
+
+    def connect(self) -> None:
+        """Connect to it."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class _SocketHandler(urllib.request.HTTPHandler):
+    """Sends everything through one unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._path = path
+
+    def http_open(self, request: urllib.request.Request) -> HTTPResponse:
+        """The answer to ``request``."""
+        return self.do_open(partial(_ThroughSocket, self._path), request)
+
+
+def _opener(path: str | None = None) -> urllib.request.OpenerDirector:
     # No proxy: what is asked is this machine or one that was named, and the token is nobody else's business.
-    return urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects)
+    through = [_SocketHandler(path)] if path else []
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects, *through)
 
 
 def _token_of(settings: Settings) -> str:

@@ -82,6 +82,11 @@ class TokenBook:
         fitting = [one for one in (*self._configured, *self._stored) if hmac.compare_digest(one.digest, digest)]
         return next((one for one in fitting if self._counts(one)), None)
 
+    def of_digest(self, digest: bytes) -> AccessToken | None:
+        """The entry with this ``digest``, if it counts."""
+        known = (one for one in (*self._configured, *self._stored) if one.digest == digest)
+        return next((one for one in known if self._counts(one)), None)
+
     def still_counts(self, entry: AccessToken) -> bool:
         """Whether what was let in with ``entry`` may stay."""
         return entry in (*self._configured, *self._stored) and self._counts(entry)

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from servmon.api.auth import load_or_create_token
+from servmon.api.token_file import load_or_create_token
 from servmon.errors import StartError
 
 
