@@ -65,6 +65,7 @@ from servmon.settings import Loaded, Settings, service_manager
 from servmon.settings.effective import RESTART_SECTIONS
 from servmon.settings.watch import ConfigWatch
 from servmon.sight import Sight
+from servmon.slowness import Slowness
 from servmon.standby import Standby
 from servmon.standing import Standing
 from servmon.store import rollup_worker
@@ -230,6 +231,7 @@ class Daemon:
             troubles=self.troubles,
             ledger=Ledger(notebook),
         )
+        self.slowness = Slowness(self.monitor, dispatcher.response_times, lambda: dispatcher.settings)
         self.planning = Planning(pool, self.alerting, dispatcher, self.surroundings)
         self._configure_alerts()
         self.reload = Reload(loaded.path, signals.reload, self.apply, self.standing)
@@ -312,6 +314,7 @@ class Daemon:
             "causes": self.causes.follow,
             "certificates": self.certificates.follow,
             "alerts": self.alerting.run,
+            "response times": self.slowness.follow,
             "planned work": self.planning.follow,
             "heartbeat": lambda: beat(lambda: self.provisioning.settings.alert, self.condition.unwell),
             "window ends": self.watchlist.follow_window_ends,

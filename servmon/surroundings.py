@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from servmon.causes import Causes
@@ -36,6 +36,16 @@ class Surroundings:
         """The endpoint as it is watched, or ``None``."""
         plan = self._monitor.plan(endpoint_id)
         return plan.endpoint if plan else None
+
+    def endpoints(self) -> Iterator[Endpoint]:
+        """Every endpoint under watch."""
+        return (watched.plan.endpoint for watched in self._monitor.watched.values())
+
+    def open_outages(self) -> Iterator[tuple[Endpoint, Outage]]:
+        """Every open outage, with its endpoint."""
+        for watched in self._monitor.watched.values():
+            if watched.state.outage is not None:
+                yield watched.plan.endpoint, watched.state.outage
 
     def in_maintenance(self, endpoint_id: str) -> bool:
         """Whether a window is over the endpoint now."""

@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from servmon.alerts.channels import SETTINGS as CHANNELS
-from servmon.alerts.settings import ChannelSection, RuleSection
+from servmon.alerts.settings import ChannelSection, RuleKind, RuleSection
 from servmon.model import Endpoint, Section
 from servmon.probes import PROBES
 from servmon.probes.tls import TlsOptions
@@ -110,7 +110,8 @@ def test_every_option_that_channels_share_is_in_one_block(everything):
 
 
 def test_every_key_of_a_rule_is_in_it(everything):
-    assert everything["alert"]["rules"][0].keys() == RuleSection.model_fields.keys()
+    assert {key for rule in everything["alert"]["rules"] for key in rule} == RuleSection.model_fields.keys()
+    assert [rule["kind"] for rule in everything["alert"]["rules"]] == list(RuleKind)
 
 
 def test_with_every_comment_taken_away_it_loads(everything, tmp_path):

@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from servmon.alerts.rule_settings import RuleKind, RuleSection
 from servmon.model import EMPTY, Endpoint, Event, Outage, Severity, State, StateChange
 
 # Worst first, as the enum lists them.
@@ -22,13 +23,17 @@ class NewsKind(StrEnum):
     FLAPPING = "flapping"
     STEADY = "steady"
     EVENT = "event"
+    LONG = "long outage"
+    RULE = "rule"
+    RULE_OVER = "rule over"
 
 
 @dataclass(frozen=True, slots=True)
 class News:
     """A recorded state change with its outage, or an event: what people may be owed.
 
-    ``id`` is the change's or the event's. ``outage`` is as it stood when this was read.
+    ``id`` is the change's or the event's. ``outage`` is as it stood when this was read; where a ``rule`` of response
+    times found it, it is the time in which answers are slow. ``lines`` say more.
     """
 
     id: str
@@ -39,6 +44,8 @@ class News:
     endpoint: Endpoint | None = None
     outage: Outage | None = None
     event: Event | None = None
+    rule: RuleSection | None = None
+    lines: tuple[str, ...] = ()
 
     @property
     def endpoint_id(self) -> str | None:
@@ -71,6 +78,8 @@ class Member:
 class Alert:
     """A rule that fired and was told: of one outage, of several together, or of an event (no members).
 
+    ``kind`` is the rule's, or says what sort of event; ``reason`` says why it fired, by what values. ``said`` are the
+    names of what was told of it once, and is not told again: rules of long outages, steps.
     ``members`` is the dispatcher's own, by outage: at a site of thousands a copy for each recovery would be dear.
     """
 
@@ -84,6 +93,9 @@ class Alert:
     members: dict[str, Member] = field(default_factory=dict)
     reminders: int = 0
     closed_at: datetime | None = None
+    kind: str = RuleKind.SERVICE_DOWN.value
+    reason: str = ""
+    said: tuple[str, ...] = ()
 
     @property
     def still_down(self) -> tuple[Member, ...]:
@@ -104,6 +116,9 @@ class MessageKind(StrEnum):
     STEADY = "steady"
     EVENT = "event"
     EVENT_OVER = "event over"
+    LONG = "long outage"
+    RULE = "rule fires"
+    RULE_OVER = "rule over"
     WINDOW_OVER = "maintenance over"
     PLANNED = "planned"
     PLAN_CHANGED = "plan changed"
@@ -115,7 +130,9 @@ class MessageKind(StrEnum):
     TEST = "test"
 
 
-ENDS = frozenset({MessageKind.RECOVERED, MessageKind.BRIEF, MessageKind.STEADY, MessageKind.EVENT_OVER})
+ENDS = frozenset(
+    {MessageKind.RECOVERED, MessageKind.BRIEF, MessageKind.STEADY, MessageKind.EVENT_OVER, MessageKind.RULE_OVER}
+)
 # Of planned work: nothing is wrong, so nobody is to be called.
 NOTICES = frozenset(
     {

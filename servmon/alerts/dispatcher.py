@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
+from itertools import chain
 
 from servmon.alerts.alert import Alert, News, NewsKind, Told
 from servmon.alerts.conditions import Conditions
 from servmon.alerts.gathering import Gathering
+from servmon.alerts.long_outages import LongOutages
 from servmon.alerts.outage_news import OutageNews
 from servmon.alerts.repeating import Repeating
 from servmon.alerts.routing import Facts
 from servmon.alerts.settings import AlertSection
+from servmon.alerts.slow import SlowAnswers
+from servmon.alerts.tallies import Tallies
 from servmon.alerts.telling import Round, Telling
 from servmon.alerts.window_ends import WindowEnds
 from servmon.alerts.window_telling import tell_window_end
@@ -32,6 +36,11 @@ class Dispatcher(Telling):
         self._outages = OutageNews(self, self._gathering)
         self._conditions = Conditions(self)
         self._repeating = Repeating(self, self.window_ends)
+        self._slow = SlowAnswers(self)
+        self._long = LongOutages(self, self._gathering, self.window_ends)
+        self._tallies = Tallies(self, self._gathering, self.window_ends)
+        # What the rules about response times look at; filled from outside.
+        self.response_times = self._slow.times
 
     def restore(self, alerts: Iterable[Alert], told_windows: Iterable[str] = ()) -> None:
         """Take up the alerts that were open when servmon stopped, and which windows' ends were told."""
@@ -39,6 +48,7 @@ class Dispatcher(Telling):
         for alert in alerts:
             self.alerts.keep(alert)
             self._outages.restore(alert)
+            self._slow.restore(alert)
 
     def is_waiting(self, news_id: str) -> bool:
         """Whether this news was taken and is not decided yet."""
@@ -49,7 +59,7 @@ class Dispatcher(Telling):
         at = self.begin_round(now)
         ended = self.window_ends.look(now, timedelta(seconds=self.settings.end_grace))
         self._gathering.look_at_held_again(at)
-        for news in arrived:
+        for news in chain(arrived, self._slow.look(now)):
             try:
                 self._take(news, at)
             except Exception as error:  # noqa: BLE001 - one of the five places that may: no news stops the others
@@ -59,6 +69,8 @@ class Dispatcher(Telling):
         for ending in ended:
             tell_window_end(self, self.window_ends, self._gathering.waiting, ending, at)
         self._gathering.flush(at)
+        self._long.look(at)
+        self._tallies.look(at)
         self._outages.tell_partly(at)
         self._repeating.remind(at)
         return at.told

@@ -94,11 +94,11 @@ class Gathering:
         return not any(endpoint and self._telling.facts.neighbour_suspected(endpoint) for endpoint in endpoints)
 
     def _tell_group(self, key: str, news: list[News], at: Round) -> None:
-        # One message has one set of readers: those of another rule get one of their own.
-        by_channels: dict[tuple[str, ...], list[News]] = {}
+        # One message has one set of readers and says one thing: what another rule tells gets one of its own.
+        parts: dict[tuple[tuple[str, ...], str], list[News]] = {}
         for one in news:
-            by_channels.setdefault(channels_of(one, at.route), []).append(one)
-        for part in by_channels.values():
+            parts.setdefault((channels_of(one, at.route), one.rule.name if one.rule else ""), []).append(one)
+        for part in parts.values():
             alert = self._telling.alert_of(part, at.route)
             self._telling.say(alert, MessageKind.DOWN, at, part)
             for one in part:
@@ -122,4 +122,5 @@ def _group_of(news: News) -> str:
     """What is told together: what stands at one site; an endpoint without a site stands alone."""
     if news.endpoint is None:
         return news.id
-    return f"site {news.endpoint.site}" if news.endpoint.site else f"endpoint {news.endpoint.id}"
+    by = f"{news.rule.name} " if news.rule else ""
+    return f"{by}site {news.endpoint.site}" if news.endpoint.site else f"{by}endpoint {news.endpoint.id}"

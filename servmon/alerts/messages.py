@@ -6,6 +6,7 @@ Names, banners and error texts come from strangers: every line is made harmless 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
@@ -13,6 +14,7 @@ from uuid import uuid4
 
 from servmon.alerts.alert import Alert, Member, MessageKind, News, NewsKind, Notification
 from servmon.alerts.routing import Facts
+from servmon.alerts.rule_settings import RuleKind
 from servmon.alerts.sites import site_down
 from servmon.clock import rfc3339
 from servmon.detection.changes import RECOVERED
@@ -30,6 +32,7 @@ ABOUT = (("owner", "Owner"), ("contact", "Contact"), ("circuit_id", "Circuit"), 
 DELAYED = "delayed"
 REMARKS = "remarks"
 
+_LASTING = frozenset({MessageKind.REMINDER, MessageKind.LONG})
 # Over, but not seen well again.
 CLOSED = "CLOSED"
 _HEADS: Mapping[MessageKind, str] = {
@@ -44,6 +47,17 @@ _HEADS: Mapping[MessageKind, str] = {
     MessageKind.WINDOW_OVER: "MAINTENANCE OVER",
     MessageKind.EVENT: "servmon",
     MessageKind.EVENT_OVER: "servmon",
+    MessageKind.LONG: "LONG OUTAGE",
+    MessageKind.RULE: "RULE",
+    MessageKind.RULE_OVER: "OVER",
+}
+# What a rule of response times says is told in the same messages, by other words.
+_SLOW_HEADS: Mapping[MessageKind, str] = {
+    MessageKind.DOWN: "SLOW",
+    MessageKind.REMINDER: "STILL SLOW",
+    MessageKind.RECOVERED: "FAST AGAIN",
+    MessageKind.PARTLY: "PARTLY FAST AGAIN",
+    MessageKind.BRIEF: "WAS SLOW",
 }
 
 
@@ -86,7 +100,7 @@ def compose(
     news: Sequence[News],
 ) -> Notification:
     """The message of this kind on ``alert``; ``news`` is what it was caused by, if anything was."""
-    head = CLOSED if kind is MessageKind.RECOVERED and _closed(news) else _HEADS[kind]
+    head = CLOSED if kind is MessageKind.RECOVERED and _closed(news) else _head(alert, kind)
     remark = "still down" if kind is MessageKind.WINDOW_OVER else f"({_remark(alert, kind, now)})"
     subject = one_line(f"{head}: {alert.title} {remark}", SUBJECT_LIMIT)
     return Notification(
@@ -102,6 +116,24 @@ def compose(
     )
 
 
+def _head(alert: Alert, kind: MessageKind) -> str:
+    return _SLOW_HEADS.get(kind, _HEADS[kind]) if _is_slow(alert) else _HEADS[kind]
+
+
+def _is_slow(alert: Alert) -> bool:
+    return alert.kind == RuleKind.RESPONSE_TIME
+
+
+def with_line(notification: Notification, line: str, rule: str) -> Notification:
+    """The same message with one more thing that a rule says of its outages."""
+    rules = [*notification.content.get("rules", ()), rule]
+    return replace(
+        notification,
+        body=f"{notification.body.rstrip()}\n{one_line(line)}\n",
+        content={**notification.content, "rules": rules},
+    )
+
+
 def _closed(news: Sequence[News]) -> list[News]:
     """The outages that somebody ended, by hand or by a change of the endpoint: nobody knows that it is up again."""
     return [one for one in news if one.kind is NewsKind.RECOVERED and one.reason != RECOVERED]
@@ -109,7 +141,7 @@ def _closed(news: Sequence[News]) -> list[News]:
 
 def plain(notification_id: str, channel: str, alert: Alert, kind: MessageKind, now: datetime) -> Notification:
     """The message without anything that could go wrong in making it."""
-    subject = one_line(f"{_HEADS[kind]}: {alert.title}", SUBJECT_LIMIT)
+    subject = one_line(f"{_head(alert, kind)}: {alert.title}", SUBJECT_LIMIT)
     body = f"{subject}\nThe details could not be put into words; they stand in the log.\n"
     return Notification(notification_id, alert.id, channel, kind, alert.severity, subject, body, now)
 
@@ -131,12 +163,16 @@ def trial(channel: str, now: datetime) -> Notification:
 
 def _remark(alert: Alert, kind: MessageKind, now: datetime) -> str:
     if kind in (MessageKind.RECOVERED, MessageKind.BRIEF):
-        return f"down for {lasted(_longest(alert, now))}"
-    if kind is MessageKind.REMINDER:
+        return f"{_word(alert)} for {lasted(_longest(alert, now))}"
+    if kind in _LASTING:
         return f"{alert.severity}, for {lasted(_longest(alert, now))}"
     if kind is MessageKind.PARTLY:
-        return f"{len(alert.still_down)} of {len(alert.members)} still down"
+        return f"{len(alert.still_down)} of {len(alert.members)} still {_word(alert)}"
     return alert.severity.value
+
+
+def _word(alert: Alert) -> str:
+    return "slow" if _is_slow(alert) else "down"
 
 
 def lasted(span: timedelta) -> str:
@@ -160,7 +196,7 @@ def _lines(alert: Alert, kind: MessageKind, now: datetime, news: Sequence[News])
     if kind is MessageKind.WINDOW_OVER:
         yield f"The maintenance window is over. {alert.title} still down:"
     if len(members) == 1:
-        yield from _about_one(members[0], kind, now, news)
+        yield from _about_one(alert, kind, now, news)
     elif members:
         yield from _about_several(alert, kind, now)
     else:
@@ -172,17 +208,18 @@ def _lines(alert: Alert, kind: MessageKind, now: datetime, news: Sequence[News])
         yield from _endpoint_lines(news)
 
 
-def _about_one(member: Member, kind: MessageKind, now: datetime, news: Sequence[News]) -> Iterator[str]:
-    name = one_line(member.name)
+def _about_one(alert: Alert, kind: MessageKind, now: datetime, news: Sequence[News]) -> Iterator[str]:
+    member = next(iter(alert.members.values()))
+    name, word = one_line(member.name), _word(alert)
     if member.resolved_at is not None:
         span = lasted(member.resolved_at - member.start_time)
-        yield f"{name} was down for {span}, from {_at(member.start_time)} to {_at(member.resolved_at)}."
+        yield f"{name} was {word} for {span}, from {_at(member.start_time)} to {_at(member.resolved_at)}."
         notes = {one.outage.resolution_notes for one in news if one.outage and one.outage.resolution_notes}
         notes = notes or {f"Closed: {one.reason}" for one in _closed(news)}
         yield from (one_line(note) for note in sorted(notes))
     else:
-        for_how_long = f", for {lasted(now - member.start_time)}" if kind is MessageKind.REMINDER else ""
-        yield f"{name} is down since {_at(member.start_time)}{for_how_long}."
+        for_how_long = f", for {lasted(now - member.start_time)}" if kind in _LASTING else ""
+        yield f"{name} is {word} since {_at(member.start_time)}{for_how_long}."
     if member.description:
         yield one_line(member.description)
     if member.takes_down:
@@ -200,11 +237,12 @@ def _cut_off(member: Member) -> str:
 def _about_several(alert: Alert, kind: MessageKind, now: datetime) -> Iterator[str]:
     down = alert.still_down
     over = [member for member in alert.members.values() if member.resolved_at is not None]
+    again = "fast again" if _is_slow(alert) else "up again"
     if down:
-        yield f"{len(down)} down" + (f", {len(over)} up again" if over else "") + ":"
+        yield f"{len(down)} {_word(alert)}" + (f", {len(over)} {again}" if over else "") + ":"
         yield from _named(down, now)
-    if over and kind is not MessageKind.REMINDER:
-        yield f"{len(over)} up again:"
+    if over and kind not in _LASTING:
+        yield f"{len(over)} {again}:"
         yield from _named(over, now)
 
 
@@ -219,6 +257,9 @@ def _named(members: Sequence[Member], now: datetime) -> Iterator[str]:
 
 def _event_lines(news: Sequence[News]) -> Iterator[str]:
     for one in news:
+        yield from map(one_line, one.lines[:NAMED])
+        if len(one.lines) > NAMED:
+            yield f"- … and {len(one.lines) - NAMED} more"
         for key, value in one.event.details.items() if one.event else ():
             shown = ", ".join(map(str, value[:NAMED])) if isinstance(value, list | tuple) else value
             yield one_line(f"{key}: {shown}")

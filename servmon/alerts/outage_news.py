@@ -29,7 +29,9 @@ class OutageNews:
         """An outage began, or became worse."""
         self._supersede(news, at)
         stopped = stopped_by(news, at.route)
-        alert = self._telling.alerts.of_outage(news.outage_id) or (None if stopped else self._join_site(news, at))
+        alert = self._telling.alerts.of_outage(news.outage_id) or (
+            None if stopped or news.rule else self._join_site(news, at)
+        )
         if stopped is not None and stopped[0] == "dependency":
             at.decide(news, *stopped)
         elif alert is not None and RANK[news.severity] >= RANK[alert.severity]:
@@ -67,6 +69,7 @@ class OutageNews:
     def take_recovered(self, news: News, at: Round) -> None:
         """An outage is over."""
         outage_id = news.outage_id or ""
+        self._telling.note_over(outage_id, at.now)
         down = self._gathering.waiting.of_outage(outage_id)
         alert = self._telling.alerts.of_outage(outage_id)
         if down is not None:

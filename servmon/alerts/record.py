@@ -73,6 +73,9 @@ def alert_in(row: Row) -> Alert:
         members={member.outage_id: member for member in members},
         reminders=row["reminders"],
         closed_at=row["closed_at"],
+        kind=row["kind"],
+        reason=row["reason"],
+        said=tuple(row["said"]),
     )
 
 

@@ -5,19 +5,21 @@ A new reason not to tell is one more stage here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from servmon.alerts.alert import News, NewsKind
-from servmon.alerts.settings import AlertSection, RuleSection
+from servmon.alerts.settings import AlertSection, RuleKind, RuleSection
 from servmon.detection.maintenance import Covered
-from servmon.model import Endpoint, EventKind, Outage
+from servmon.model import Endpoint, EventKind, Outage, Severity
 
 # These concern all of servmon, so everybody hears of them.
 CONNECTION_EVENTS = frozenset({EventKind.ISOLATED, EventKind.CONNECTED})
+# News that something is wrong with an endpoint, and lasts.
+LASTING = frozenset({NewsKind.DOWN, NewsKind.LONG})
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,14 @@ class Facts(Protocol):
 
     def endpoint(self, endpoint_id: str) -> Endpoint | None:
         """The endpoint as it is watched, or ``None``."""
+        ...
+
+    def endpoints(self) -> Iterable[Endpoint]:
+        """Every endpoint under watch."""
+        ...
+
+    def open_outages(self) -> Iterable[tuple[Endpoint, Outage]]:
+        """Every open outage, with its endpoint."""
         ...
 
     def in_maintenance(self, endpoint_id: str) -> bool:
@@ -115,12 +125,18 @@ def flapping_rule(endpoint_id: str) -> str:
     return f"flapping {endpoint_id}"
 
 
-def rule_of(endpoint: Endpoint, news: News, settings: AlertSection) -> RuleSection | None:
-    """The first enabled rule that selects this news."""
-    for rule in settings.rules:
-        matchers: dict[str, Any] = {"ids": rule.ids, "tags": rule.tags, "sites": rule.sites}
-        fits = not rule.severities or news.severity in rule.severities
-        if rule.enabled and fits and selects(matchers, endpoint):
+def rule_selects(rule: RuleSection, endpoint: Endpoint, severity: Severity) -> bool:
+    """Whether a rule is about this endpoint, at this severity."""
+    matchers: dict[str, Any] = {"ids": rule.ids, "tags": rule.tags, "sites": rule.sites}
+    return (not rule.severities or severity in rule.severities) and selects(matchers, endpoint)
+
+
+def rule_of(news: News, settings: AlertSection) -> RuleSection | None:
+    """The rule that found this news, or of those that choose whose outages are told the first that selects it."""
+    if news.rule is not None or news.endpoint is None:
+        return news.rule
+    for rule in settings.rules_of(RuleKind.SERVICE_DOWN):
+        if rule_selects(rule, news.endpoint, news.severity):
             return rule
     return None
 
@@ -129,19 +145,19 @@ def channels_of(news: News, route: Route) -> tuple[str, ...]:
     """Who is told: the rule's channels, else the default ones; an event that concerns all of servmon goes to all."""
     if news.event is not None and news.event.kind in CONNECTION_EVENTS:
         return route.channel_names
-    rule = rule_of(news.endpoint, news, route.settings) if news.endpoint else None
+    rule = rule_of(news, route.settings)
     chosen = rule.channels if rule and rule.channels is not None else route.settings.notification_channels
     return tuple(name for name in chosen if name in route.channel_names)
 
 
 def _rule(news: News, route: Route) -> str | None:
-    if news.endpoint is None or not route.settings.rules or rule_of(news.endpoint, news, route.settings):
+    if news.endpoint is None or not route.settings.chooses or rule_of(news, route.settings):
         return None
     return "no rule selects it"
 
 
 def _maintenance(news: News, route: Route) -> str | None:
-    if news.kind is NewsKind.DOWN and news.endpoint and route.facts.in_maintenance(news.endpoint.id):
+    if news.kind in LASTING and news.endpoint and route.facts.in_maintenance(news.endpoint.id):
         return "a maintenance window is over it"
     return None
 
@@ -150,7 +166,7 @@ def _dependency(news: News, route: Route) -> str | None:
     if news.kind is NewsKind.FLAPPING and news.endpoint:
         unsteady = route.facts.unsteady_parent(news.endpoint)
         return f"it depends on {unsteady}, which goes up and down" if unsteady else None
-    cause = news.outage.caused_by if news.outage and news.kind is NewsKind.DOWN else None
+    cause = news.outage.caused_by if news.outage and news.kind in LASTING else None
     if cause is None:
         return None
     parent = route.facts.endpoint(cause)
@@ -164,8 +180,14 @@ def _silence(news: News, route: Route) -> str | None:
     return f"silenced until {silence.ends_at:%Y-%m-%d %H:%M} UTC: {silence.reason}" if silence else None
 
 
+def _acknowledged(news: News, route: Route) -> str | None:
+    if news.kind is NewsKind.LONG and news.outage_id in route.acknowledged:
+        return "somebody sees to it"
+    return None
+
+
 def _flapping(news: News, route: Route) -> str | None:
-    if news.kind is NewsKind.DOWN and flapping_rule(news.endpoint_id or "") in route.standing:
+    if news.kind in LASTING and flapping_rule(news.endpoint_id or "") in route.standing:
         return "it is flapping, which was told"
     return None
 
@@ -179,6 +201,7 @@ STAGES: tuple[tuple[str, Stage], ...] = (
     ("maintenance", _maintenance),
     ("dependency", _dependency),
     ("silence", _silence),
+    ("acknowledged", _acknowledged),
     ("flapping", _flapping),
     ("whom", _whom),
 )

@@ -8,9 +8,10 @@ from typing import Annotated, ClassVar
 from pydantic import AfterValidator, ConfigDict, Field, SecretStr, field_validator
 from yarl import URL
 
-from servmon.model import AlertThresholds, OrFile, Section, Severity
+from servmon.alerts.rule_settings import UNWRITTEN, RuleKind, RuleSection
+from servmon.model import AlertThresholds, OrFile, Section
 
-SERVICE_DOWN = "service_down"
+__all__ = ["AlertSection", "ChannelSection", "RuleKind", "RuleSection", "Url"]
 
 
 def _checked_url(secret: SecretStr) -> SecretStr:
@@ -29,21 +30,6 @@ def _checked_url(secret: SecretStr) -> SecretStr:
 Words = Annotated[str | None, OrFile()]
 # The addresses of many receivers are secrets.
 Url = Annotated[SecretStr, AfterValidator(_checked_url)]
-
-
-class RuleSection(Section):
-    """``[[alert.rules]]``: which endpoints' outages are told to whom. What is left out selects everything.
-
-    Once any rule is written, what no rule selects is told to nobody.
-    """
-
-    name: str = Field(min_length=1, max_length=100)
-    ids: tuple[str, ...] = ()
-    tags: tuple[str, ...] = ()
-    sites: tuple[str, ...] = ()
-    severities: tuple[Severity, ...] = ()
-    channels: tuple[str, ...] | None = None
-    enabled: bool = True
 
 
 class AlertSection(AlertThresholds):
@@ -65,10 +51,30 @@ class AlertSection(AlertThresholds):
     heartbeat_interval: int = Field(60, ge=1)
     rules: tuple[RuleSection, ...] = ()
 
+    @field_validator("rules")
+    @classmethod
+    def _have_names_of_their_own(cls, rules: tuple[RuleSection, ...]) -> tuple[RuleSection, ...]:
+        names = [rule.name for rule in rules]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"two rules are called {twice!r}; each needs a name of its own")
+        return rules
+
     @field_validator("heartbeat_url")
     @classmethod
     def _is_url(cls, url: SecretStr | None) -> SecretStr | None:
         return _checked_url(url) if url else None
+
+    def rules_of(self, kind: RuleKind) -> tuple[RuleSection, ...]:
+        """The enabled rules of a kind, in their order; where none of it is written, the one that holds then."""
+        written = [rule for rule in self.rules if rule.kind is kind]
+        if not written:
+            return (UNWRITTEN[kind],) if kind in UNWRITTEN else ()
+        return tuple(rule for rule in written if rule.enabled)
+
+    @property
+    def chooses(self) -> bool:
+        """Whether rules choose whose outages are told; what none of them selects is then told to nobody."""
+        return any(rule.kind is RuleKind.SERVICE_DOWN for rule in self.rules)
 
 
 class ChannelSection(Section):

@@ -29,7 +29,7 @@ def site_down(news: Sequence[News], facts: Facts) -> SiteDown | None:
     sites = {one.endpoint.site for one in news if one.endpoint}
     site = sites.pop() if len(sites) == 1 else None
     began = [one.outage.start_time for one in news if one.outage]
-    if site is None or not began:
+    if site is None or not began or any(one.rule for one in news):
         return None
     first = min(began)
     failing = max(sum(start - first <= WITHIN for start in began), facts.failing_at(site, first, WITHIN))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from servmon.alerts import messages, sites
-from servmon.alerts.alert import RANK, Alert, Decision, Member, MessageKind, News, NewsKind, Notification, Told
+from servmon.alerts.alert import RANK, Alert, Decision, Member, MessageKind, News, Notification, Told
 from servmon.alerts.open_alerts import OpenAlerts
-from servmon.alerts.routing import Facts, Route, Silence, channels_of, rule_of
-from servmon.alerts.settings import SERVICE_DOWN, AlertSection, RuleSection
-from servmon.model import Severity
+from servmon.alerts.routing import LASTING, Facts, Route, Silence, channels_of, rule_of
+from servmon.alerts.settings import AlertSection, RuleKind
+from servmon.model import Endpoint, Outage, Severity
+
+OVER_REMEMBERED = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class Telling:
         self.facts = facts
         self.ids = ids
         self.alerts = OpenAlerts()
+        self._over: dict[str, datetime] = {}
 
     @property
     def wait(self) -> timedelta:
@@ -60,6 +63,16 @@ class Telling:
     def interval(self) -> timedelta:
         """How far apart the messages of one group are."""
         return timedelta(seconds=self.settings.group_interval)
+
+    def note_over(self, outage_id: str, now: datetime) -> None:
+        """The end of an outage was taken; what is known of the present may lag behind."""
+        self._over[outage_id] = now
+        while now - self._over[oldest := next(iter(self._over))] > OVER_REMEMBERED:
+            del self._over[oldest]
+
+    def open_outages(self) -> Iterator[tuple[Endpoint, Outage]]:
+        """The outages that are open as far as people were told, with their endpoints."""
+        return (one for one in self.facts.open_outages() if one[1].id not in self._over)
 
     def begin_round(self, now: datetime) -> Round:
         """What holds at ``now``, and nothing decided yet."""
@@ -80,14 +93,19 @@ class Telling:
         kind: MessageKind,
         at: Round,
         news: Sequence[News],
+        *,
         besides: Mapping[str, Member] | None = None,
+        to: Collection[str] | None = None,
     ) -> None:
-        """Tell everybody who reads of ``alert``; ``besides`` its members the message is about those of others."""
+        """Tell everybody who reads of ``alert``, or those of them in ``to``.
+
+        ``besides`` its members the message is about those of others.
+        """
         self.alerts.keep(alert)
         at.told.alerts[alert.id] = alert
         shown = replace(alert, members=alert.members | dict(besides)) if besides else alert
         for channel in alert.channels:
-            if channel in self.channel_names:
+            if channel in self.channel_names and (to is None or channel in to):
                 at.told.notifications.append(self._message(channel, shown, kind, at, news))
 
     def _message(self, channel: str, alert: Alert, kind: MessageKind, at: Round, news: Sequence[News]) -> Notification:
@@ -102,22 +120,30 @@ class Telling:
         """A new alert of this news, which has the same readers."""
         members = self.members_of(news)
         severity = min((one.severity for one in news), key=RANK.__getitem__, default=Severity.MAJOR)
-        rule = rule_of(news[0].endpoint, news[0], self.settings) if news[0].endpoint else None
+        kind = self._kind_of(news, members)
         return Alert(
             id=self.ids(),
-            rule=self._rule_name(rule, news, members),
+            rule=self._rule_name(kind, news, members),
             title=messages.title(news, self.facts),
             severity=severity,
             opened_at=route.now,
             told_at=route.now,
             channels=channels_of(news[0], route),
             members=members,
+            kind=kind,
+            reason=_why(news),
         )
 
-    def _rule_name(self, rule: RuleSection | None, news: Sequence[News], members: Mapping[str, Member]) -> str:
+    def _kind_of(self, news: Sequence[News], members: Mapping[str, Member]) -> str:
+        if news[0].rule is not None:
+            return news[0].rule.kind.value
+        return RuleKind.SERVICE_DOWN.value if members else news[0].kind.value
+
+    def _rule_name(self, kind: str, news: Sequence[News], members: Mapping[str, Member]) -> str:
         if members and sites.site_down(news, self.facts):
             return sites.RULE
-        return rule.name if rule else SERVICE_DOWN if members else news[0].kind.value
+        rule = rule_of(news[0], self.settings)
+        return rule.name if rule else kind
 
     def members_of(self, news: Sequence[News]) -> dict[str, Member]:
         """The outages that begin in this news, by their ids."""
@@ -128,8 +154,15 @@ class Telling:
                 one.endpoint.name,
                 one.outage.start_time,
                 one.outage.description,
-                takes_down=self.facts.takes_down(one.endpoint.id),
+                takes_down=() if one.rule else self.facts.takes_down(one.endpoint.id),
             )
             for one in news
-            if one.outage and one.endpoint and one.kind is NewsKind.DOWN
+            if one.outage and one.endpoint and one.kind in LASTING
         }
+
+
+def _why(news: Sequence[News]) -> str:
+    """Why an alert fired, by the first of its news."""
+    first = news[0]
+    said = first.outage.description if first.outage else ""
+    return messages.one_line("; ".join(part for part in (first.reason, said) if part))

@@ -122,7 +122,8 @@ class WindowEnds:
 
     def awaited_by(self, news: News) -> Ending | None:
         """The end that news of an outage waits for: one that began before the window ended."""
-        ending = self.awaited(news.endpoint_id or "") if self._waiting and news.outage else None
+        looks = self._waiting and news.outage and not news.rule
+        ending = self.awaited(news.endpoint_id or "") if looks else None
         return ending if ending and news.outage and news.outage.start_time < ending.at else None
 
     def still_down(self, ending: Ending) -> list[Outage]:

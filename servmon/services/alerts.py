@@ -17,7 +17,10 @@ from servmon.services.moments import read_moment
 from servmon.store import alerts, notifications, outages, silences
 
 NOTE_LIMIT = 2000
-_ALERT = ("id", "rule", "title", "severity", "opened_at", "told_at", "reminders", "channels", "closed_at", "outages")
+_ALERT = (
+    "id", "rule", "kind", "title", "reason", "severity", "opened_at", "told_at", "reminders", "channels", "said",
+    "closed_at", "outages",
+)  # fmt: skip
 _MEMBER = ("outage_id", "endpoint_id", "name", "start_time", "resolved_at")
 _DECISION = ("news_id", "outage_id", "endpoint_id", "kind", "stage", "reason", "alert_id", "at")
 _NOTIFICATION = (

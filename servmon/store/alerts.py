@@ -91,15 +91,17 @@ on conflict (news_id) do update set
 """
 
 _RECORD_ALERTS = """
-insert into alert as stored (id, rule, title, severity, opened_at, reminders, told_at, channels, closed_at)
+insert into alert as stored (id, rule, title, severity, opened_at, reminders, told_at, channels, closed_at, kind,
+    reason, said)
 select a.id, a.rule, a.title, a.severity, a.opened_at, a.reminders, a.told_at,
-    array(select jsonb_array_elements_text(a.channels)), a.closed_at
+    array(select jsonb_array_elements_text(a.channels)), a.closed_at, coalesce(a.kind, 'service_down'),
+    coalesce(a.reason, ''), array(select jsonb_array_elements_text(a.said))
 from jsonb_to_recordset($1::text::jsonb) as a(
     id uuid, rule text, title text, severity severity_type, opened_at timestamptz, reminders int,
-    told_at timestamptz, channels jsonb, closed_at timestamptz)
+    told_at timestamptz, channels jsonb, closed_at timestamptz, kind text, reason text, said jsonb)
 on conflict (id) do update set
     severity = excluded.severity, reminders = excluded.reminders, told_at = excluded.told_at,
-    closed_at = excluded.closed_at
+    closed_at = excluded.closed_at, channels = excluded.channels, said = excluded.said
 """
 
 _RECORD_MEMBERS = """

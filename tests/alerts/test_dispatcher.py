@@ -30,6 +30,8 @@ class Present:
         self.below: dict[str, tuple[str, ...]] = {}
         self.near: list[Covered] = []
         self.outages: dict[str, Outage] = {}
+        self.endpoint_fields: dict[str, dict] = {}
+        self.known: tuple[str, ...] = ()
 
     def covered(self) -> list[Covered]:
         return self.near
@@ -41,7 +43,13 @@ class Present:
         return endpoint_id in self.outages
 
     def endpoint(self, endpoint_id: str) -> Endpoint:
-        return endpoint(endpoint_id)
+        return endpoint(endpoint_id, **self.endpoint_fields.get(endpoint_id, {}))
+
+    def endpoints(self) -> list[Endpoint]:
+        return [self.endpoint(one) for one in self.known]
+
+    def open_outages(self) -> list[tuple[Endpoint, Outage]]:
+        return [(self.endpoint(one), open_outage) for one, open_outage in self.outages.items()]
 
     def takes_down(self, endpoint_id: str) -> tuple[str, ...]:
         return self.below.get(endpoint_id, ())

@@ -64,7 +64,7 @@ def test_its_recoveries_and_reminders_are_those_of_any_alert():
     end_window(desk)
     desk.at(END + 45, *falls(desk, "e1", "e2"))
     desk.at(DUE)
-    assert [kind for _, kind in desk.run(DUE + 3590, DUE + 3610)] == [MessageKind.REMINDER]
+    assert [kind for _, kind in desk.run(DUE + 3590, DUE + 3610)] == [MessageKind.LONG]
     told = desk.at(DUE + 4000, up("e1", 4000), up("e2", 4000))
     assert [kind for kind, _ in told] == [MessageKind.RECOVERED]
 
@@ -102,7 +102,7 @@ def test_an_outage_told_before_the_window_is_named_with_it_and_its_reminders_wai
     assert "e0 is down since" in body(desk)
     # It was said just now, so nobody is reminded at once.
     assert desk.run(7510, 7500 + 3600, step=10) == []
-    assert [kind for _, kind in desk.run(7500 + 3600, 7500 + 3620, step=10)] == [MessageKind.REMINDER]
+    assert [kind for _, kind in desk.run(7500 + 3600, 7500 + 3620, step=10)] == [MessageKind.LONG]
     assert [kind for kind, _ in desk.at(20_000, up("e0", 20_000))] == [MessageKind.RECOVERED]
 
 

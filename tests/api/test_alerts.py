@@ -26,6 +26,12 @@ class Present:
     def covered(self) -> tuple:
         return ()
 
+    def endpoints(self) -> tuple:
+        return ()
+
+    def open_outages(self) -> tuple:
+        return ()
+
     def endpoint(self, _endpoint_id: str) -> None:
         return None
 
@@ -222,11 +228,11 @@ async def test_an_acknowledgement_is_shown_and_taken_back(api, desk):
 
 @pytest.mark.usefixtures("web")
 async def test_a_round_that_cannot_be_stored_is_told_and_holds_up_no_other(api, desk, monkeypatch):
-    given = desk.alerting._dispatcher._ids
-    monkeypatch.setattr(desk.alerting._dispatcher, "_ids", lambda: "no uuid at all")
+    given = desk.alerting._dispatcher.ids
+    monkeypatch.setattr(desk.alerting._dispatcher, "ids", lambda: "no uuid at all")
     await desk.happen(went_down())
     await desk.sent(1)
-    monkeypatch.setattr(desk.alerting._dispatcher, "_ids", given)
+    monkeypatch.setattr(desk.alerting._dispatcher, "ids", given)
     assert (await api.post("/services/", {"id": "other", "url": "tcp://192.0.2.1:1"})).status == 201
     await desk.happen(went_down("other"))
     assert [one.subject for one in await desk.sent(2)] == ["DOWN: Web (MAJOR)", "DOWN: other (MAJOR)"]
