@@ -91,11 +91,12 @@ def running(file: Path, port: int, core: int) -> Iterator[int]:
 def measure(pid: int, port: int, seconds: float) -> Cost:
     """What the daemon ``pid`` and its children use during ``seconds``, after a warm-up."""
     time.sleep(WARM_UP_SECONDS)
-    before, daemon, tree = metrics(port), _cpu(pid), _tree_cpu(pid)
+    before = metrics(port)
+    daemon, tree = _cpu(pid), _tree_cpu(pid)
     began = time.monotonic()
     time.sleep(seconds)
-    after, daemon_after, tree_after = metrics(port), _cpu(pid), _tree_cpu(pid)
-    elapsed = time.monotonic() - began
+    daemon_after, tree_after, elapsed = _cpu(pid), _tree_cpu(pid), time.monotonic() - began
+    after = metrics(port)  # to ask is work of its own, and is not counted
     stored = after["servmon_rows_stored_total"] - before["servmon_rows_stored_total"]
     used = daemon_after - daemon
     seen = after["servmon_check_lateness_seconds_count"] - before["servmon_check_lateness_seconds_count"]

@@ -42,8 +42,8 @@ def step(
         return before, ()
     if result.status is Status.UNKNOWN:
         return replace(before, last=result), ()
-    simply_up = result.status is Status.UP and result.attempts == 1 and result.details is None
-    if simply_up and before.is_steady and not told_flapping:
+    simply_up = result.status is Status.UP and result.attempts == 1 and not told_flapping
+    if simply_up and before.is_steady and before.recent.is_unmoved_by(result):
         # Nearly every check of nearly every endpoint: nothing is counted, so nothing but the times moves on.
         at = result.timestamp
         return EndpointState(State.UP, before.since, result, at, last_good_at=at, recent=before.recent), ()

@@ -37,6 +37,16 @@ class Recent:
         """Whether nothing but good checks at the first attempt is remembered."""
         return self.available is True and not (self.flips or self.flapping or self.failed_attempts)
 
+    def is_unmoved_by(self, good: CheckResult) -> bool:
+        """Whether a ``good`` result at the first attempt leaves this as it is, without any complaint."""
+        if not self.is_calm:
+            return False
+        details = good.details
+        if details is None or "packets_sent" not in details:
+            return not self.packets
+        sent = details["packets_sent"]
+        return sent == details.get("packets_received") and self.packets == ((sent, sent),) * CHECKS_JUDGED_FOR_LOSS
+
     def complaint(self, degraded_loss_percent: float) -> str | None:
         """Why an endpoint that answers is DEGRADED all the same, in words."""
         if self.packets and (words := self._loss(degraded_loss_percent)):

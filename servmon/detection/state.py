@@ -72,13 +72,12 @@ class EndpointState:
 
     @property
     def is_steady(self) -> bool:
-        """Whether it is UP and nothing is being counted: one more good check at the first attempt changes nothing."""
+        """Whether it is UP and no check is being counted."""
         return (
             self.state is State.UP
             and self.first_failure_at is None
             and self.outage is None
-            and not (self.marks or self.degraded or self.recent.packets)
-            and self.recent.is_calm
+            and not (self.marks or self.degraded)
         )
 
     @property

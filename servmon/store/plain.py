@@ -10,12 +10,14 @@ from pydantic import TypeAdapter
 from servmon.store import rows
 
 T = TypeVar("T")
+# Made once: each call of ``json.dumps`` would make another.
+_ENCODER = json.JSONEncoder(ensure_ascii=True, default=rows.plain)
 _ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
 
 
 def dump(value: Any) -> str:
     """A value of the model, or several in a list, as JSON that holds any text, half surrogate pairs too."""
-    return json.dumps(value, default=rows.plain, ensure_ascii=True)
+    return _ENCODER.encode(value)
 
 
 def load(kind: type[T], body: str) -> T:

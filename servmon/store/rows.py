@@ -72,10 +72,10 @@ def storable(text: str) -> str:
 
 def to_json(value: Any) -> str:
     """``value`` as JSON that a jsonb column accepts; raises ``ValueError`` for NaN and infinity."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=plain)
+    text = _ENCODER.encode(value)
     if "\\u0000" in text:
         text = _NUL_IN_JSON.sub("\\1\N{REPLACEMENT CHARACTER}", text)
-    return text.encode("utf-8", "replace").decode()
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def plain(value: Any) -> Any:
@@ -85,6 +85,10 @@ def plain(value: Any) -> Any:
     if is_dataclass(value):
         return columns(value)
     return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+# Made once: each call of ``json.dumps`` would make another, for as long as the encoding takes.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=plain)
 
 
 def columns(value: Any) -> dict[str, Any]:

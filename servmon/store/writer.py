@@ -216,9 +216,11 @@ class Writer:
     async def _to_disk(self, batch: list[Entry]) -> list[Entry]:
         """Put on disk what has to go by way of it; returns what goes to Postgres straight."""
         by_disk = batch if self._away else [entry for entry in batch if is_lasting(entry)]
+        if not by_disk:
+            return batch
         # Decided now: Postgres may come and go while the disk is written.
         straight = [] if self._away else [entry for entry in batch if not is_lasting(entry)]
-        if not by_disk or not await self._keep(by_disk):
+        if not await self._keep(by_disk):
             return batch
         self._parts = deque([straight] if straight else [])
         return straight

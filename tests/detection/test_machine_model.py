@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import pytest
 from hypothesis import given
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from servmon.detection.machine import step, verified
 from servmon.detection.restart import Recorded, rebuild
-from servmon.detection.state import NEW, Policy
+from servmon.detection.state import NEW, EndpointState, Policy
 from servmon.detection.verdict import SecondLook
 from servmon.model import AVAILABLE, CheckResult, Outage, State, Status
 
@@ -159,3 +159,31 @@ def test_outages_start_before_they_end_and_do_not_overlap(history, policy):
 def test_a_restart_anywhere_changes_no_outcome_where_no_verification_was_refuted(history, policy, restart_after):
     results = [(result, True) for result, _ in results_of(history)]
     assert spans(machine(results, policy, restart_after)) == spans(machine(results, policy))
+
+
+attempts_and_packets = st.tuples(
+    st.sampled_from([Status.UP] * 6 + list(Status)),
+    st.sampled_from([1, 1, 1, 2]),
+    st.sampled_from([None, {"address": "192.0.2.1"}, *({"packets_sent": n, "packets_received": n} for n in (1, 5))])
+    | st.sampled_from([{"packets_sent": 5, "packets_received": got} for got in (0, 3, 4)]),
+)
+
+
+@pytest.mark.deepable
+@given(
+    st.lists(st.tuples(attempts_and_packets, st.sampled_from([1, 1, 5, 6])), max_size=20),
+    policies_of_all_kinds,
+    st.sampled_from([0, 10, 20]),
+)
+def test_the_short_way_for_what_is_simply_up_leads_where_the_long_one_does(history, policy, loss_percent):
+    policy = replace(policy, degraded_loss_percent=loss_percent)
+    short = long = NEW
+    repeated = chain.from_iterable([one] * times for one, times in history)
+    for number, (status, attempts, details) in enumerate(repeated):
+        at = T0 + number * timedelta(seconds=INTERVAL)
+        result = CheckResult("e", 1, status, at, attempts=attempts, details=details)
+        short, told = step(short, result, policy, ids=str)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(EndpointState, "is_steady", False)
+            long, told_the_long_way = step(long, result, policy, ids=str)
+        assert (short, told) == (long, told_the_long_way)
