@@ -17,7 +17,6 @@ import pytest
 
 from servmon.model import Endpoint
 from servmon.store import embedded, endpoints, pool
-from servmon.store import writer as writing
 from servmon.store.embedded import EmbeddedPostgres
 from servmon.store.migrate import migrate
 from servmon.tasks import cancel, spawn
@@ -240,7 +239,7 @@ def _log_of(server: Server) -> str:
 @ONLY_ROOT
 async def test_postgres_is_away_and_the_spools_disk_is_full(tmp_path, folders, db, database, pg_proxy, monkeypatch):
     """Memory is bounded, people are told; only single results are given up, and counted."""
-    monkeypatch.setattr(writing, "QUEUE_LIMIT", 400)
+    monkeypatch.setattr("servmon.store.backlog.QUEUE_LIMIT", 400)
     with small_disk(folders(), 4) as disk:
 
         async def fill() -> None:

@@ -17,6 +17,7 @@ from servmon.clock import SYSTEM_CLOCK
 from servmon.errors import StoreUnavailableError
 from servmon.metrics import Counters
 from servmon.model import CheckResult, Event, Transition
+from servmon.store.backlog import FLUSH_SECONDS, QUEUE_LIMIT, Backlog
 from servmon.store.bridge import Bridge
 from servmon.store.delivery import AWAY_NOW, Delivery, Parts
 from servmon.store.entries import Entry, events_in, is_lasting, transitions_in
@@ -25,11 +26,8 @@ from servmon.tasks import cancel, spawn
 
 _log = structlog.get_logger(__name__)
 
-FLUSH_SECONDS = 0.25
-FULL_BATCH = 500
 # After a wait for Postgres, larger batches catch up faster; beyond this they only take longer to repeat.
 LARGEST_BATCH = 5000
-QUEUE_LIMIT = 200_000
 FIRST_RETRY_SECONDS = 0.1
 LONGEST_RETRY_SECONDS = 2.0
 # A server that does not answer for so long is given up with its connection, and asked again on another one.
@@ -50,15 +48,11 @@ class Writer:
         self._counters = counters
         self._delivery = self._way(dsn)
         self._bridge = Bridge(spool, self._way(dsn), self._note) if spool else None
-        self._queue: deque[Entry] = deque()
-        # What stands before the queue: results were dropped from it, and these have to stay.
-        self._rescued: list[Entry] = []
+        self._backlog = Backlog(counters)
         # What is being stored.
         self._parts: Parts = deque()
         # What came while that took its time, on its way to the disk.
         self._arrived: list[Entry] = []
-        self._filled = asyncio.Event()
-        self._hurry = asyncio.Event()
         self._turn = asyncio.Lock()
         self._runs = False
         self._away = False
@@ -73,12 +67,12 @@ class Writer:
     def accepts(self) -> bool:
         """Whether Postgres or the spool takes results. What waits in memory alone would be lost with the process."""
         bridged = not self._away or (self._bridge is not None and not self._spool_fails)
-        return bridged and len(self._queue) < QUEUE_LIMIT
+        return bridged and not self._backlog.is_full
 
     @property
     def queued(self) -> int:
         """How many results, separate transitions and events are not stored yet."""
-        waiting = len(self._queue) + len(self._rescued) + len(self._arrived) + sum(map(len, self._parts))
+        waiting = len(self._backlog) + len(self._arrived) + sum(map(len, self._parts))
         return waiting + self.spooled
 
     @property
@@ -110,21 +104,13 @@ class Writer:
 
     def put(self, result: CheckResult | Event | None, transitions: Sequence[Transition]) -> None:
         """Queue a result and its transitions to be stored together; a transition is stored at once."""
-        if result is None and not transitions:
-            return
-        queue = self._queue
-        if not queue:
-            self._filled.set()
-        queue.append((result, transitions))
-        if transitions or len(queue) == FULL_BATCH:
-            self._hurry.set()
-        if len(queue) > QUEUE_LIMIT:
-            self._drop_oldest()
+        if result is not None or transitions:
+            self._backlog.put((result, transitions))
 
     def put_event(self, event: Event) -> None:
         """Queue an event, which is stored at once."""
         self.put(event, ())
-        self._hurry.set()
+        self._backlog.hurry()
 
     async def run(self) -> None:
         """Store what is queued, at the latest every 250 ms or 500 results, for ever; afterwards ``drain`` the rest."""
@@ -145,9 +131,10 @@ class Writer:
     async def replay(self) -> None:
         """Bring all that is in the spool to Postgres. Raises ``StoreUnavailableError`` where it does not take it."""
         owed = self.queued
-        while self._bridge is not None and self._bridge.count:
-            if not await self._bridge.cross(DRAIN_PATIENCE_SECONDS):
+        while waiting := self.spooled:
+            if self._bridge is None or not await self._bridge.cross(DRAIN_PATIENCE_SECONDS):
                 raise StoreUnavailableError(f"{self.queued} results of an earlier run wait for Postgres")
+            await self._pause_without_progress(waiting)
         if owed:
             _log.info("results of an earlier run are stored", results=owed)
 
@@ -158,7 +145,7 @@ class Writer:
         """
         give_up_at = SYSTEM_CLOCK.monotonic() + DRAIN_PATIENCE_SECONDS
         try:
-            while self._queue or self._rescued:
+            while self._backlog:
                 if await self._pass_on(DRAIN_PATIENCE_SECONDS):
                     give_up_at = SYSTEM_CLOCK.monotonic() + DRAIN_PATIENCE_SECONDS
                 elif SYSTEM_CLOCK.monotonic() >= give_up_at:
@@ -173,29 +160,26 @@ class Writer:
 
     async def _cross_until(self, end: float) -> None:
         bridge = self._bridge
-        while bridge and bridge.count and not self._away and SYSTEM_CLOCK.monotonic() < end:
+        while bridge and (waiting := bridge.count) and not self._away and SYSTEM_CLOCK.monotonic() < end:
             await bridge.cross(DRAIN_PATIENCE_SECONDS)
+            await self._pause_without_progress(waiting)
         if bridge and bridge.count:
             _log.warning("results wait on disk for the next start", results=bridge.count)
+
+    async def _pause_without_progress(self, waiting: int) -> None:
+        """The disk failed, or another server is met: at once, the next try would end alike."""
+        if self.spooled >= waiting:
+            await asyncio.sleep(FIRST_RETRY_SECONDS)
 
     async def _follow_queue(self) -> None:
         wait = FIRST_RETRY_SECONDS
         while True:
-            await self._wait_for_a_batch()
+            await self._backlog.filled()
             if await self._pass_on(PATIENCE_SECONDS):
                 wait = FIRST_RETRY_SECONDS
             elif not self._has_disk:
                 await asyncio.sleep(wait)
                 wait = min(2 * wait, LONGEST_RETRY_SECONDS)
-
-    async def _wait_for_a_batch(self) -> None:
-        await self._filled.wait()
-        if not self._hurry.is_set():
-            try:
-                async with asyncio.timeout(FLUSH_SECONDS):
-                    await self._hurry.wait()
-            except TimeoutError:
-                pass
 
     @property
     def _has_disk(self) -> bool:
@@ -211,7 +195,7 @@ class Writer:
                 self._queue_arrived_again()
                 left = list(chain.from_iterable(self._parts))
                 self._parts.clear()
-                self._queue_again(left)
+                self._backlog.put_back(left)
 
     async def _to_disk(self, batch: list[Entry]) -> list[Entry]:
         """Put on disk what has to go by way of it; returns what goes to Postgres straight."""
@@ -229,7 +213,7 @@ class Writer:
         if self._bridge is None:
             return False
         try:
-            self._count_dropped(await self._bridge.keep(entries))
+            self._backlog.count_dropped(await self._bridge.keep(entries))
         except StoreUnavailableError as error:
             if not self._spool_fails:
                 _log.error("the spool takes nothing, results wait in memory", problem=str(error))
@@ -266,7 +250,7 @@ class Writer:
         on_disk = False
         patience = FLUSH_SECONDS if self._bridge is not None else None  # without a disk there is only Postgres
         while not (await asyncio.wait({storing}, timeout=patience))[0]:
-            self._arrived = self._take_queue(QUEUE_LIMIT)
+            self._arrived = self._backlog.take(QUEUE_LIMIT)
             if await self._keep(self._arrived if on_disk else [*batch, *self._arrived]):
                 on_disk = True
                 self._arrived = []
@@ -276,46 +260,15 @@ class Writer:
 
     def _queue_arrived_again(self) -> None:
         arrived, self._arrived = self._arrived, []
-        self._queue_again(arrived)
+        self._backlog.put_back(arrived)
 
     def _take_batch(self) -> list[Entry]:
-        batch = self._take_queue(QUEUE_LIMIT if self._away and self._has_disk else LARGEST_BATCH)
+        batch = self._backlog.take(QUEUE_LIMIT if self._away and self._has_disk else LARGEST_BATCH)
         self._parts = deque([batch] if batch else [])
         return batch
 
-    def _take_queue(self, limit: int) -> list[Entry]:
-        taken, self._rescued = self._rescued, []
-        queue = self._queue
-        while queue and len(taken) < limit:
-            taken.append(queue.popleft())
-        if not queue:
-            self._filled.clear()
-            self._hurry.clear()
-        return taken
-
-    def _queue_again(self, entries: Sequence[Entry]) -> None:
-        """What was neither stored nor kept stands before the queue again, as far as there is room."""
-        if not entries:
-            return
-        self._queue.extendleft(reversed(entries))
-        self._filled.set()
-        while len(self._queue) > QUEUE_LIMIT:
-            self._drop_oldest()
-
     def _entries(self) -> Iterator[Entry]:
-        return chain(chain.from_iterable(self._parts), self._arrived, self._rescued, self._queue)
-
-    def _drop_oldest(self) -> None:
-        entry = self._queue.popleft()
-        if is_lasting(entry):
-            found, transitions = entry
-            self._rescued.append((found if isinstance(found, Event) else None, transitions))
-        self._count_dropped(isinstance(entry[0], CheckResult))
-
-    def _count_dropped(self, number: int) -> None:
-        if number and not self._counters.results_dropped:
-            _log.error("too many results wait for Postgres, the oldest are dropped")
-        self._counters.results_dropped += number
+        return chain(chain.from_iterable(self._parts), self._arrived, self._backlog)
 
     def _way(self, dsn: str) -> Delivery:
         return Delivery(dsn, self._counters, lambda: self.observer, self._meet)

@@ -64,7 +64,7 @@ class Life:
 
     async def pass_on(self) -> None:
         """All that is queued to disk or Postgres, and from disk to Postgres where it is there."""
-        while self.writer._queue:
+        while self.writer._backlog:
             await self.writer._pass_on(2)
         while self.writer._bridge.count and await self.writer._bridge.cross(2):
             pass

@@ -264,9 +264,8 @@ async def test_while_postgres_is_away_results_are_on_disk_within_a_moment(spool,
         writer.put(one, ())
     await until(lambda: spool.count == 700)
     writer.put(*change("a", State.UP, State.SUSPECTED, now()))
-    await until(lambda: spool.count == 701)
+    await until(lambda: spool.count == writer.queued == 701)
     assert len(writer.unstored()) == 1
-    assert writer.queued == 701
     await cancel(task)
     assert await stored(db) == 0
 
@@ -303,6 +302,31 @@ async def test_once_postgres_is_back_everything_is_stored_once_and_the_spool_is_
     changes = await db.fetch("select new_state from state_change order by seq")
     assert [row["new_state"] for row in changes] == ["down", "up"]
     assert not writer.is_away
+
+
+async def test_a_stop_does_not_store_again_and_again_what_the_disk_cannot_let_go_of(
+    spool, watched, db, database, monkeypatch
+):
+    def broken(*_arguments):
+        raise sqlite3.OperationalError("disk I/O error")
+
+    await spool.put([(one, ()) for one in results(watched, 3)])
+    tries = 0
+    real = spooling.Spool.oldest
+
+    async def oldest(self, limit):
+        nonlocal tries
+        tries += 1
+        return await real(self, limit)
+
+    monkeypatch.setattr(spooling.Spool, "oldest", oldest)
+    monkeypatch.setattr(spooling.Spool, "_stored", broken)
+    monkeypatch.setattr(writing, "DRAIN_PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(writing, "FIRST_RETRY_SECONDS", 0.2)
+    writer = writer_to(database, spool)
+    await writer.drain()
+    assert tries <= 2
+    assert (await stored(db), writer.spooled) == (3, 3)  # the next start stores them once more, which changes nothing
 
 
 async def test_a_stop_while_postgres_is_away_loses_nothing(tmp_path, watched, db, database):
@@ -354,6 +378,7 @@ async def test_with_the_spools_disk_full_too_the_newest_results_wait_in_memory(
 
     monkeypatch.setattr(spooling.Spool, "_append", full)
     monkeypatch.setattr(writing, "FLUSH_SECONDS", 0.01)
+    monkeypatch.setattr("servmon.store.backlog.FLUSH_SECONDS", 0.01)
     reachable = asyncio.Event()
     real = delivery.connect
 
@@ -365,7 +390,7 @@ async def test_with_the_spools_disk_full_too_the_newest_results_wait_in_memory(
     monkeypatch.setattr(delivery, "connect", connect)
     writer = writer_to(database, spool)
     task = spawn(writer.run(), name="writer")
-    monkeypatch.setattr(writing, "QUEUE_LIMIT", 30)
+    monkeypatch.setattr("servmon.store.backlog.QUEUE_LIMIT", 30)
     opened = outage("a")
     writer.put(None, [declared(opened)])
     every = results(watched, 60)

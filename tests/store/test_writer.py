@@ -66,7 +66,7 @@ async def has(db, number: int) -> bool:
 
 
 async def test_a_full_batch_is_stored_at_once(db, database, watched, monkeypatch):
-    monkeypatch.setattr(writing, "FLUSH_SECONDS", 3600)
+    monkeypatch.setattr("servmon.store.backlog.FLUSH_SECONDS", 3600)
     writer = a_writer(database)
     async with running(writer):
         for one in results(watched, 500):
@@ -75,7 +75,7 @@ async def test_a_full_batch_is_stored_at_once(db, database, watched, monkeypatch
 
 
 async def test_a_transition_is_stored_at_once_with_what_waits(db, database, watched, monkeypatch):
-    monkeypatch.setattr(writing, "FLUSH_SECONDS", 3600)
+    monkeypatch.setattr("servmon.store.backlog.FLUSH_SECONDS", 3600)
     writer, opened = a_writer(database), outage("a")
     async with running(writer):
         for one in results(watched, 3):
@@ -338,7 +338,7 @@ async def test_a_stop_without_postgres_does_not_take_for_ever(database, watched,
 
 
 async def test_a_full_queue_drops_old_results_and_no_transition(db, database, watched, monkeypatch):
-    monkeypatch.setattr(writing, "QUEUE_LIMIT", 10)
+    monkeypatch.setattr("servmon.store.backlog.QUEUE_LIMIT", 10)
     writer, opened = a_writer(database), outage("a")
     every = results(watched, 30)
     for number, one in enumerate(every):
