@@ -82,15 +82,17 @@ def _short(value: Any) -> Any:
     """Refuses a list before its entries are looked at: each wrong one would be told of."""
     if isinstance(value, (list, tuple)) and len(value) > MOST_ENTRIES:
         raise ValueError(f"must have at most {MOST_ENTRIES} entries")
-    return value
+    # Strict mode takes no list for a tuple behind a validator.
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _in_groups(value: Any) -> Any:
     """``["a", ["b", "c"]]`` means a and (b or c)."""
-    if not isinstance(_short(value), list):
+    groups = _short(value)
+    if not isinstance(groups, tuple):
         return value
     return tuple(
-        (group,) if isinstance(group, str) else tuple(group) if isinstance(group, list) else group for group in value
+        (group,) if isinstance(group, str) else tuple(group) if isinstance(group, list) else group for group in groups
     )
 
 
