@@ -27,6 +27,7 @@ from servmon.alerts.ledger import Ledger
 from servmon.alerts.planning import Planning
 from servmon.api.app import Entrance, Services, build_app
 from servmon.api.auth import ADMIN
+from servmon.api.configuration import Configuration
 from servmon.api.health import Vitals
 from servmon.api.server import serve
 from servmon.api.token_file import load_or_create_token
@@ -62,7 +63,7 @@ from servmon.services.sessions import Sessions
 from servmon.services.stream import Stream
 from servmon.services.tokens import AccessToken, TokenBook, TokenService
 from servmon.settings import Loaded, Settings, service_manager
-from servmon.settings.effective import RESTART_SECTIONS
+from servmon.settings.effective import RESTART_SECTIONS, effective
 from servmon.settings.watch import ConfigWatch
 from servmon.sight import Sight
 from servmon.slowness import Slowness
@@ -357,7 +358,7 @@ class Daemon:
             book=self.book,
             live=live,
             stream=self.stream,
-            reload=self._reload_now,
+            running=Configuration(self._reload_now, lambda: effective(self.provisioning.loaded)),
             entrance=Entrance(api, self.sessions, self.provisioning.settings.servmon.public_url),
             vitals=Vitals(
                 counters=self.counters,

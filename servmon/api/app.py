@@ -32,7 +32,7 @@ from servmon.api.openapi import describe
 from servmon.api.problems import REQUEST_ID, REQUEST_ID_HEADER, answer_errors, name_requests
 from servmon.api.proxies import TrustedProxies
 from servmon.api.requests import BODY_LIMIT_BYTES
-from servmon.api.routing import ALERTS, AVAILABILITY, CONNECTION, OUTAGES, TOKENS, Route
+from servmon.api.routing import ALERTS, AVAILABILITY, CONNECTION, OUTAGES, TOKENS, Route, Words, fixed_words, matched
 from servmon.api.server import DOOR, Door
 from servmon.api.settings import ApiSection, origin_of
 from servmon.api.typed import typed
@@ -113,7 +113,7 @@ def build_app(
     live: LiveView | None = None,
     stream: Stream | None = None,
     vitals: health.Vitals | None = None,
-    reload: configuration.Reload | None = None,
+    running: configuration.Configuration | None = None,
     entrance: Entrance = Entrance(),
 ) -> web.Application:
     """The API over the services. Nobody but the holders of tokens in ``book`` gets in, but for the open routes."""
@@ -136,15 +136,16 @@ def build_app(
     app[events.OPEN] = set()
     app.on_shutdown.append(events.close_streams)
     app[health.LIVE] = live
-    app[configuration.RELOAD] = reload
+    app[configuration.CONFIGURATION] = running
     app[health.VITALS] = vitals or health.Vitals()
     app[documentation.DOCUMENT] = describe(ROUTES)
     app.on_response_prepare.append(_add_headers)
+    words = fixed_words(ROUTES)
     for route in ROUTES:
         note = partial(audit.note_change, route=route) if route.changes else None
         handler = typed(route.handler, after=note, seconds=route.seconds)
         roles[handler] = None if route.open_to_all else route.role
-        for method, path in _addresses(route):
+        for method, path in _addresses(route, words):
             app.router.add_route(method, path, handler)
     return app
 
@@ -156,8 +157,8 @@ async def hold_the_door(request: web.Request, handler: Handler) -> web.StreamRes
         return await handler(request)
 
 
-def _addresses(route: Route) -> Iterator[tuple[str, str]]:
-    return ((method, path) for path in route.paths() for method in route.methods())
+def _addresses(route: Route, words: Words) -> Iterator[tuple[str, str]]:
+    return ((method, matched(path, words)) for path in route.paths() for method in route.methods())
 
 
 async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:

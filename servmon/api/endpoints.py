@@ -9,7 +9,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from servmon.api.health import LIVE
-from servmon.api.requests import cursor_moment, read_cursor, write_cursor, wrong_cursor
+from servmon.api.requests import cursor_moment, is_this_version, read_cursor, write_cursor, wrong_cursor
 from servmon.api.routing import AVAILABILITY, BEFORE, CONNECTION, Route
 from servmon.api.shapes import (
     CurrentStatusShape,
@@ -28,7 +28,6 @@ from servmon.api.shapes import (
 )
 from servmon.api.typed import Answer, Body, Created, Flag, JsonObject, PageQuery, Query
 from servmon.clock import rfc3339
-from servmon.errors import LostUpdateError
 from servmon.model import Endpoint, Role, Status
 from servmon.services import bulk
 from servmon.services.history import Resolution
@@ -76,6 +75,12 @@ class HistoryQuery(PageQuery):
     resolution: str | None = Field(None, description="raw, hour, day or auto: what fits the period's length.")
 
 
+class Deletion(Query):
+    """How much of an endpoint goes."""
+
+    purge: Flag = Field(False, description="Its results, outages and notes too, for ever.")
+
+
 class EndpointQuery(PageQuery):
     """Which endpoints, and from which end."""
 
@@ -106,10 +111,13 @@ async def list_endpoints(request: web.Request, query: EndpointQuery) -> Page[End
 
 
 async def create_endpoint(request: web.Request, body: EndpointBody) -> Created[EndpointShape]:
-    """Create a new service endpoint; the id of a deleted one brings its history back."""
+    """Create a new service endpoint; the id of a deleted one brings its history back, and ``revived`` says so."""
     endpoint = await request.app[AVAILABILITY].create_endpoint(body)
     headers = {"Location": f"/services/{endpoint.id}", **_etag(endpoint)}
-    return Created(endpoint_shape(endpoint), headers=headers)
+    shape = endpoint_shape(endpoint)
+    if endpoint.updated_at != endpoint.created_at:  # it was there before
+        shape["revived"] = True
+    return Created(shape, headers=headers)
 
 
 async def get_endpoint(request: web.Request) -> Answer[EndpointShape]:
@@ -129,10 +137,18 @@ async def update_endpoint(request: web.Request, body: EndpointChanges) -> Answer
     return _tagged(await request.app[AVAILABILITY].update_endpoint(_id(request), body, revision=revision))
 
 
-async def delete_endpoint(request: web.Request) -> None:
-    """Delete a service endpoint; its history stays."""
+async def delete_endpoint(request: web.Request, query: Deletion) -> None:
+    """Delete a service endpoint; its history stays, unless ``purge`` removes that too, of one that is deleted already.
+
+    What was told of it, and the audit, stay all the same.
+    """
+    service = request.app[AVAILABILITY]
+    if query.purge:
+        request[BEFORE] = endpoint_shape(await service.get_purgeable(_id(request)))
+        await service.purge_endpoint(_id(request))
+        return
     revision = await _remember(request)
-    await request.app[AVAILABILITY].delete_endpoint(_id(request), revision=revision)
+    await service.delete_endpoint(_id(request), revision=revision)
 
 
 async def change_many(request: web.Request, body: BulkBody) -> BulkShape:
@@ -222,13 +238,7 @@ async def _remember(request: web.Request) -> int | None:
     """Note what is about to be changed, for the audit; the revision that If-Match wants, if it wants one."""
     before = await request.app[AVAILABILITY].get_endpoint(_id(request))
     request[BEFORE] = endpoint_shape(before)
-    wished = request.headers.getall("If-Match", [])
-    if not wished:
-        return None
-    tags = {tag.strip() for line in wished for tag in line.split(",")}
-    if not tags & {"*", *_etag(before).values()}:
-        raise LostUpdateError(f"{before.id} is at {_etag(before)['ETag']} by now; read it again, then change it")
-    return before.revision
+    return before.revision if is_this_version(request, before.id, _etag(before)["ETag"]) else None
 
 
 def _bulk_result(done: bulk.Done) -> BulkResult:

@@ -24,6 +24,19 @@ _JSON = "application/json"
 _PROBLEM = "application/problem+json"
 _ENDPOINT_ID = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"}
 _UUID = {"type": "string", "format": "uuid"}
+_ENDPOINT: Mapping[str, Any] = {
+    "name": "API Gateway",
+    "url": "https://api.example.com/health",
+    "check_interval": 60,
+    "expected_status_code": 200,
+    "tags": ["shop"],
+    "site": "pop-north",
+}
+_SILENCE: Mapping[str, Any] = {
+    "sites": ["pop-north"],
+    "reason": "the generator is tested",
+    "ends_at": "2036-11-29T04:00:00+01:00",
+}
 _ROLES: Mapping[Role, str] = {
     Role.READ: "Any token may.",
     Role.OPERATE: "For tokens with the role operate or admin.",
@@ -54,12 +67,16 @@ def describe(routes: Iterable[Route]) -> dict[str, Any]:
     schemas = _Schemas([signature for _, signature in signatures])
     paths: dict[str, dict[str, Any]] = {}
     names: set[str] = set()
+    routes = [route for route, _ in signatures]
     for route, signature in signatures:
         name = route.handler.__name__
         if name in names:
             raise ValueError(f"two handlers are named {name}")
         names.add(name)
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, signature, schemas)
+        operation = _operation(route, signature, schemas)
+        if signature.status == 201:
+            operation["responses"]["201"]["links"] = _links(route, routes)
+        paths.setdefault(route.path, {})[route.method.lower()] = operation
     return {
         "openapi": "3.1.0",
         "info": {
@@ -114,6 +131,7 @@ class _Schemas:
             "description": "An endpoint's fields, and the options of its protocol beside them.",
             "properties": properties,
             "required": ["url"],
+            "examples": [_ENDPOINT],
         }
         self.components["EndpointChanges"] = {
             "type": "object",
@@ -121,10 +139,15 @@ class _Schemas:
             "properties": properties,
         }
         self.components["WindowFields"] = WINDOW_SCHEMA
+        self.components["WindowChanges"] = {
+            "type": "object",
+            "description": "Those fields of a window that change.",
+            "properties": WINDOW_SCHEMA["properties"],
+        }
         self.components["WindowExtension"] = EXTENSION_SCHEMA
         silence = SilenceFields.model_json_schema(ref_template=_REFER)
         self.components.update(silence.pop("$defs", {}))
-        self.components["SilenceFields"] = silence
+        self.components["SilenceFields"] = {**silence, "examples": [_SILENCE]}
 
 
 def _key(annotation: Any) -> str:
@@ -164,6 +187,19 @@ def _responses(route: Route, signature: Signature, schemas: _Schemas) -> dict[st
     problem = {"content": {_PROBLEM: {"schema": schemas.of(Problem)}}}
     failures = {status: {"description": words, **problem} for status, words in _failures(route, signature)}
     return {str(signature.status): good, **failures}
+
+
+def _links(made_by: Route, routes: Iterable[Route]) -> dict[str, Any]:
+    """What can be done with what was made: every route below it that needs its id and nothing else."""
+    below = re.compile(re.escape(made_by.path.rstrip("/")) + r"/{(\w+)}(/[a-z-]+)?")
+    fitting = ((route, found) for route in routes if (found := below.fullmatch(route.path)))
+    return {
+        route.handler.__name__: {
+            "operationId": route.handler.__name__,
+            "parameters": {found[1]: "$response.body#/id"},
+        }
+        for route, found in fitting
+    }
 
 
 def _failures(route: Route, signature: Signature) -> Iterable[tuple[str, str]]:

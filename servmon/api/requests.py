@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from aiohttp import web
 
 from servmon.api.problems import REPORTED, RequestError
-from servmon.errors import InvalidInputError, Problem
+from servmon.errors import InvalidInputError, LostUpdateError, Problem
 from servmon.services.identity import is_uuid
 from servmon.services.moments import read_moment
 
@@ -87,6 +87,18 @@ def read_older_than(given: str | None) -> tuple[datetime, str] | None:
 def wrong_cursor() -> NoReturn:
     """Refuse a cursor that did not come from the list it is used on."""
     raise InvalidInputError.of("cursor", "must be the next_cursor of an earlier answer of this list")
+
+
+def is_this_version(request: web.Request, name: str, tag: str) -> bool:
+    """Whether If-Match asks for the version with this ``tag``; where there is none, any will do.
+
+    Raises ``LostUpdateError`` where it asks for others only.
+    """
+    wished = request.headers.getall("If-Match", [])
+    tags = {part.strip() for line in wished for part in line.split(",")}
+    if wished and not tags & {"*", tag}:
+        raise LostUpdateError(f"{name} is at {tag} by now; read it again, then change it")
+    return bool(wished)
 
 
 def _check_content_type(request: web.Request) -> None:

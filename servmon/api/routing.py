@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,8 @@ CONNECTION = web.AppKey("connection", Connection)
 API_PREFIX = "/api/v1"
 # Longer than Postgres is given for one command, so that its own failure is told first.
 LONGEST_REQUEST_SECONDS = 90.0
+# Which words stand at a place: what is before it, how many parts are left.
+Words = Mapping[tuple[str, int], set[str]]
 # What a change is made to, as it was: a handler puts it here before it changes it, for the audit.
 BEFORE = web.RequestKey("before", Mapping[str, Any])
 
@@ -61,3 +63,27 @@ class Route:
             if bare:
                 yield bare
             yield f"{bare}/"
+
+
+def fixed_words(routes: Iterable[Route]) -> Words:
+    """The words that stand where other routes have a parameter, by what stands before them and how much behind."""
+    words: dict[tuple[str, int], set[str]] = {}
+    for path in (path for route in routes for path in route.paths()):
+        parts = path.strip("/").split("/")
+        for place, part in enumerate(parts):
+            if not part.startswith("{"):
+                words.setdefault(("/".join(parts[:place]), len(parts) - place), set()).add(part)
+    return words
+
+
+def matched(path: str, words: Words) -> str:
+    """``path`` as the router takes it: a parameter is none of the fixed words that could stand in its place.
+
+    Otherwise /services/bulk would take the methods of /services/{endpoint_id} beside its own.
+    """
+    parts = path.strip("/").split("/")
+    for place, part in enumerate(parts):
+        taken = words.get(("/".join(path.strip("/").split("/")[:place]), len(parts) - place))
+        if part.startswith("{") and taken:
+            parts[place] = f"{part[:-1]}:(?!(?:{'|'.join(sorted(taken))})(?:/|$))[^{{}}/]+}}"
+    return f"/{'/'.join(parts)}{'/' if path.endswith('/') and path != '/' else ''}"

@@ -51,7 +51,10 @@ class Page(TypedDict, Generic[T]):
 
 
 class EndpointShape(TypedDict):
-    """A service endpoint. The options of its protocol stand beside these fields; secret ones read ``***``."""
+    """A service endpoint. The options of its protocol stand beside these fields; secret ones read ``***``.
+
+    ``revived`` is true where the id was that of a deleted endpoint, whose history came back with it.
+    """
 
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
 
@@ -81,6 +84,7 @@ class EndpointShape(TypedDict):
     created_at: datetime | None
     updated_at: datetime | None
     archived_at: datetime | None
+    revived: NotRequired[bool]
 
 
 class CurrentStatusShape(TypedDict):

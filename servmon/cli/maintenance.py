@@ -106,6 +106,43 @@ def add(  # noqa: PLR0913 - they are the options of the command
 
 @app.command()
 @over_api
+def update(  # noqa: PLR0913 - they are the options of the command
+    desk: Desk,
+    window: IdArgument,
+    *,
+    description: Annotated[str | None, typer.Option(help="What is done.")] = None,
+    at: Annotated[datetime | None, typer.Option(parser=moment, metavar="TIME", help="Begins at.")] = None,
+    until: Annotated[datetime | None, typer.Option(parser=moment, metavar="TIME", help="Ends at.")] = None,
+    endpoint: EndpointOption = None,
+    tag: TagOption = None,
+    site: SiteOption = None,
+    pause: Annotated[bool | None, typer.Option("--pause/--mute", help="Whether to check meanwhile.")] = None,
+    notify: Annotated[list[str] | None, typer.Option(help="A channel that is told of it.")] = None,
+    rrule: Annotated[str | None, typer.Option(help="Comes again by this rule; an empty one: only once.")] = None,
+    timezone: Annotated[str | None, typer.Option(help="Whose clocks the rule means.")] = None,
+) -> None:
+    """Change what is given and leave the rest; a list that is given replaces the one there was."""
+    given: dict[str, Any] = {
+        "description": description,
+        "start_time": later(at, None) if at else None,
+        "end_time": later(until, None) if until else None,
+        "endpoint_ids": endpoint or None,
+        "tags": tag or None,
+        "sites": site or None,
+        "mode": None if pause is None else "pause" if pause else "mute",
+        "notify": notify or None,
+        "rrule": rrule,
+        "timezone": timezone,
+    }
+    changes = {name: value for name, value in given.items() if value is not None}
+    if not changes:
+        fail("nothing is given that could change", EXIT_CONFIGURATION)
+    made = desk.api.patch(address("maintenance", window), {**changes, **({"rrule": None} if rrule == "" else {})})
+    desk.done(f"{made['id']}: {_told(made)}", made)
+
+
+@app.command()
+@over_api
 def extend(
     desk: Desk,
     window: IdArgument,

@@ -25,6 +25,12 @@ COLUMNS = (
     Column("ID", "id"),
     Column("WHAT", "description"),
 )
+HAPPENED = (
+    Column("AT", lambda row: readable(row["at"])),
+    Column("WHAT", "kind"),
+    Column("BY", "by"),
+    Column("TEXT", "text"),
+)
 
 
 @app.command("list")
@@ -76,6 +82,43 @@ def resolve(
     outage_ = desk.api.post(address("outages", outage, "resolve"), {"resolution_notes": note})
     still = "; its last check failed all the same" if outage_["still_down"] else ""
     desk.done(f"the outage of {outage_['endpoint_id']} is resolved{still}", outage_)
+
+
+@app.command()
+@over_api
+def timeline(desk: Desk, outage: IdArgument) -> None:
+    """Show all that happened with an outage and was said of it, oldest first."""
+    desk.show_list(HAPPENED, desk.api.get(address("outages", outage, "timeline"))["items"], "nothing happened yet")
+
+
+@app.command()
+@over_api
+def note(desk: Desk, outage: IdArgument, text: Annotated[str, typer.Argument(help="What there is to say.")]) -> None:
+    """Write a note down beside an outage, open or over."""
+    desk.done("noted", desk.api.post(address("outages", outage, "notes"), {"text": text}))
+
+
+@app.command()
+@over_api
+def exclude(
+    desk: Desk,
+    outage: IdArgument,
+    reason: Annotated[str, typer.Argument(help="Why it does not count.")],
+    *,
+    false_alarm: Annotated[bool, typer.Option("--false-alarm", help="There was no outage at all.")] = False,
+) -> None:
+    """Let an outage not count against availability."""
+    wanted = {"reason": reason, "false_alarm": false_alarm}
+    excluded = desk.api.post(address("outages", outage, "exclude"), wanted)
+    desk.done(f"the outage of {excluded['endpoint_id']} does not count against availability", excluded)
+
+
+@app.command()
+@over_api
+def include(desk: Desk, outage: IdArgument) -> None:
+    """Let an outage count against availability again."""
+    included = desk.api.post(address("outages", outage, "include"), {})
+    desk.done(f"the outage of {included['endpoint_id']} counts again", included)
 
 
 app.command()(explain)

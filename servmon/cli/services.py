@@ -100,10 +100,16 @@ def update(
 
 @app.command()
 @over_api
-def remove(desk: Desk, endpoint_id: IdArgument) -> None:
-    """Watch an endpoint no longer; its history stays."""
-    desk.api.delete(address("services", endpoint_id))
-    desk.done(f"{endpoint_id} is watched no longer; its history stays", {"id": endpoint_id})
+def remove(
+    desk: Desk,
+    endpoint_id: IdArgument,
+    *,
+    purge: Annotated[bool, typer.Option("--purge", help="Remove its history too, for ever.")] = False,
+) -> None:
+    """Watch an endpoint no longer; its history stays, unless --purge removes that too, of a removed one as well."""
+    desk.api.delete(address("services", endpoint_id) + ("?purge=true" if purge else ""))
+    became = "and all that was found out about it are gone" if purge else "is watched no longer; its history stays"
+    desk.done(f"{endpoint_id} {became}", {"id": endpoint_id})
 
 
 @app.command(cls=PluginCommand)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -61,6 +62,8 @@ def _look(desk: Desk) -> dict[str, Any]:
 
 def _keep_showing(desk: Desk, every: float) -> None:
     desk.api.complain = _unanswered
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)
     sys.stdout.write(_OTHER_SCREEN)
     try:
         while True:
@@ -72,6 +75,11 @@ def _keep_showing(desk: Desk, every: float) -> None:
     finally:
         sys.stdout.write(_OWN_SCREEN)
         sys.stdout.flush()
+
+
+def _end(number: int, _frame: object) -> NoReturn:
+    """Leave as whoever is killed does, but with the terminal as it was."""
+    raise SystemExit(128 + number)
 
 
 def _now(desk: Desk) -> list[str]:

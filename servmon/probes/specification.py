@@ -31,7 +31,9 @@ FROM_FILE = "config:"
 
 # Words that stand where an id would in the API's routes.
 RESERVED_IDS = frozenset({"status", "summary", "active", "bulk", "dependencies", "check", "events"})
-READ_ONLY_FIELDS = frozenset({"key", "source", "revision", "created_at", "updated_at", "archived_at", "in_maintenance"})
+READ_ONLY_FIELDS = frozenset(
+    {"key", "source", "revision", "created_at", "updated_at", "archived_at", "in_maintenance", "revived"}
+)
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")

@@ -24,6 +24,7 @@ from servmon.services.memory import stored_or_remembered
 from servmon.services.uptime import UptimeReport, read_period, report
 from servmon.store import endpoints, state_changes, statuses
 from servmon.store.endpoints import EVERYTHING, EndpointFilter
+from servmon.store.purge import purge
 
 
 class AvailabilityService:
@@ -125,6 +126,28 @@ class AvailabilityService:
         endpoint = await self._changeable(endpoint_id)
         await endpoints.archive(self._db, endpoint.id, revision)
         await refresh(self._live)
+
+    async def get_purgeable(self, endpoint_id: str) -> Endpoint:
+        """One endpoint that may be purged, a deleted one too.
+
+        Raises ``NotFoundError``, and ``ConflictError`` for one that the configuration file holds.
+        """
+        endpoint = await endpoints.get_any(self._db, known_endpoint_id(endpoint_id))
+        if endpoint.source.startswith(FROM_FILE) and endpoint.is_active:
+            raise ConflictError(f"{endpoint.id} stands in the configuration file; take it out there, then purge it")
+        return endpoint
+
+    async def purge_endpoint(self, endpoint_id: str) -> None:
+        """Remove an endpoint with all that was found out about it, for ever; one that is watched is deleted first.
+
+        What was told of it stays, as does the audit. Raises as ``get_purgeable`` does, and ``ConflictError`` while
+        the end of its last outage is still to be told: ask again in a moment.
+        """
+        endpoint = await self.get_purgeable(endpoint_id)
+        if endpoint.archived_at is None:
+            await endpoints.archive(self._db, endpoint.id)
+            await refresh(self._live)
+        await purge(self._db, endpoint.id)
 
     async def check_endpoint(self, endpoint_id: str) -> ServiceStatus:
         """Check an endpoint now, store what was found and return it; takes as long as the target takes to answer.

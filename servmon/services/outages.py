@@ -163,43 +163,57 @@ class OutageManagementService:
         """The windows that cover this moment."""
         return await windows.active(self._db, now(self._connection.clock))
 
-    async def update_maintenance_window(self, window_id: str, changes: Mapping[str, Any]) -> MaintenanceWindow:
-        """Change the given fields of a window. Raises ``NotFoundError`` and ``InvalidInputError``."""
-        before = await self.get_maintenance_window(window_id)
-        return await self._replace_window(before, {**windows.fields_of(before), **changes})
+    async def update_maintenance_window(
+        self, window_id: str, changes: Mapping[str, Any], *, version: datetime | None = None
+    ) -> MaintenanceWindow:
+        """Change the given fields of a window. Raises ``NotFoundError`` and ``InvalidInputError``.
 
-    async def replace_maintenance_window(self, window_id: str, fields: Mapping[str, Any]) -> MaintenanceWindow:
+        What is merged was read a moment ago: ``LostUpdateError`` where somebody else changed it in between, or since
+        ``version``, its ``updated_at`` as it was read before.
+        """
+        before = await self.get_maintenance_window(window_id)
+        fields = {**windows.fields_of(before), **changes}
+        return await self._replace_window(before, fields, version or before.updated_at)
+
+    async def replace_maintenance_window(
+        self, window_id: str, fields: Mapping[str, Any], *, version: datetime | None = None
+    ) -> MaintenanceWindow:
         """Give a window exactly these fields, missing ones their defaults; who created it stays unless given.
 
-        What a recurring one covered until now stays covered. Raises as ``update_maintenance_window`` does.
+        What a recurring one covered until now stays covered. With ``version``, its ``updated_at``, it changes only
+        what still is as it was then, else ``LostUpdateError``. Raises as ``update_maintenance_window`` does.
         """
-        return await self._replace_window(await self.get_maintenance_window(window_id), fields)
+        return await self._replace_window(await self.get_maintenance_window(window_id), fields, version)
 
-    async def extend_maintenance_window(self, window_id: str, fields: Mapping[str, Any]) -> MaintenanceWindow:
+    async def extend_maintenance_window(
+        self, window_id: str, fields: Mapping[str, Any], *, version: datetime | None = None
+    ) -> MaintenanceWindow:
         """Let what runs now end later: by so many ``minutes``, or at ``end_time``; later occurrences stay as they are.
 
         Raises ``NotFoundError``, ``InvalidInputError``, and ``ConflictError`` where it is over.
         """
         before = await self.get_maintenance_window(window_id)
-        return await self._store_window(windows.extended(before, fields, now(self._connection.clock)))
+        return await self._store_window(windows.extended(before, fields, now(self._connection.clock)), version)
 
-    async def end_maintenance_window(self, window_id: str) -> MaintenanceWindow:
+    async def end_maintenance_window(self, window_id: str, *, version: datetime | None = None) -> MaintenanceWindow:
         """Let what runs now end now; later occurrences stay. Raises ``NotFoundError`` and ``ConflictError``."""
         before = await self.get_maintenance_window(window_id)
-        return await self._store_window(windows.ended(before, now(self._connection.clock)))
+        return await self._store_window(windows.ended(before, now(self._connection.clock)), version)
 
-    async def delete_maintenance_window(self, window_id: str) -> None:
+    async def delete_maintenance_window(self, window_id: str, *, version: datetime | None = None) -> None:
         """Cancel a window, or end an active one now; what it covered so far stays so. Raises ``NotFoundError``."""
         known = known_uuid(window_id, "maintenance window")
-        await maintenance.delete(self._db, known, now(self._connection.clock))
+        await maintenance.delete(self._db, known, now(self._connection.clock), version=version)
         await refresh(self._live)
 
-    async def _replace_window(self, before: MaintenanceWindow, fields: Mapping[str, Any]) -> MaintenanceWindow:
+    async def _replace_window(
+        self, before: MaintenanceWindow, fields: Mapping[str, Any], version: datetime | None
+    ) -> MaintenanceWindow:
         wanted = await self._read(fields, before.created_by)
-        return await self._store_window(windows.replaced(before, wanted, now(self._connection.clock)))
+        return await self._store_window(windows.replaced(before, wanted, now(self._connection.clock)), version)
 
-    async def _store_window(self, window: MaintenanceWindow) -> MaintenanceWindow:
-        stored = await maintenance.update(self._db, window, windows.over_at(window))
+    async def _store_window(self, window: MaintenanceWindow, version: datetime | None) -> MaintenanceWindow:
+        stored = await maintenance.update(self._db, window, windows.over_at(window), version=version)
         await refresh(self._live)
         return stored
 

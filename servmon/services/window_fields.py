@@ -40,27 +40,45 @@ _LEAD = re.compile(r"([0-9]{1,6})([mhd])")
 _UNITS = {"m": 60, "h": 3600, "d": 86_400}
 _LONGEST_LEAD = 60 * 86_400
 
-_NAMES = {"type": "array", "items": {"type": "string"}, "maxItems": _MOST_NAMES}
-_TIME = {"type": "string", "format": "date-time"}
+_TIME: Mapping[str, Any] = {"type": "string", "format": "date-time"}
+
+
+def _or_null(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """As ``schema``, or null, which is the same as missing."""
+    return {"anyOf": [dict(schema), {"type": "null"}]}
+
+
+_NAMES = _or_null({"type": "array", "items": {"type": "string"}, "maxItems": _MOST_NAMES})
+_TEXTS = _or_null({"type": "array", "items": {"type": "string"}})
 # For the documentation of the API; what is checked stands below.
 WINDOW_SCHEMA: Mapping[str, Any] = {
     "type": "object",
     "description": "A planned piece of work, [start_time, end_time), on endpoints, tags or sites: at least one.",
     "properties": {
-        **dict.fromkeys(("endpoint_ids", "tags", "sites", "notify"), _NAMES),
+        "endpoint_ids": _TEXTS,
+        **dict.fromkeys(("tags", "sites", "notify"), _NAMES),
         **dict.fromkeys(("start_time", "end_time"), _TIME),
-        **{name: {"type": "string", "maxLength": longest} for name, longest in _LONGEST.items()},
-        "timezone": {"type": "string", "description": "An IANA name; a rule's local times are in it."},
-        "exdates": {"type": "array", "items": {"type": "string"}, "description": "Days on which the rule is off."},
-        "mode": {"enum": [str(mode) for mode in MaintenanceMode]},
-        "notify_before": {"type": "array", "items": {"type": "string"}, "description": "Such as 24h or 30m."},
+        **{name: _or_null({"type": "string", "maxLength": longest}) for name, longest in _LONGEST.items()},
+        "timezone": {**_or_null({"type": "string"}), "description": "An IANA name; a rule's local times are in it."},
+        "exdates": {**_TEXTS, "description": "Days on which the rule is off."},
+        "mode": {"enum": [*map(str, MaintenanceMode), None]},
+        "notify_before": {**_TEXTS, "description": "Such as 24h or 30m."},
     },
     "required": ["start_time", "end_time"],
+    "examples": [
+        {
+            "endpoint_ids": ["api-gateway"],
+            "description": "Scheduled maintenance for the API gateway",
+            "start_time": "2036-11-29T02:00:00+01:00",
+            "end_time": "2036-11-29T04:00:00+01:00",
+            "mode": "mute",
+        }
+    ],
 }
 EXTENSION_SCHEMA: Mapping[str, Any] = {
     "type": "object",
     "description": "How much later what runs now ends: one of the two.",
-    "properties": {"minutes": {"type": "integer", "minimum": 1}, "end_time": _TIME},
+    "properties": {"minutes": _or_null({"type": "integer", "minimum": 1}), "end_time": _or_null(_TIME)},
 }
 
 

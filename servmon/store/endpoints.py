@@ -130,6 +130,19 @@ async def get(db: Executor, endpoint_id: str) -> Endpoint:
     return rows.endpoint(row)
 
 
+_GET_ANY = """
+select * from service_endpoint where id = $1
+"""
+
+
+async def get_any(db: Executor, endpoint_id: str) -> Endpoint:
+    """One endpoint, a deleted one too. Raises ``NotFoundError``."""
+    row = await db.fetchrow(_GET_ANY, endpoint_id)
+    if row is None:
+        raise _not_found(endpoint_id)
+    return rows.endpoint(row)
+
+
 @dataclass(frozen=True, slots=True)
 class EndpointFilter:
     """Which endpoints; ``None`` in a field lets any pass. ``text`` is looked for in id, name, url and site."""

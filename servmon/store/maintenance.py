@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from servmon.errors import InvalidInputError, NotFoundError, Problem
+from servmon.errors import InvalidInputError, LostUpdateError, NotFoundError, Problem
 from servmon.model import MaintenanceWindow
 from servmon.store import rows
 from servmon.store.pool import Executor
@@ -62,7 +62,7 @@ with {_WANTED}, stored as (
     update maintenance_window
     set ({_COLUMNS}, updated_at) = row({_VALUES}, now())
     from unknown
-    where id = $1::text::uuid and places = '{{}}' and deleted_at is null
+    where id = $1::text::uuid and places = '{{}}' and deleted_at is null and updated_at = coalesce($21, updated_at)
     returning maintenance_window.*
 ), unlinked as (
     delete from maintenance_window_endpoint
@@ -83,13 +83,18 @@ select unknown.places, stored.*, $7::text[] as endpoint_ids, null as recorded fr
 """  # noqa: S608 - made of the constants above
 
 
-async def update(db: Executor, window: MaintenanceWindow, over_at: datetime | None = None) -> MaintenanceWindow:
-    """Give the window of this id these values. Raises ``NotFoundError`` and ``InvalidInputError`` as ``insert``."""
+async def update(
+    db: Executor, window: MaintenanceWindow, over_at: datetime | None = None, *, version: datetime | None = None
+) -> MaintenanceWindow:
+    """Give the window of this id these values, if it was updated last at ``version`` (``None``: whenever).
+
+    Raises ``NotFoundError``, ``LostUpdateError`` and ``InvalidInputError`` as ``insert``.
+    """
     recorded = ([getattr(one, name) for one in window.recorded] for name in ("key", "start_time", "end_time"))
-    row = await db.fetchrow(_UPDATE, *_arguments(window, over_at), *recorded)
+    row = await db.fetchrow(_UPDATE, *_arguments(window, over_at), *recorded, version)
     _refuse_unknown(row["places"])
     if row["id"] is None:
-        raise _not_found(window.id)
+        raise await _not_as_expected(db, window.id)
     return replace(rows.maintenance_window(row), recorded=window.recorded)
 
 
@@ -119,7 +124,7 @@ async def refuse_unknown_names(db: Executor, window: MaintenanceWindow) -> None:
 _DELETE = """
 with deleted as (
     update maintenance_window set deleted_at = $2, updated_at = now()
-    where id = $1::text::uuid and deleted_at is null
+    where id = $1::text::uuid and deleted_at is null and updated_at = coalesce($3, updated_at)
     returning id
 ), ended as (
     update maintenance_occurrence set end_time = greatest($2, start_time + interval '1 microsecond')
@@ -129,10 +134,13 @@ select id from deleted
 """
 
 
-async def delete(db: Executor, window_id: str, at: datetime) -> None:
-    """End a window at that time: nobody finds it any more, but what it covered so far it covers. As ``get``."""
-    if await db.fetchval(_DELETE, window_id, at) is None:
-        raise _not_found(window_id)
+async def delete(db: Executor, window_id: str, at: datetime, *, version: datetime | None = None) -> None:
+    """End a window at that time: nobody finds it any more, but what it covered so far it covers.
+
+    Raises ``NotFoundError`` and ``LostUpdateError`` as ``update``.
+    """
+    if await db.fetchval(_DELETE, window_id, at, version) is None:
+        raise await _not_as_expected(db, window_id)
 
 
 WINDOWS = f"""
@@ -231,6 +239,14 @@ def _refuse_unknown(places: list[int]) -> None:
         raise InvalidInputError(
             Problem(f"endpoint_ids.{place}", "must be the id of a service endpoint") for place in places
         )
+
+
+async def _not_as_expected(db: Executor, window_id: str) -> NotFoundError | LostUpdateError:
+    try:
+        await get(db, window_id)
+    except NotFoundError as error:
+        return error
+    return LostUpdateError(f"the maintenance window {window_id} was changed by now; read it again, then change it")
 
 
 def _not_found(window_id: str) -> NotFoundError:

@@ -147,3 +147,23 @@ async def test_a_bulk_that_is_none_is_422(api):
     ]:
         reply = await api.post("/services/bulk", body)
         assert (reply.status, set(reply.wrong_fields)) == (422, fields), body
+
+
+async def test_the_id_of_a_deleted_endpoint_brings_its_history_back_and_the_answer_says_so(api, history):
+    first = await api.post("/services/", {"id": "a", "url": URL})
+    assert "revived" not in first.json
+    await history.check("a", Status.UP)
+    await api.send("DELETE", "/services/a")
+    again = await api.post("/services/", {"id": "a", "url": "tcp://192.0.2.2:2"})
+    assert (again.status, again.json["revived"], again.json["url"]) == (201, True, "tcp://192.0.2.2:2")
+    assert len((await api.get("/services/a/history")).json["items"]) == 1
+    assert "revived" not in (await api.get("/services/a")).json
+    assert (await api.send("PUT", "/services/a", again.json)).status == 200
+
+
+@pytest.mark.parametrize("wrong", ["status", "bulk", "summary", "events", "a/b", "x" * 300, "", "-a", "a b", "é"])
+async def test_an_id_that_no_address_could_name_is_refused_with_the_grammar(api, wrong):
+    reply = await api.post("/services/", {"id": wrong, "url": URL})
+    assert (reply.status, reply.wrong_fields) == (422, ["id"])
+    (error,) = reply.json["errors"]
+    assert "1 to 128" in error["message"] or "is a word of the API's routes" in error["message"], error

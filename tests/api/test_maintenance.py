@@ -95,3 +95,31 @@ async def test_uptime_takes_out_the_nights_of_a_recurring_window_also_after_it_w
         found = (await api.get("/services/edge/uptime", params=period)).json
         assert (found["outage_seconds"], found["maintenance_seconds"], found["up_seconds"]) == (240, 60, 2700)
         await api.send("DELETE", made.headers["Location"])
+
+
+async def test_of_two_who_change_one_window_the_second_is_412_and_nothing_is_lost(api):
+    await api.post("/services/", {"id": "a", "url": "tcp://192.0.2.1:1"})
+    made = await api.post("/maintenance/", window(endpoint_ids=["a"]))
+    place, tag = made.headers["Location"], {"If-Match": made.headers["ETag"]}
+    first = await api.send("PATCH", place, {"description": "two cards"}, headers=tag)
+    assert (first.status, first.json["description"]) == (200, "two cards")
+    assert first.headers["ETag"] == (await api.get(place)).headers["ETag"] != made.headers["ETag"]
+    late = [
+        await api.send("PATCH", place, {"description": "three"}, headers=tag),
+        await api.send("PUT", place, window(endpoint_ids=["a"]), headers=tag),
+        await api.post(f"{place}/extend", {"minutes": 5}, headers=tag),
+        await api.post(f"{place}/end", headers=tag),
+        await api.send("DELETE", place, headers=tag),
+    ]
+    assert [reply.status for reply in late] == [412] * 5
+    assert (await api.get(place)).json == first.json
+    assert (await api.send("DELETE", place, headers={"If-Match": first.headers["ETag"]})).status == 204
+
+
+async def test_a_patch_leaves_what_it_does_not_name_and_names_what_is_wrong(api):
+    await api.post("/services/", {"id": "a", "url": "tcp://192.0.2.1:1"})
+    made = (await api.post("/maintenance/", window(endpoint_ids=["a"], mode="pause"))).json
+    changed = await api.send("PATCH", f"/maintenance/{made['id']}", {"description": "x"})
+    assert {**changed.json, "updated_at": None} == {**made, "description": "x", "updated_at": None}
+    wrong = await api.send("PATCH", f"/maintenance/{made['id']}", {"endpoint_ids": ["nobody"], "mode": "sleep"})
+    assert (wrong.status, wrong.wrong_fields) == (422, ["mode"])

@@ -36,6 +36,24 @@ async def test_a_window_is_planned_extended_and_ended(cli):
     assert (await cli("maintenance", "show", window["id"]))[0] == 1
 
 
+async def test_a_window_is_changed_in_what_is_given_alone(cli):
+    await cli("services", "add", "r1", "icmp://127.0.0.1", "--site", "pop-north", "--tag", "core")
+    _, out, _ = await cli("maintenance", "add", "--site", "pop-north", "--in", "1h", "--for", "2h", "swap", "--json")
+    before = json.loads(out)
+    change = ("maintenance", "update", before["id"], "--description", "two cards", "--pause", "--json")
+    code, out, err = await cli(*change, token=OPERATE_TOKEN)
+    assert (code, err) == (0, "")
+    changed = {"description": "two cards", "mode": "pause"}
+    assert {**json.loads(out), "updated_at": None} == {**before, **changed, "updated_at": None}
+    until = before["end_time"].replace(before["end_time"][:4], "2036")
+    code, out, _ = await cli("maintenance", "update", before["id"], "--until", until, "--tag", "core", "--json")
+    assert (code, json.loads(out)["end_time"], json.loads(out)["tags"]) == (0, until, ["core"])
+    code, _, err = await cli("maintenance", "update", before["id"])
+    assert (code, "nothing is given that could change" in err) == (2, True)
+    code, _, err = await cli("maintenance", "update", before["id"], "--site", "nowhere")
+    assert (code, "nowhere" in err) == (1, True)
+
+
 async def test_a_window_that_cannot_be_is_said(cli):
     code, _, err = await cli("maintenance", "add", "x", "--for", "2 hours", "--site", "a")
     assert (code, "is no span of time such as 90s, 10m" in " ".join(err.split())) == (2, True)

@@ -150,3 +150,31 @@ async def test_history_sums_up(cli, api, history):
     code, _, err = await cli("services", "history", "shop", "--since", "yesterday")
     assert code == 2
     assert "is no time" in " ".join(err.split()) or "must be a time" in " ".join(err.split())
+
+
+async def test_what_is_said_of_an_outage_stands_in_its_timeline(cli, history):
+    await cli("services", "add", "shop", "tcp://127.0.0.1:1")
+    outage = (await history.outage("shop", resolved=True)).id
+    as_operator = {"token": OPERATE_TOKEN}
+    assert await cli("outages", "note", outage, "rain in the duct", **as_operator) == (0, "noted\n", "")
+    code, out, _ = await cli("outages", "exclude", outage, "our own digger", "--false-alarm", "--json", **as_operator)
+    excluded = json.loads(out)
+    assert (code, excluded["excluded_reason"], excluded["false_alarm"]) == (0, "our own digger", True)
+    assert await cli("outages", "include", outage, **as_operator) == (0, "the outage of shop counts again\n", "")
+    code, out, _ = await cli("outages", "timeline", outage)
+    told = [line.split("\t")[1:] for line in out.splitlines()]
+    assert code == 0
+    for expected in (["note", "operator", "rain in the duct"], ["excluded", "operator", "our own digger"]):
+        assert expected in told
+    for refused in (("note", outage, ""), ("exclude", outage, " "), ("include", UNKNOWN_UUID)):
+        assert (await cli("outages", *refused))[0] == 1
+    assert (await cli("outages", "note", outage, "x", token=READ_TOKEN))[0] == 1
+
+
+async def test_a_purged_endpoint_leaves_no_history(cli, history):
+    await cli("services", "add", "shop", "tcp://127.0.0.1:1")
+    await history.check("shop", Status.UP)
+    code, out, _ = await cli("services", "remove", "shop", "--purge")
+    assert (code, out) == (0, "shop and all that was found out about it are gone\n")
+    await cli("services", "add", "shop", "tcp://127.0.0.1:1")
+    assert await cli("services", "history", "shop") == (0, "", "")

@@ -57,7 +57,8 @@ async def test_the_status_is_lines_that_tell_their_kind(cli, troubled):
     assert (await cli("status", "--watch"))[0] == 2
 
 
-async def test_a_terminal_sees_it_live_until_ctrl_c(troubled, tmp_path):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 0), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+async def test_a_terminal_sees_it_live_until_it_is_ended_and_is_as_it_was_then(troubled, tmp_path, number, status):
     options = where(tmp_path, f"http://127.0.0.1:{troubled.port}")
     written = await on_terminal("status", *options, columns=160)
     assert "1 open outages" in written
@@ -68,9 +69,9 @@ async def test_a_terminal_sees_it_live_until_ctrl_c(troubled, tmp_path):
         seen = ""
         while seen.count("no outage") + seen.count("open outages") < 2:
             seen += (await asyncio.to_thread(os.read, ours, 65_536)).decode()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         seen += await asyncio.to_thread(rest_of, ours)
-        assert await process.wait() == 0
+        assert await process.wait() == status
     assert seen.startswith("\x1b[?1049h")
     assert seen.endswith("\x1b[?1049l")
     assert "\x1b[2Jgone" not in seen
