@@ -25,6 +25,8 @@ from servmon.alerts.dispatcher import Dispatcher
 from servmon.alerts.heartbeat import beat
 from servmon.alerts.ledger import Ledger
 from servmon.alerts.planning import Planning
+from servmon.alerts.rule_book import RuleBook, with_rules
+from servmon.alerts.settings import AlertSection
 from servmon.api.app import Entrance, Services, build_app
 from servmon.api.auth import ADMIN
 from servmon.api.configuration import Configuration
@@ -55,6 +57,7 @@ from servmon.probes.network import Network
 from servmon.probes.specification import EndpointDefaults
 from servmon.provisioning import Provisioning
 from servmon.reload import Reload
+from servmon.services.alert_rules import AlertRuleService
 from servmon.services.alerts import AlertService
 from servmon.services.availability import AvailabilityService
 from servmon.services.connection import DEFAULT_OBSERVER, Connection
@@ -109,6 +112,7 @@ async def run(loaded: Loaded, edits: ConfigWatch | None = None) -> None:
         ladder.push_async_callback(daemon.finish)
         if not await daemon.leads():
             return
+        await daemon.recall_rules()
         await daemon.beginning.begin()
         daemon.causes.restore()
         address = await ladder.enter_async_context(daemon.serve(daemon.watchlist))
@@ -232,6 +236,7 @@ class Daemon:
             troubles=self.troubles,
             ledger=Ledger(notebook),
         )
+        self.rules = RuleBook(pool, notebook)
         self.slowness = Slowness(self.monitor, dispatcher.response_times, lambda: dispatcher.settings)
         self.planning = Planning(pool, self.alerting, dispatcher, self.surroundings)
         self._configure_alerts()
@@ -339,6 +344,8 @@ class Daemon:
             await feed.wait()
             await self.watchlist.refresh()
             await self.tokens.refresh()
+            if await self.rules.refresh():
+                self.alerting.go_by(self._alert_settings())
 
     @asynccontextmanager
     async def serve(self, live: Watchlist | None) -> AsyncIterator[str]:
@@ -352,6 +359,11 @@ class Daemon:
             OutageManagementService(self._connection, live, lambda: tuple(self.provisioning.settings.channels)),
             AlertService(self._connection),
             self.tokens,
+            AlertRuleService(
+                self._connection,
+                lambda: self.provisioning.settings.alert,
+                lambda: tuple(self.provisioning.settings.channels),
+            ),
         )
         app = build_app(
             services,
@@ -424,9 +436,18 @@ class Daemon:
             if getattr(before, section) != getattr(settings, section):
                 _log.warning("this change needs a restart", section=section)
 
+    async def recall_rules(self) -> None:
+        """Go by the alert rules that were stored when they were last read; Postgres may be away."""
+        await self.rules.recall()
+        self.alerting.go_by(self._alert_settings())
+
+    def _alert_settings(self) -> AlertSection:
+        return with_rules(self.provisioning.settings.alert, self.rules.stored)
+
     def _configure_alerts(self) -> None:
         settings = self.provisioning.settings
-        self.alerting.configure(settings.alert, open_channels(settings.channels, settings.alert.fallback_channel))
+        channels = open_channels(settings.channels, settings.alert.fallback_channel)
+        self.alerting.configure(self._alert_settings(), channels)
 
     async def _reload_now(self, force: bool) -> int:
         await self.reload.now(force=force)

@@ -30,6 +30,7 @@ from servmon.model import (
     Status,
     Transition,
 )
+from servmon.services.alert_rules import AlertRuleService
 from servmon.services.alerts import AlertService
 from servmon.services.availability import AvailabilityService
 from servmon.services.connection import Connection, connect
@@ -192,10 +193,11 @@ def services_on(connection: Connection, live: Any = None) -> Services:
         OutageManagementService(connection, live),
         AlertService(connection),
         None,
+        AlertRuleService(connection),
     )
 
 
-NOTHING = Services(None, None, None, None, None)
+NOTHING = Services(None, None, None, None, None, None)
 
 
 @pytest.fixture

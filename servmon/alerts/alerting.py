@@ -123,9 +123,13 @@ class Alerting:
         """How many messages wait to be sent."""
         return self.outbox.waiting
 
+    def go_by(self, settings: AlertSection) -> None:
+        """Go by these settings from the next round on; the ways out stay as they are."""
+        self._dispatcher.settings = settings
+
     def configure(self, settings: AlertSection, channels: Mapping[str, tuple[Channel, str | None]]) -> None:
         """Go by these settings from the next round on."""
-        self._dispatcher.settings = settings
+        self.go_by(settings)
         self._dispatcher.channel_names = tuple(channels)
         self.outbox.open(channels)
 

@@ -21,7 +21,8 @@ class RuleKind(StrEnum):
     LONG_OUTAGE = "long_outage"
 
 
-_FOR_ALL = frozenset({"name", "kind", "ids", "tags", "sites", "severities", "channels", "enabled"})
+# The keys that every kind has.
+FOR_ALL = frozenset({"name", "kind", "ids", "tags", "sites", "severities", "channels", "enabled"})
 # The keys of each kind, beside those that all have.
 KEYS: Mapping[RuleKind, frozenset[str]] = {
     RuleKind.SERVICE_DOWN: frozenset(),
@@ -65,7 +66,7 @@ class RuleSection(Section):
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
-        if odd := sorted(self.model_fields_set - _FOR_ALL - KEYS[self.kind]):
+        if odd := sorted(self.model_fields_set - FOR_ALL - KEYS[self.kind]):
             known = ", ".join(sorted(KEYS[self.kind])) or "none of its own"
             raise ValueError(f"{odd[0]}: is no key of a rule of the kind {self.kind.value}, which has {known}")
         if self.count is not None and self.share is not None:

@@ -12,6 +12,7 @@ from typing_extensions import TypedDict
 
 import servmon
 from servmon.api import (
+    alert_rules,
     alerts,
     audit,
     configuration,
@@ -32,11 +33,23 @@ from servmon.api.openapi import describe
 from servmon.api.problems import REQUEST_ID, REQUEST_ID_HEADER, answer_errors, name_requests
 from servmon.api.proxies import TrustedProxies
 from servmon.api.requests import BODY_LIMIT_BYTES
-from servmon.api.routing import ALERTS, AVAILABILITY, CONNECTION, OUTAGES, TOKENS, Route, Words, fixed_words, matched
+from servmon.api.routing import (
+    ALERTS,
+    AVAILABILITY,
+    CONNECTION,
+    OUTAGES,
+    RULES,
+    TOKENS,
+    Route,
+    Words,
+    fixed_words,
+    matched,
+)
 from servmon.api.server import DOOR, Door
 from servmon.api.settings import ApiSection, origin_of
 from servmon.api.typed import typed
 from servmon.model import Role
+from servmon.services.alert_rules import AlertRuleService
 from servmon.services.alerts import AlertService
 from servmon.services.availability import AvailabilityService
 from servmon.services.connection import Connection
@@ -68,6 +81,7 @@ ROUTES: tuple[Route, ...] = (
     *endpoints.ROUTES,
     *dependencies.ROUTES,
     *outages.ROUTES,
+    *alert_rules.ROUTES,
     *alerts.ROUTES,
     *maintenance.ROUTES,
     *configuration.ROUTES,
@@ -90,6 +104,7 @@ class Services:
     outages: OutageManagementService
     alerts: AlertService
     tokens: TokenService
+    rules: AlertRuleService
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +146,7 @@ def build_app(
     app[AVAILABILITY] = services.availability
     app[OUTAGES] = services.outages
     app[ALERTS] = services.alerts
+    app[RULES] = services.rules
     app[TOKENS] = services.tokens
     app[events.STREAM] = stream or Stream()
     app[events.OPEN] = set()

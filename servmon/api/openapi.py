@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 import servmon
+from servmon.alerts.settings import RuleSection
 from servmon.api.routing import Route
 from servmon.api.typed import JsonObject, Signature, signature_of
 from servmon.model import Role
@@ -31,6 +32,13 @@ _ENDPOINT: Mapping[str, Any] = {
     "expected_status_code": 200,
     "tags": ["shop"],
     "site": "pop-north",
+}
+_RULE: Mapping[str, Any] = {
+    "name": "slow web",
+    "kind": "response_time",
+    "tags": ["web"],
+    "threshold_ms": 800,
+    "channels": ["noc"],
 }
 _SILENCE: Mapping[str, Any] = {
     "sites": ["pop-north"],
@@ -145,9 +153,18 @@ class _Schemas:
             "properties": WINDOW_SCHEMA["properties"],
         }
         self.components["WindowExtension"] = EXTENSION_SCHEMA
-        silence = SilenceFields.model_json_schema(ref_template=_REFER)
-        self.components.update(silence.pop("$defs", {}))
-        self.components["SilenceFields"] = {**silence, "examples": [_SILENCE]}
+        for name, model, example in (
+            ("SilenceFields", SilenceFields, _SILENCE),
+            ("AlertRuleFields", RuleSection, _RULE),
+        ):
+            schema = model.model_json_schema(ref_template=_REFER)
+            self.components.update(schema.pop("$defs", {}))
+            self.components[name] = {**schema, "examples": [example]}
+        self.components["AlertRuleChanges"] = {
+            "type": "object",
+            "description": "Those fields of an alert rule that change.",
+            "properties": self.components["AlertRuleFields"]["properties"],
+        }
 
 
 def _key(annotation: Any) -> str:

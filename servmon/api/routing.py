@@ -10,6 +10,7 @@ from aiohttp import web
 
 from servmon.api.typed import TypedHandler
 from servmon.model import Role
+from servmon.services.alert_rules import AlertRuleService
 from servmon.services.alerts import AlertService
 from servmon.services.availability import AvailabilityService
 from servmon.services.connection import Connection
@@ -19,6 +20,7 @@ from servmon.services.tokens import TokenService
 AVAILABILITY = web.AppKey("availability", AvailabilityService)
 OUTAGES = web.AppKey("outages", OutageManagementService)
 ALERTS = web.AppKey("alerts", AlertService)
+RULES = web.AppKey("rules", AlertRuleService)
 TOKENS = web.AppKey("tokens", TokenService)
 CONNECTION = web.AppKey("connection", Connection)
 API_PREFIX = "/api/v1"

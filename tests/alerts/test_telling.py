@@ -164,3 +164,30 @@ async def test_planned_work_is_announced_and_its_end_names_what_is_still_down(se
     assert over == "MAINTENANCE OVER: New firmware: 1 of 1 still down"
     assert up.startswith("UP: New firmware: 1 of 1 (down for ")
     assert outage["start_time"] < outage["declared_at"]
+
+
+async def test_a_rule_made_over_the_api_counts_at_once_and_says_by_what_values_it_fired(
+    servmon_daemon, mail_server, site
+):
+    mail = await mail_server()
+    ways = mail_to(mail.port) + mail_to(mail.port, "boss")
+    daemon = await watched(servmon_daemon, watching(site.port, "group_wait = 1", ways))
+    await daemon.send("POST", "/alerts/rules", {"name": "any", "kind": "active_outages", "channels": ["boss"]})
+    code, out, _ = await servmon("alerts", "rules", "list", "--config", str(daemon.file))
+    assert (code, out.splitlines()[0].split("\t")[:3]) == (0, ["any", "active_outages", "yes"])
+    await site.stop()
+    await until(mail, 2)
+    fires = "1 service is down: A web server, threshold 1"
+    assert set(mail.subjects) == {"DOWN: A web server (MAJOR)", f"RULE: {fires} (MAJOR)"}
+    fired = next(one for one in (await daemon.get("/alerts/active"))["items"] if one["kind"] == "active_outages")
+    assert (fired["channels"], fired["reason"]) == (["boss"], fires)
+    shown = await daemon.get(f"/alerts/{fired['id']}")
+    assert [one["reason"] for one in shown["decisions"]] == [f"to boss: {fired['reason']}"]
+    await daemon.stop(signal.SIGKILL)
+    await daemon.start()
+    await daemon.get_until("/services/web/status", lambda status: status["state"] == "down")
+    await site.start()
+    await settled(lambda: any(one.startswith("OVER") for one in mail.subjects), PATIENCE_SECONDS)
+    await daemon.stop()
+    heads = {one["Message-ID"]: one["Subject"].split(":")[0] for one in mail.mails}
+    assert sorted(heads.values()) == ["DOWN", "OVER", "RULE", "UP"]

@@ -32,6 +32,10 @@ OPERATORS = {
     "POST /maintenance/{window_id}/end",
 }
 ADMINISTRATORS = {
+    "POST /alerts/rules",
+    "PUT /alerts/rules/{rule_name}",
+    "PATCH /alerts/rules/{rule_name}",
+    "DELETE /alerts/rules/{rule_name}",
     "POST /services/",
     "PUT /services/{endpoint_id}",
     "PATCH /services/{endpoint_id}",
