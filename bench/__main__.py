@@ -29,7 +29,7 @@ def main() -> None:
     asked = _arguments()
     targets_core, own_core = sorted(os.sched_getaffinity(0))[:2]
     runs: dict[str, list[tuple[float, daemon.Cost]]] = {protocol: [] for protocol in asked.protocols}
-    with _targets(targets_core) as ports:
+    with targets(targets_core) as ports:
         for _ in range(asked.repetitions):
             for protocol in asked.protocols:
                 floor = _floor(protocol, ports.get(protocol, 0), own_core)
@@ -49,7 +49,8 @@ def _arguments() -> argparse.Namespace:
 
 
 @contextmanager
-def _targets(core: int) -> Iterator[dict[str, int]]:
+def targets(core: int) -> Iterator[dict[str, int]]:
+    """Servers to be asked, in a process on this core; gives their ports by protocol."""
     process = subprocess.Popen(
         [sys.executable, "-m", "bench.targets"],
         stdin=subprocess.PIPE,

@@ -8,24 +8,20 @@ from aiohttp import web
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from servmon.api.endpoint_shapes import CurrentStatusShape, EndpointShape, current_status_shape, endpoint_shape
 from servmon.api.health import LIVE
-from servmon.api.requests import cursor_moment, is_this_version, read_cursor, write_cursor, wrong_cursor
-from servmon.api.routing import AVAILABILITY, BEFORE, CONNECTION, Route
-from servmon.api.shapes import (
-    CurrentStatusShape,
-    EndpointShape,
+from servmon.api.history_shapes import (
     HistoryPage,
-    Page,
     StatusShape,
     UptimeShape,
-    current_status_shape,
-    endpoint_shape,
     history_shape,
     moment_of,
-    page,
     status_shape,
     uptime_shape,
 )
+from servmon.api.requests import cursor_moment, is_this_version, read_cursor, write_cursor, wrong_cursor
+from servmon.api.routing import AVAILABILITY, BEFORE, CONNECTION, Route
+from servmon.api.shapes import Page, page
 from servmon.api.typed import Answer, Body, Created, Flag, JsonObject, PageQuery, Query
 from servmon.clock import rfc3339
 from servmon.model import Endpoint, Role, Status

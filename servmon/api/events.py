@@ -11,8 +11,9 @@ from typing import Any
 from aiohttp import web
 
 from servmon.api.auth import STAYS
+from servmon.api.outage_shapes import outage_shape
 from servmon.api.routing import Route
-from servmon.api.shapes import outage_shape, plain
+from servmon.api.shapes import plain
 from servmon.model import Outage, Role
 from servmon.services.stream import Happening, Listener, Stream, TooSlowError
 

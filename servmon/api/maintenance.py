@@ -10,8 +10,9 @@ from aiohttp import web
 from servmon.api.auth import TOKEN_NAME
 from servmon.api.requests import is_this_version, read_older_than, write_cursor
 from servmon.api.routing import BEFORE, OUTAGES, Route
-from servmon.api.shapes import Page, WindowShape, page, window_shape
+from servmon.api.shapes import Page, page
 from servmon.api.typed import Answer, Created, JsonObject, PageQuery
+from servmon.api.window_shapes import WindowShape, window_shape
 from servmon.clock import rfc3339
 from servmon.model import MaintenanceWindow, Role
 

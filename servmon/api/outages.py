@@ -9,9 +9,10 @@ from aiohttp import web
 from typing_extensions import TypedDict
 
 from servmon.api.auth import TOKEN_NAME
+from servmon.api.outage_shapes import OutageShape, OutageSummaryShape, ResolvedShape, outage_shape
 from servmon.api.requests import read_older_than, write_cursor
 from servmon.api.routing import OUTAGES, Route
-from servmon.api.shapes import OutageShape, OutageSummaryShape, Page, ResolvedShape, outage_shape, page
+from servmon.api.shapes import Page, page
 from servmon.api.typed import Body, Created, Flag, Moment, PageQuery
 from servmon.clock import rfc3339
 from servmon.model import Outage, Role, Severity

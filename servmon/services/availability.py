@@ -267,7 +267,8 @@ class AvailabilityService:
         if endpoint.source.startswith(FROM_FILE):
             instance = endpoint.source.removeprefix(FROM_FILE)
             raise ConflictError(
-                f"{endpoint.id} comes from the configuration file (instance {instance}); change it there"
+                f"{endpoint.id} comes from the configuration file (instance {instance}); change it there."
+                " It can be checked, acknowledged, noted and paused by a maintenance window here all the same"
             )
         return endpoint
 
