@@ -247,6 +247,11 @@ class Monitor:
         lasts = (watched.state.last for watched in self.watched.values())
         return [last.status if last else Status.UNKNOWN for last in lasts]
 
+    def ids_with(self, status: Status) -> list[str]:
+        """The ids of the active endpoints whose last check ended so, UNKNOWN where there was none."""
+        pairs = zip(self.watched, self.last_statuses(), strict=True)
+        return [endpoint_id for endpoint_id, last in pairs if last is status]
+
     def in_maintenance(self) -> int:
         """How many active endpoints are in a window now."""
         present = now(self._clock)

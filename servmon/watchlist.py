@@ -183,6 +183,10 @@ class Watchlist:
         """The status of every active endpoint's last check."""
         return self._monitor.last_statuses()
 
+    def ids_with(self, status: Status) -> list[str]:
+        """The ids of the active endpoints whose last check ended so."""
+        return self._monitor.ids_with(status)
+
     def in_maintenance(self) -> int:
         """How many active endpoints are in a window now."""
         return self._monitor.in_maintenance()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
+from heapq import nlargest, nsmallest
 from typing import Any
 
 from servmon.checks.attempts import ask_by_hand
@@ -75,7 +76,9 @@ class AvailabilityService:
         ``wanted`` and ``status``, the last check's (UNKNOWN where there was none), choose among them.
         """
         if status is not None:
-            wanted = replace(wanted, ids=await self._with_status(status))
+            ids = await self._with_status(status)
+            # With nothing else to choose by, Postgres need not hear of ten thousand ids for a page of a hundred.
+            wanted = replace(wanted, ids=next_ids(ids, after, limit, backwards) if wanted == EVERYTHING else ids)
         return await stored_or_remembered(
             self._live,
             lambda: endpoints.get_page(self._db, after=after, limit=limit, wanted=wanted, backwards=backwards),
@@ -274,7 +277,7 @@ class AvailabilityService:
 
     async def _with_status(self, status: Status) -> list[str]:
         if self._live is not None:
-            return [one.endpoint_id for one in self._live.statuses() if one.status is status]
+            return self._live.ids_with(status)
         last = await statuses.last_statuses(self._db)
         return [endpoint_id for endpoint_id, one in last.items() if one is status]
 
@@ -296,6 +299,17 @@ class AvailabilityService:
         just_after = result.timestamp + timedelta(microseconds=1)
         (stored,) = await statuses.history(self._db, result.endpoint_id, limit=1, before=just_after)
         return stored
+
+
+# So many may be deleted in the moment between memory and Postgres, and the page is full all the same.
+_SLACK = 100
+
+
+def next_ids(ids: list[str], after: str | None, limit: int, backwards: bool) -> list[str]:
+    """The first ``limit`` of ``ids`` behind the id ``after``, and some more."""
+    behind = (one for one in ids if after is None or (one < after if backwards else one > after))
+    most = limit + _SLACK
+    return nlargest(most, behind) if backwards else nsmallest(most, behind)
 
 
 def _page(known: Iterable[Endpoint], after: str | None, limit: int) -> list[Endpoint]:

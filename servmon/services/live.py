@@ -30,6 +30,10 @@ class LiveView(Protocol):
         """What is known of every active endpoint now."""
         ...
 
+    def ids_with(self, status: Status) -> list[str]:
+        """The ids of the active endpoints whose last check ended so, UNKNOWN where there was none."""
+        ...
+
     def last_statuses(self) -> list[Status]:
         """The status of every active endpoint's last check."""
         ...

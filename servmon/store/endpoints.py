@@ -179,7 +179,7 @@ async def get_page(
     """At most ``limit`` endpoints by id, from the first one after the id ``after``; ``backwards`` from the last one."""
     query = _GET_PAGE_BACKWARDS if backwards else _GET_PAGE
     filters = (wanted.protocol, wanted.tag, wanted.site, wanted.is_active, wanted.text, wanted.ids)
-    return [rows.endpoint(row) for row in await db.fetch(query, after, *filters, limit)]
+    return [rows.endpoint(row) async for row in in_turns(await db.fetch(query, after, *filters, limit))]
 
 
 _TAGS = """

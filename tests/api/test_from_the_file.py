@@ -19,6 +19,8 @@ async def test_an_operator_works_on_an_endpoint_of_the_file_without_the_file_bei
     await daemon.start()
     before = daemon.file.read_bytes(), daemon.file.stat().st_mtime_ns, sorted(daemon.folder.iterdir())
     (outage,) = (await daemon.get_until("/outages/active", lambda page: page["items"]))["items"]
+    down, up = [(await daemon.get(f"/services/?status={status}&limit=1"))["items"] for status in ("DOWN", "UP")]
+    assert ([one["id"] for one in down], up) == (["shop"], [])
     made = await daemon.send("POST", "/tokens/", {"name": "night shift", "role": "operate"})
     headers = {"Authorization": f"Bearer {made['token']}"}
     async with aiohttp.ClientSession(f"http://127.0.0.1:{daemon.port}", headers=headers) as session:

@@ -7,7 +7,7 @@ import pytest
 from servmon.errors import ConflictError, InvalidInputError, NotFoundError, TooSoonError
 from servmon.model import CheckSource, FailureKind, State, Status
 from servmon.probes.specification import EndpointDefaults, parse_endpoint
-from servmon.services.availability import AvailabilityService
+from servmon.services.availability import AvailabilityService, next_ids
 from servmon.store import endpoints
 
 WEB = {"id": "web", "url": "https://192.0.2.1/health", "expected_response_pattern": "UP", "tags": ["edge"]}
@@ -128,3 +128,14 @@ async def test_an_endpoint_that_asks_another_question_has_its_outage_resolved(se
     assert (await service.get_current_status("web")).outage_id == opened.id
     await service.update_endpoint("web", changes)
     assert (await service.get_current_status("web")).outage_id is None
+
+
+def test_a_page_of_those_with_a_status_asks_postgres_for_little_more_than_the_page():
+    ids = [f"e{number:05}" for number in range(10_000)]
+    shuffled = ids[1::2] + ids[::2]
+    for backwards in (False, True):
+        ordered = ids[::-1] if backwards else ids
+        assert next_ids(shuffled, None, 3, backwards)[:3] == ordered[:3]
+        assert next_ids(shuffled, ordered[7], 3, backwards)[:3] == ordered[8:11]
+        assert next_ids(shuffled, ordered[-2], 3, backwards) == ordered[-1:]
+        assert len(next_ids(shuffled, None, 100, backwards)) < 300
