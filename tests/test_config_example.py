@@ -30,7 +30,18 @@ SECTIONS = {
 }
 # No default that TOML could write down, or another one on every machine; or, the last, set as shipped.
 UNWRITABLE_DEFAULTS = {"data_dir", "public_url", "url", "hosts", "api_key", "token", "file", "notification_channels"}
-UNWRITABLE_DEFAULTS |= {"fallback_channel", "heartbeat_url", "rules", "username", "password", "ca_file", "client_cert"}
+UNWRITABLE_DEFAULTS |= {
+    "fallback_channel",
+    "heartbeat_url",
+    "rules",
+    "escalation",
+    "quiet_hours",
+    "username",
+    "password",
+    "ca_file",
+    "client_cert",
+}
+UNWRITABLE_DEFAULTS |= {"escalation", "quiet_hours"}
 UNWRITABLE_DEFAULTS |= {"client_key", "listen_url", "socket", "socket_group", "trusted_proxies", "cors_origins"}
 
 

@@ -26,6 +26,7 @@ class NewsKind(StrEnum):
     LONG = "long outage"
     RULE = "rule"
     RULE_OVER = "rule over"
+    STEP = "step"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,7 @@ class MessageKind(StrEnum):
     LONG = "long outage"
     RULE = "rule fires"
     RULE_OVER = "rule over"
+    ESCALATED = "escalated"
     WINDOW_OVER = "maintenance over"
     PLANNED = "planned"
     PLAN_CHANGED = "plan changed"

@@ -11,6 +11,7 @@ from itertools import chain
 
 from servmon.alerts.alert import Alert, News, NewsKind, Told
 from servmon.alerts.conditions import Conditions
+from servmon.alerts.escalating import Escalating
 from servmon.alerts.gathering import Gathering
 from servmon.alerts.long_outages import LongOutages
 from servmon.alerts.outage_news import OutageNews
@@ -36,6 +37,7 @@ class Dispatcher(Telling):
         self._outages = OutageNews(self, self._gathering)
         self._conditions = Conditions(self)
         self._repeating = Repeating(self, self.window_ends)
+        self._escalating = Escalating(self, self._repeating)
         self._slow = SlowAnswers(self)
         self._long = LongOutages(self, self._gathering, self.window_ends)
         self._tallies = Tallies(self, self._gathering, self.window_ends)
@@ -72,6 +74,7 @@ class Dispatcher(Telling):
         self._long.look(at)
         self._tallies.look(at)
         self._outages.tell_partly(at)
+        self._escalating.look(at)
         self._repeating.remind(at)
         return at.told
 

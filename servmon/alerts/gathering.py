@@ -17,7 +17,9 @@ STORM_WINDOW = timedelta(minutes=1)
 HELD_LOOK = timedelta(seconds=5)
 # Passing reasons: what they keep back is looked at again. The others are final: an outage that turns out not to be
 # its parent's doing is news of its own.
-PASSING = frozenset({"maintenance", "silence", "flapping"})
+PASSING = frozenset({"maintenance", "silence", "flapping", "when"})
+# What quiet hours kept back is told in one message at their end.
+QUIET = "quiet hours"
 
 
 class Gathering:
@@ -45,9 +47,12 @@ class Gathering:
 
     def join(self, news: News, at: Round) -> None:
         """Put news into its group, which is due at once unless there may be more of it soon."""
-        self._kept_back_by.pop(news.id, None)
+        kept_back_by, _ = self._kept_back_by.pop(news.id, ("", ""))
         if (ending := self._ends.awaited_by(news)) is not None:
             self.waiting.join(ending.group, news, ending.due_at)
+            return
+        if kept_back_by == "when":
+            self.waiting.join(QUIET, news, at.now)
             return
         key = _group_of(news)
         due_at = at.now

@@ -32,7 +32,7 @@ ABOUT = (("owner", "Owner"), ("contact", "Contact"), ("circuit_id", "Circuit"), 
 DELAYED = "delayed"
 REMARKS = "remarks"
 
-_LASTING = frozenset({MessageKind.REMINDER, MessageKind.LONG})
+_LASTING = frozenset({MessageKind.REMINDER, MessageKind.LONG, MessageKind.ESCALATED})
 # Over, but not seen well again.
 CLOSED = "CLOSED"
 _HEADS: Mapping[MessageKind, str] = {
@@ -49,6 +49,7 @@ _HEADS: Mapping[MessageKind, str] = {
     MessageKind.EVENT_OVER: "servmon",
     MessageKind.LONG: "LONG OUTAGE",
     MessageKind.RULE: "RULE",
+    MessageKind.ESCALATED: "ESCALATED",
     MessageKind.RULE_OVER: "OVER",
 }
 # What a rule of response times says is told in the same messages, by other words.
@@ -201,6 +202,8 @@ def _lines(alert: Alert, kind: MessageKind, now: datetime, news: Sequence[News])
         yield from _about_several(alert, kind, now)
     else:
         yield from (one_line(one.reason) for one in news)
+        yield from _event_lines(news)
+    if members and kind is MessageKind.ESCALATED:
         yield from _event_lines(news)
     yield ""
     yield f"Severity: {alert.severity}"

@@ -25,7 +25,7 @@ class Repeating:
         if not self._telling.settings.reminder_after:
             return
         for alert in self._telling.alerts:
-            if at.now < alert.told_at + self._reminder_wait(alert) or self.is_muted(alert, at.route):
+            if at.now < alert.told_at + self._reminder_wait(alert) or self.mute(alert, at.route) is not None:
                 continue
             reminded = replace(alert, told_at=at.now, reminders=alert.reminders + 1)
             self._telling.say(reminded, MessageKind.REMINDER, at, [])
@@ -34,14 +34,22 @@ class Repeating:
         doubled: int = self._telling.settings.reminder_after << min(alert.reminders, 10)
         return min(timedelta(seconds=doubled), LONGEST_REMINDER)
 
-    def is_muted(self, alert: Alert, route: Route) -> bool:
-        """Whether nobody needs to be reminded: all that is still down is planned, silenced, or somebody sees to it."""
-        return all(self._is_seen_to(member, route) for member in alert.still_down)
+    def mute(self, alert: Alert, route: Route) -> tuple[str, str] | None:
+        """Why nobody needs to be reminded, by stage: it is quiet, or all that is still down is planned or seen to."""
+        if (end := route.settings.quiet_until(alert.severity, route.now)) is not None:
+            return "when", f"quiet hours until {end:%H:%M} ({end.tzinfo})"
+        why: tuple[str, str] | None = ("never told", "nothing of it is down")
+        for member in alert.still_down:
+            if (why := self._seen_to(member, route)) is None:
+                return None
+        return why
 
-    def _is_seen_to(self, member: Member, route: Route) -> bool:
+    def _seen_to(self, member: Member, route: Route) -> tuple[str, str] | None:
         facts = self._telling.facts
-        planned = facts.in_maintenance(member.endpoint_id) or self._ends.awaited(member.endpoint_id)
-        if planned or member.outage_id in self._telling.acknowledged:
-            return True
+        if facts.in_maintenance(member.endpoint_id) or self._ends.awaited(member.endpoint_id):
+            return "maintenance", "it is planned"
+        if member.outage_id in self._telling.acknowledged:
+            return "acknowledged", "somebody sees to it"
         endpoint = facts.endpoint(member.endpoint_id)
-        return endpoint is not None and route.silenced(endpoint) is not None
+        silenced = endpoint is not None and route.silenced(endpoint) is not None
+        return ("silence", "it is silenced") if silenced else None

@@ -196,6 +196,13 @@ def _whom(news: News, route: Route) -> str | None:
     return None if channels_of(news, route) else "no channel is configured for it"
 
 
+def _when(news: News, route: Route) -> str | None:
+    if news.kind not in LASTING and news.kind is not NewsKind.FLAPPING:
+        return None
+    end = route.settings.quiet_until(news.severity, route.now)
+    return f"quiet hours until {end:%H:%M} ({end.tzinfo})" if end else None
+
+
 STAGES: tuple[tuple[str, Stage], ...] = (
     ("rule", _rule),
     ("maintenance", _maintenance),
@@ -204,6 +211,7 @@ STAGES: tuple[tuple[str, Stage], ...] = (
     ("acknowledged", _acknowledged),
     ("flapping", _flapping),
     ("whom", _whom),
+    ("when", _when),
 )
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Literal, Self
+from itertools import pairwise
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from servmon.model import EventKind, Section, Severity
 
@@ -25,13 +26,30 @@ class RuleKind(StrEnum):
 FOR_ALL = frozenset({"name", "kind", "ids", "tags", "sites", "severities", "channels", "enabled"})
 # The keys of each kind, beside those that all have.
 KEYS: Mapping[RuleKind, frozenset[str]] = {
-    RuleKind.SERVICE_DOWN: frozenset(),
-    RuleKind.RESPONSE_TIME: frozenset({"threshold_ms", "statistic", "window", "severity"}),
+    RuleKind.SERVICE_DOWN: frozenset({"escalation"}),
+    RuleKind.RESPONSE_TIME: frozenset({"threshold_ms", "statistic", "window", "severity", "escalation"}),
     RuleKind.MULTIPLE_SERVICES_DOWN: frozenset({"count", "share", "per", "severity"}),
     RuleKind.ACTIVE_OUTAGES: frozenset({"count", "severity"}),
-    RuleKind.LONG_OUTAGE: frozenset({"after"}),
+    RuleKind.LONG_OUTAGE: frozenset({"after", "escalation"}),
 }
 _TAKEN = frozenset(kind.value for kind in EventKind)
+
+
+class EscalationStep(Section):
+    """Whom to tell ``after`` so many seconds in which nobody saw to what was told at once."""
+
+    after: int = Field(ge=1, le=2_592_000)
+    channels: tuple[str, ...] = Field(min_length=1)
+
+
+def _in_order(steps: tuple[EscalationStep, ...] | None) -> tuple[EscalationStep, ...] | None:
+    times = [step.after for step in steps or ()]
+    if any(later <= earlier for earlier, later in pairwise(times)):
+        raise ValueError("each step must come later than the one before")
+    return steps
+
+
+Steps = Annotated[tuple[EscalationStep, ...], AfterValidator(_in_order)]
 
 
 class RuleSection(Section):
@@ -54,6 +72,7 @@ class RuleSection(Section):
     per: Literal["all", "site", "tag"] = "all"
     after: int | None = Field(None, ge=1, le=31_536_000)
     severity: Severity | None = None
+    escalation: Steps | None = None
     channels: tuple[str, ...] | None = None
     enabled: bool = True
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, ConfigDict, Field, SecretStr, field_validator
 from yarl import URL
 
-from servmon.alerts.rule_settings import UNWRITTEN, RuleKind, RuleSection
-from servmon.model import AlertThresholds, OrFile, Section
+from servmon.alerts.quiet_hours import QuietHours
+from servmon.alerts.rule_settings import UNWRITTEN, EscalationStep, RuleKind, RuleSection, Steps
+from servmon.model import AlertThresholds, OrFile, Section, Severity
 
-__all__ = ["AlertSection", "ChannelSection", "RuleKind", "RuleSection", "Url"]
+__all__ = ["AlertSection", "ChannelSection", "EscalationStep", "QuietHours", "RuleKind", "RuleSection", "Url"]
 
 
 def _checked_url(secret: SecretStr) -> SecretStr:
@@ -49,6 +51,8 @@ class AlertSection(AlertThresholds):
     dry_run: bool = False
     heartbeat_url: SecretStr | None = None
     heartbeat_interval: int = Field(60, ge=1)
+    escalation: Steps = ()
+    quiet_hours: tuple[QuietHours, ...] = ()
     rules: tuple[RuleSection, ...] = ()
 
     @field_validator("rules")
@@ -70,6 +74,11 @@ class AlertSection(AlertThresholds):
         if not written:
             return (UNWRITTEN[kind],) if kind in UNWRITTEN else ()
         return tuple(rule for rule in written if rule.enabled)
+
+    def quiet_until(self, severity: Severity, now: datetime) -> datetime | None:
+        """When the quiet hours end that hold now for this severity, the last of them."""
+        ends = [end for hours in self.quiet_hours if (end := hours.until(severity, now)) is not None]
+        return max(ends, default=None)
 
     @property
     def chooses(self) -> bool:

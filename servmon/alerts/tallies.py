@@ -16,7 +16,7 @@ from servmon.alerts.routing import rule_selects
 from servmon.alerts.settings import RuleKind, RuleSection
 from servmon.alerts.telling import Round, Telling
 from servmon.alerts.window_ends import WindowEnds
-from servmon.model import Endpoint, Outage
+from servmon.model import Endpoint, Outage, Severity
 
 KINDS = (RuleKind.MULTIPLE_SERVICES_DOWN, RuleKind.ACTIVE_OUTAGES)
 LOOK_EVERY = timedelta(seconds=5)
@@ -41,6 +41,11 @@ class Tally:
     def key(self) -> str:
         """The name under which it stands."""
         return f"{self.rule.name}: {self.scope}" if self.scope else self.rule.name
+
+    @property
+    def severity(self) -> Severity:
+        """The rule's, or the worst of what is down."""
+        return self.rule.severity or min((one.severity for _, one in self.down), key=RANK.__getitem__)
 
     @property
     def fires(self) -> bool:
@@ -120,9 +125,10 @@ class Tallies:
         return sizes
 
     def _begin(self, tally: Tally, at: Round) -> None:
-        severity = tally.rule.severity or min((one.severity for _, one in tally.down), key=RANK.__getitem__)
         lines = tuple(f"- {endpoint.name}: {outage.description}" for endpoint, outage in tally.down)
-        news = News(self._telling.ids(), NewsKind.RULE, at.now, severity, str(tally), rule=tally.rule, lines=lines)
+        news = News(
+            self._telling.ids(), NewsKind.RULE, at.now, tally.severity, str(tally), rule=tally.rule, lines=lines
+        )
         stage, reason = self._stopped(tally, at)
         if stage:
             if self._decided.get(tally.key) != (stage, reason):
@@ -144,6 +150,8 @@ class Tallies:
             return "acknowledged", "somebody sees to each of them"
         if not self._readers(tally.rule):
             return "whom", "no channel is configured for it"
+        if (end := at.route.settings.quiet_until(tally.severity, at.now)) is not None:
+            return "when", f"quiet hours until {end:%H:%M} ({end.tzinfo})"
         return "", ""
 
     def _alert(self, news: News, tally: Tally, channels: tuple[str, ...]) -> Alert:

@@ -104,7 +104,8 @@ class AlertRuleService:
             raise InvalidInputError(map(_named, sentences_of(error))) from None
         wrong = [Problem(key, "must be printable text") for key in ("ids", "tags", "sites") if _is_odd(rule, key)]
         known = self._channels()
-        unknown = [name for name in rule.channels or () if known is not None and name not in known]
+        named = [*(rule.channels or ()), *(name for step in rule.escalation or () for name in step.channels)]
+        unknown = [name for name in named if known is not None and name not in known]
         if unknown:
             there = ", ".join(known or ()) or "none"
             wrong.append(Problem("channels", f"there is no channel {unknown[0]!r}; there are: {there}"))

@@ -70,8 +70,11 @@ def _named(alert: AlertSection, channels: Mapping[str, ChannelSection]) -> Itera
     yield from ((("alert", "notification_channels"), name) for name in alert.notification_channels)
     if alert.fallback_channel is not None:
         yield ("alert", "fallback_channel"), alert.fallback_channel
+    for place, step in enumerate(alert.escalation):
+        yield from ((("alert", "escalation", place, "channels"), name) for name in step.channels)
     for number, rule in enumerate(alert.rules):
-        yield from ((("alert", "rules", number, "channels"), name) for name in rule.channels or ())
+        named = [*(rule.channels or ()), *(name for step in rule.escalation or () for name in step.channels)]
+        yield from ((("alert", "rules", number, "channels"), name) for name in named)
     for name, channel in channels.items():
         if channel.fallback is not None:
             yield ("channels", name, "fallback"), channel.fallback

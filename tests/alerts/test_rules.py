@@ -27,7 +27,9 @@ def answer(seconds: float, ms: float | None, status: Status = Status.UP, name: s
 
 def falls(desk: Desk, name: str, seconds: float = 0, **fields) -> object:
     """News of an outage that stays open."""
-    desk.present.outages[name] = outage(name, seconds, caused_by=fields.get("caused_by"))
+    desk.present.outages[name] = outage(
+        name, seconds, caused_by=fields.get("caused_by"), severity=fields.get("severity", Severity.MAJOR)
+    )
     desk.present.endpoint_fields[name] = {key: value for key, value in fields.items() if key in ("site", "tags")}
     return down(name, seconds, **fields)
 
