@@ -24,6 +24,7 @@ from servmon.alerts.channels import open_channels
 from servmon.alerts.dispatcher import Dispatcher
 from servmon.alerts.heartbeat import beat
 from servmon.alerts.ledger import Ledger
+from servmon.alerts.links import Links
 from servmon.alerts.planning import Planning
 from servmon.alerts.rule_book import RuleBook, with_rules
 from servmon.alerts.settings import AlertSection
@@ -32,7 +33,7 @@ from servmon.api.auth import ADMIN
 from servmon.api.configuration import Configuration
 from servmon.api.health import Vitals
 from servmon.api.server import serve
-from servmon.api.token_file import load_or_create_token
+from servmon.api.token_file import keep_secret, load_or_create_token
 from servmon.beginning import Beginning
 from servmon.causes import Causes
 from servmon.certificates import Certificates
@@ -87,10 +88,13 @@ from servmon.store.writer import Writer
 from servmon.surroundings import Surroundings
 from servmon.tasks import cancel, spawn, supervise
 from servmon.watchlist import Watchlist
+from servmon.web import PAGES
+from servmon.web.acknowledge import LINKS
 
 _log = structlog.get_logger(__name__)
 
 Work = Coroutine[Any, Any, None]
+LINK_KEY_FILE = "link.key"
 
 # A collection walks so many new objects and all they hold, and no check starts meanwhile.
 GC_THRESHOLDS = (5_000, 500, 50)
@@ -171,6 +175,7 @@ class Daemon:
         token = settings.api.token
         self.token = load_or_create_token(settings.servmon.data_dir, token.get_secret_value() if token else None)
         log.hide("token", [self.token.token])
+        self._links = _links(settings)
         self._connection = Connection(
             pool, defaults=defaults_of(settings), observer=DEFAULT_OBSERVER, dependencies=loaded.dependencies
         )
@@ -371,7 +376,7 @@ class Daemon:
             live=live,
             stream=self.stream,
             running=Configuration(self._reload_now, lambda: effective(self.provisioning.loaded)),
-            entrance=Entrance(api, self.sessions, self.provisioning.settings.servmon.public_url),
+            entrance=Entrance(api, self.sessions, self.provisioning.settings.servmon.public_url, PAGES),
             vitals=Vitals(
                 counters=self.counters,
                 lateness=self.scheduler.lateness,
@@ -380,6 +385,7 @@ class Daemon:
                 gauges=lambda: chain(self.condition.gauges(), self.elastic.gauges()),
             ),
         )
+        app[LINKS] = self._links
         server = await serve(app, api.host if api.wants_port else None, api.port, api.place)
         try:
             yield f"http://{_in_url(api.host)}:{server.port}" if api.wants_port else f"unix:{api.socket}"
@@ -446,7 +452,7 @@ class Daemon:
 
     def _configure_alerts(self) -> None:
         settings = self.provisioning.settings
-        channels = open_channels(settings.channels, settings.alert.fallback_channel)
+        channels = open_channels(settings.channels, settings.alert.fallback_channel, self._links)
         self.alerting.configure(self._alert_settings(), channels)
 
     async def _reload_now(self, force: bool) -> int:
@@ -465,6 +471,17 @@ def _settle_interpreter() -> None:
     gc.freeze()
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.set_threshold(*GC_THRESHOLDS)
+
+
+def _links(settings: Settings) -> Links | None:
+    """The maker of links in messages, where it is known how this servmon is reached."""
+    section = settings.servmon
+    if section.public_url is None:
+        return None
+    key = section.link_key
+    secret = key.get_secret_value() if key else keep_secret(section.data_dir / LINK_KEY_FILE, "the key of links")
+    log.hide("link key", [secret])
+    return Links(section.public_url, secret)
 
 
 def defaults_of(settings: Settings) -> EndpointDefaults:

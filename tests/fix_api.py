@@ -14,7 +14,8 @@ from uuid import uuid4
 import pytest
 from aiohttp import ClientSession
 
-from servmon.api.app import Services, build_app
+from servmon.alerts.links import Links
+from servmon.api.app import Entrance, Services, build_app
 from servmon.api.server import serve
 from servmon.clock import rfc3339
 from servmon.metrics import Counters
@@ -37,6 +38,8 @@ from servmon.services.connection import Connection, connect
 from servmon.services.outages import OutageManagementService
 from servmon.services.tokens import AccessToken, TokenBook, TokenService
 from servmon.store.writer import Writer
+from servmon.web import PAGES
+from servmon.web.acknowledge import LINKS
 
 TOKEN = "svm_00000000_for-tests"
 _NOW = datetime.now(UTC)  # noqa: TID251 - windows of the real daemon need the real time
@@ -167,7 +170,7 @@ OPERATE_TOKEN = "svm_22222222_operates"
 
 
 @asynccontextmanager
-async def serving(services: Services, **parts: Any) -> AsyncIterator[Client]:
+async def serving(services: Services, links: Links | None = None, **parts: Any) -> AsyncIterator[Client]:
     """A client of an API over these services, with one token of each role."""
     book = TokenBook(
         [
@@ -179,7 +182,10 @@ async def serving(services: Services, **parts: Any) -> AsyncIterator[Client]:
     )
     if services.connection is not None:
         services = replace(services, tokens=TokenService(services.connection, book))
-    server = await serve(build_app(services, book=book, **parts), "127.0.0.1", 0)
+    entrance = replace(parts.pop("entrance", Entrance()), pages=PAGES)
+    app = build_app(services, book=book, entrance=entrance, **parts)
+    app[LINKS] = links
+    server = await serve(app, "127.0.0.1", 0)
     async with ClientSession(f"http://127.0.0.1:{server.port}") as session:
         yield Client(session, server.port)
     await server.stop()

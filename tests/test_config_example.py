@@ -43,6 +43,7 @@ UNWRITABLE_DEFAULTS |= {
 }
 UNWRITABLE_DEFAULTS |= {"escalation", "quiet_hours"}
 UNWRITABLE_DEFAULTS |= {"client_key", "listen_url", "socket", "socket_group", "trusted_proxies", "cors_origins"}
+UNWRITABLE_DEFAULTS |= {"link_key"}
 
 
 # What every kind of channel takes; shown once.

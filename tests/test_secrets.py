@@ -101,6 +101,10 @@ async def every_command(daemon: RunningServmon) -> str:
 
 async def test_a_planted_secret_is_in_no_log_answer_metric_or_command(servmon_daemon, database, closed_port):
     daemon = servmon_daemon(configuration(database, closed_port))
+    daemon.environment |= {
+        "SERVMON_PUBLIC_URL": "https://servmon.example",
+        "SERVMON_LINK_KEY": f"{PLANTED}-link-key-of-thirty-two-characters",
+    }
     await daemon.start()
     (outage,) = (await daemon.get_until("/outages/active", lambda found: found["items"]))["items"]
     for channel in ("hook", "mail", "pager", "manager", "chat"):

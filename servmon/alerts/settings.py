@@ -104,6 +104,11 @@ class ChannelSection(Section):
 
     shows_html: ClassVar[bool] = False
 
+    @property
+    def servers(self) -> frozenset[str]:
+        """The hosts that it depends on, as they are written; none of them is for other eyes, they may be secrets."""
+        return frozenset()
+
     def __repr_args__(self) -> Iterator[tuple[str, object]]:
         # Addresses and keys are nobody's business in a log.
         yield "kind", self.kind

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from servmon.alerts.alert import MessageKind, Notification
+from servmon.alerts.links import ACKNOWLEDGE_URL
 from servmon.alerts.messages import ABOUT, DELAYED, one_line
 from servmon.model import Severity
 
@@ -50,6 +51,7 @@ VARIABLES: Mapping[str, str] = {
     "end_time": "its end",
     "endpoint_count": "how many endpoints it covers",
     "down": "the ids of those that do not answer",
+    ACKNOWLEDGE_URL: "a link to a page with one button, where something is down and `[servmon] public_url` is set",
     DELAYED: "how late the message is where it is late, as `3 h 5 min`",
 }
 _TIMES = ("opened_at", "closed_at", "start_time", "end_time")
@@ -61,7 +63,7 @@ def values_of(notification: Notification) -> dict[str, Any]:
     outages = [_outage(one) for one in content.get("outages", ())]
     endpoints = [{**_ENDPOINT, **_clean(one)} for one in content.get("endpoints", ())]
     return {
-        **{name: _clean(content.get(name, "")) for name in ("title", "rule", "window_id", DELAYED)},
+        **{name: _clean(content.get(name, "")) for name in ("title", "rule", "window_id", ACKNOWLEDGE_URL, DELAYED)},
         **{name: _moment(content.get(name)) for name in _TIMES},
         "subject": notification.subject,
         "text": notification.body,

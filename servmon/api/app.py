@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -109,11 +109,12 @@ class Services:
 
 @dataclass(frozen=True, slots=True)
 class Entrance:
-    """How people come in beside by token: the settings, the ``sessions`` of browsers, and the address they use."""
+    """How people come in beside by token: the settings, the ``sessions`` of browsers, their address, ``pages``."""
 
     section: ApiSection = field(default_factory=ApiSection)
     sessions: Sessions | None = None
     public_url: str | None = None
+    pages: Sequence[Route] = ()
 
     def access(self, book: TokenBook) -> Access:
         """Who is let in, with the tokens of ``book``."""
@@ -131,7 +132,8 @@ def build_app(
     running: configuration.Configuration | None = None,
     entrance: Entrance = Entrance(),
 ) -> web.Application:
-    """The API over the services. Nobody but the holders of tokens in ``book`` gets in, but for the open routes."""
+    """The API over the services, and pages. Only the holders of tokens in ``book`` get in; some routes are open."""
+    routes = (*ROUTES, *entrance.pages)
     origins = frozenset(entrance.section.cors_origins)
     access = entrance.access(book)
     roles: dict[Handler, Role | None] = {}
@@ -156,8 +158,8 @@ def build_app(
     app[health.VITALS] = vitals or health.Vitals()
     app[documentation.DOCUMENT] = describe(ROUTES)
     app.on_response_prepare.append(_add_headers)
-    words = fixed_words(ROUTES)
-    for route in ROUTES:
+    words = fixed_words(routes)
+    for route in routes:
         note = partial(audit.note_change, route=route) if route.changes else None
         handler = typed(route.handler, after=note, seconds=route.seconds)
         roles[handler] = None if route.open_to_all else route.role

@@ -36,11 +36,16 @@ def load_or_create_token(data_dir: Path, configured: str | None) -> AdminToken:
     if configured is not None:
         return AdminToken(configured)
     path = data_dir / TOKEN_FILE
+    return AdminToken(keep_secret(path, "the API's token"), path)
+
+
+def keep_secret(path: Path, what: str) -> str:
+    """The secret in a file that its owner alone can read, made there if there is none. Raises ``StartError``."""
     try:
         token = _read(path)
-        return AdminToken(token if token is not None else _create(path), path)
+        return token if token is not None else _create(path)
     except OSError as error:
-        raise StartError(f"{path}: the API's token cannot be kept there: {error.strerror or error}") from None
+        raise StartError(f"{path}: {what} cannot be kept there: {error.strerror or error}") from None
 
 
 def _read(path: Path) -> str | None:

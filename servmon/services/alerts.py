@@ -14,9 +14,10 @@ from servmon.errors import InvalidInputError, Problem
 from servmon.services.connection import Connection
 from servmon.services.identity import known_uuid
 from servmon.services.moments import read_moment
-from servmon.store import alerts, notifications, outages, silences
+from servmon.store import alerts, audit, notifications, outages, silences
 
 NOTE_LIMIT = 2000
+LISTED = 100
 _ALERT = (
     "id", "rule", "kind", "title", "reason", "severity", "opened_at", "told_at", "reminders", "channels", "said",
     "closed_at", "outages",
@@ -108,6 +109,27 @@ class AlertService:
         outage_id = known_uuid(outage_id, "outage")
         row = await silences.acknowledge(self._db, outage_id, by, now(self._clock), note)
         return _shown(row, ("outage_id", "acknowledged_by", "acknowledged_at", "note"))
+
+    async def acknowledge_by_link(
+        self, outage_id: str | None, alert_id: str | None, by: str, address: str
+    ) -> list[str]:
+        """Acknowledge what a signed link names, one outage or all of an alert, as far as nobody sees to it yet.
+
+        The ids of what was acknowledged, which is noted among the changes, with the ``address`` it came from.
+        """
+        at = now(self._clock)
+        done = await silences.acknowledge_unseen(self._db, outage_id, alert_id, by, at)
+        if done:
+            target = f"/outages/{outage_id}" if outage_id else f"/alerts/{alert_id}"
+            after = {"acknowledged_by": by, "outage_ids": done[:LISTED], "outage_count": len(done)}
+            await audit.insert(
+                self._db, audit.AuditEntry(at, by, "", address, "acknowledge_by_link", target, None, after, "")
+            )
+        return done
+
+    async def outages_of_link(self, outage_id: str | None, alert_id: str | None) -> list[Mapping[str, Any]]:
+        """What a signed link is about: name, severity, times, and who sees to it; what is down first."""
+        return list(await silences.outages_of_link(self._db, outage_id, alert_id))
 
     async def unacknowledge(self, outage_id: str) -> None:
         """Take an acknowledgement back, if there is one. Raises ``NotFoundError``."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from servmon.alerts.settings import AlertSection, ChannelSection
@@ -20,7 +20,7 @@ from servmon.elastic.kibana.settings import KibanaSection
 from servmon.elastic.settings import ElasticsearchSection
 from servmon.model import DependencyRule, Endpoint, Section
 from servmon.probes.specification import FROM_FILE
-from servmon.settings.channels import check_channels, read_channels
+from servmon.settings.channels import check_channels, read_channels, warn_of_watched_servers
 from servmon.settings.dependency_tables import read_dependencies
 from servmon.settings.endpoint_tables import read_endpoints
 from servmon.settings.environment import KnownVariables, is_set, known_variables, slips
@@ -44,6 +44,9 @@ __all__ = [
     "load_or_last_good",
     "service_manager",
 ]
+
+
+SHORTEST_KEY = 32
 
 
 def default_data_dir(environ: Mapping[str, str] | None = None) -> Path:
@@ -72,6 +75,14 @@ class ServmonSection(Section):
     data_dir: Path = Field(default_factory=default_data_dir)
     instance: str = Field("main", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     public_url: str | None = None
+    link_key: SecretStr | None = None
+
+    @field_validator("link_key")
+    @classmethod
+    def _is_long(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and len(key.get_secret_value()) < SHORTEST_KEY:
+            raise ValueError(f"must have at least {SHORTEST_KEY} characters, as `openssl rand -hex 32` makes them")
+        return key
 
     @field_validator("public_url")
     @classmethod
@@ -200,6 +211,8 @@ def load(path: Path | None, environ: Mapping[str, str] | None = None, *, folder:
     if settings is not None:
         written = "notification_channels" in settings.alert.model_fields_set
         check_channels(settings.alert, settings.channels, findings, written=written)
+        watched = (endpoint for _, endpoint in found.endpoints if endpoint.is_active)
+        warn_of_watched_servers(settings.alert, settings.channels, watched, findings)
     for name, slip in slips(_VARIABLES, environ):
         findings.warn_of_variable(name, slip)
     findings.stop_if_wrong()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from pydantic import ValidationError
@@ -10,6 +11,9 @@ from pydantic import ValidationError
 from servmon.alerts.channels import SETTINGS
 from servmon.alerts.channels.wording import wording_problems
 from servmon.alerts.settings import AlertSection, ChannelSection
+from servmon.errors import InvalidInputError
+from servmon.model import Endpoint
+from servmon.probes.target import parse_target
 from servmon.settings.findings import Findings
 from servmon.settings.sentences import sentence
 from servmon.settings.toml_positions import Keys
@@ -63,6 +67,30 @@ def check_channels(
         else:
             findings.problem(
                 place, f'there is no channel "{name}": add a table [channels.{name}] or leave the name out'
+            )
+
+
+def warn_of_watched_servers(
+    alert: AlertSection, channels: Mapping[str, ChannelSection], endpoints: Iterable[Endpoint], findings: Findings
+) -> None:
+    """Warn of channels whose server is itself watched: with no other way out, its own outage is told to nobody."""
+    alone = {
+        name: {server.lower() for server in channel.servers}
+        for name, channel in channels.items()
+        if channel.fallback is None and alert.fallback_channel in (None, name)
+    }
+    if not any(alone.values()):
+        return
+    watched: dict[str, str] = {}
+    for endpoint in endpoints:
+        with suppress(InvalidInputError):
+            watched.setdefault(parse_target(endpoint.url, endpoint.protocol)[1].host.lower(), endpoint.id)
+    for name, servers in alone.items():
+        if found := sorted(watched[server] for server in servers & watched.keys()):
+            findings.warn(
+                ("channels", name),
+                f"its server is watched here as {found[0]!r}, and it has no fallback: while that is down nobody hears "
+                "of it this way; set fallback, or [alert] fallback_channel",
             )
 
 

@@ -109,3 +109,40 @@ delete from acknowledgement where outage_id = any($1::text[]::uuid[])
 async def unacknowledge(db: Executor, outage_ids: Sequence[str]) -> None:
     """Nobody sees to these outages any more."""
     await db.execute(_UNACKNOWLEDGE, list(outage_ids))
+
+
+_OF_LINK = """
+select o.id, e.name, o.severity::text, o.description, o.start_time, o.resolved_at, a.acknowledged_by, a.acknowledged_at
+from service_outage o
+join service_endpoint e on e.id = o.endpoint_id
+left join acknowledgement a on a.outage_id = o.id
+where o.id = $1::text::uuid or o.id in (select outage_id from alert_outage where alert_id = $2::text::uuid)
+order by o.resolved_at is not null, o.start_time, o.id
+limit 10000
+"""
+
+
+async def outages_of_link(db: Executor, outage_id: str | None, alert_id: str | None) -> list[rows.Row]:
+    """An outage, or all of an alert, with who sees to each; what is down first."""
+    return list(await db.fetch(_OF_LINK, outage_id, alert_id))
+
+
+_ACKNOWLEDGE_UNSEEN = """
+insert into acknowledgement (outage_id, acknowledged_by, acknowledged_at, note)
+select o.id, $3, $4, '' from service_outage o
+where not o.resolved
+    and (o.id = $1::text::uuid or o.id in (select outage_id from alert_outage where alert_id = $2::text::uuid))
+on conflict (outage_id) do nothing
+returning outage_id
+"""
+
+
+async def acknowledge_unseen(
+    db: Executor, outage_id: str | None, alert_id: str | None, by: str, at: datetime
+) -> list[str]:
+    """Note that somebody sees to an open outage, or all of an alert; those somebody sees to already stay his.
+
+    The ids of the others are returned.
+    """
+    found = await db.fetch(_ACKNOWLEDGE_UNSEEN, outage_id, alert_id, by, at)
+    return [str(row["outage_id"]) for row in found]

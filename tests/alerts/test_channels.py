@@ -376,3 +376,30 @@ async def test_a_silent_mail_server_is_given_up(tcp_server, monkeypatch):
     monkeypatch.setattr("servmon.alerts.channels.smtp.DEADLINE_SECONDS", 0.2)
     with pytest.raises(ChannelError):
         await smtp(server.port).send(message())
+
+
+WATCHED = '[[endpoints]]\nid = "relay"\nurl = "tcp://Mail.isp.example:25"\n'
+BY_MAIL = 'kind = "smtp"\nhost = "mail.isp.example"\nsender = "a@b.c"\nrecipients = ["d@e.f"]\n'
+
+
+@pytest.mark.parametrize(
+    ("alert", "channel", "warned"),
+    [
+        ("", BY_MAIL, True),
+        ("", 'kind = "webhook"\nurl = "https://mail.isp.example/planted"\n', True),
+        ("", 'kind = "apprise"\nurls = ["gotify://mail.isp.example/planted12345"]\n', True),
+        ("", BY_MAIL + 'fallback = "pager"\n', False),
+        ('fallback_channel = "pager"\n', BY_MAIL, False),
+        ('fallback_channel = "noc"\n', BY_MAIL, True),
+        ("", BY_MAIL.replace("mail.isp", "other.isp"), False),
+    ],
+)
+def test_a_channel_whose_server_is_watched_wants_a_fallback(tmp_path, alert, channel, warned):
+    file = tmp_path / "c.toml"
+    pager = '[channels.pager]\nkind = "exec"\ncommand = ["x"]\n'
+    file.write_text(f"[alert]\nnotification_channels = []\n{alert}[channels.noc]\n{channel}{pager}{WATCHED}", "utf-8")
+    warnings = load(file, {}).warnings
+    assert bool(warnings) is warned, warnings
+    if warned:
+        assert "channels.noc: its server is watched here as 'relay', and it has no fallback" in warnings[0]
+        assert "planted" not in warnings[0]

@@ -8,16 +8,18 @@ import pytest
 
 from servmon.api.app import ROUTES
 from servmon.api.auth import COOKIE
+from servmon.web import PAGES
 from tests.fix_api import TOKEN
 
-# To sign in is to show a token in the body.
+# To sign in is to show a token in the body; a link in a message is signed.
 OPEN = {("GET", "/healthz"), ("HEAD", "/healthz"), ("GET", "/readyz"), ("HEAD", "/readyz"), ("POST", "/session")}
+OPEN |= {(method, "/ui/acknowledge/link") for method in ("GET", "HEAD", "POST")}
 
 
 @pytest.mark.parametrize("anonymous", [{"Authorization": ""}, {}, {"Cookie": f"{COOKIE}=of-nobody"}])
-async def test_every_route_but_three_refuses_whoever_has_no_token(door, anonymous):
+async def test_every_route_but_four_refuses_whoever_has_no_token(door, anonymous):
     got = {}
-    for route in ROUTES:
+    for route in (*ROUTES, *PAGES):
         for path in route.paths():
             filled = path.replace("{", "").replace("}", "")
             for method in route.methods():

@@ -10,6 +10,7 @@ from servmon.api.app import ROUTES
 from servmon.api.events import follow_events
 from servmon.api.sessions import end_session
 from servmon.model import Role
+from servmon.web import PAGES
 from tests.fix_api import OPERATE_TOKEN, READ_TOKEN, TOKEN
 
 TOKENS = {Role.READ: READ_TOKEN, Role.OPERATE: OPERATE_TOKEN, Role.ADMIN: TOKEN}
@@ -71,7 +72,7 @@ async def test_a_role_opens_exactly_its_routes(door, role, way):
     given = way(door, role)
     headers = await given if isawaitable(given) else given
     refused = set()
-    for route in ROUTES:
+    for route in (*ROUTES, *PAGES):
         if route.handler in (follow_events, end_session):
             continue  # the one never ends, the other ends the walk; test_events.py and test_sessions.py ask them
         # Every address of a route leads to one handler, by which it is decided; strangers try them all in test_auth.py.

@@ -19,6 +19,7 @@ from functools import cache
 from typing import Any, Literal
 
 from pydantic import Field, SecretStr, field_validator
+from yarl import URL
 
 from servmon.alerts.alert import ENDS, NOTICES, MessageKind, Notification
 from servmon.alerts.channels.base import DEADLINE_SECONDS, TEXT_LIMIT, Channel, ChannelError
@@ -50,6 +51,11 @@ class AppriseSection(ChannelSection):
     kind: Literal["apprise"] = "apprise"
     urls: tuple[SecretStr, ...] = Field(min_length=1)
     allow_networks: Networks = ()
+
+    @property
+    def servers(self) -> frozenset[str]:
+        """The hosts of those services that have one of one's own."""
+        return frozenset(URL(url.get_secret_value()).host or "" for url in self.urls if _has_host(url))
 
     @field_validator("urls")
     @classmethod
@@ -194,6 +200,13 @@ def _longest(url: SecretStr) -> int:
     service = _service(url)
     titled = 0 if service.title_maxlen > 0 else SUBJECT_LIMIT
     return max(min(int(service.body_maxlen) - titled, TEXT_LIMIT), SUBJECT_LIMIT)
+
+
+def _has_host(url: SecretStr) -> bool:
+    try:
+        return bool(URL(url.get_secret_value()).host)
+    except ValueError:
+        return False
 
 
 def _schema(url: SecretStr) -> str:

@@ -27,6 +27,11 @@ class PostingSection(ChannelSection):
     url: Url
     allow_networks: Networks = ()
 
+    @property
+    def servers(self) -> frozenset[str]:
+        """The host of the URL."""
+        return frozenset({URL(self.url.get_secret_value()).host or ""})
+
 
 class PostingChannel(Channel):
     """Posts JSON to one URL; follows no redirect."""

@@ -15,11 +15,13 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 from servmon.alerts.alert import ENDS, NOTICES, MessageKind, Notification
 from servmon.alerts.calendar import ics, method_of
 from servmon.alerts.channels.base import DEADLINE_SECONDS, Channel, ChannelError
+from servmon.alerts.links import ACKNOWLEDGE_URL
 from servmon.alerts.settings import ChannelSection
 
 _PORTS = {"starttls": 587, "tls": 465, "none": 25}
 # RFC 5321: replies of 4yz may pass, those of 5yz do not.
 _PERMANENT = 500
+_BUTTON = "display:inline-block;padding:12px 20px;border-radius:6px;background:#0b57d0;color:#fff;text-decoration:none"
 
 
 def _checked_address(value: str) -> str:
@@ -47,6 +49,11 @@ class SmtpSection(ChannelSection):
     password: SecretStr | None = None
 
     shows_html: ClassVar[bool] = True
+
+    @property
+    def servers(self) -> frozenset[str]:
+        """The mail server."""
+        return frozenset({self.host})
 
     @model_validator(mode="after")
     def _fits(self) -> SmtpSection:
@@ -135,9 +142,11 @@ def mail_of(notification: Notification, settings: SmtpSection) -> EmailMessage:
 def _html(notification: Notification) -> str:
     calm = notification.kind in ENDS or notification.kind in NOTICES - {MessageKind.WINDOW_ENDS_SOON}
     colour = "#1a7f37" if calm else "#b42318"
+    url = html.escape(notification.content.get(ACKNOWLEDGE_URL, ""))
+    button = f'<p><a href="{url}" style="{_BUTTON}">I see to it …</a></p>' if url else ""
     return (
         '<!doctype html><html><body style="font-family:sans-serif">'
         f'<h2 style="color:{colour};font-size:18px">{html.escape(notification.subject)}</h2>'
         f'<pre style="font-family:inherit;white-space:pre-wrap">{html.escape(notification.body)}</pre>'
-        "</body></html>"
+        f"{button}</body></html>"
     )

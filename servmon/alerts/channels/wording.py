@@ -18,6 +18,7 @@ import structlog
 
 from servmon.alerts.alert import NOTICES, MessageKind, Notification
 from servmon.alerts.channels.base import Channel
+from servmon.alerts.links import Links
 from servmon.alerts.messages import DELAYED, REMARKS, SUBJECT_LIMIT, late_subject, one_line
 from servmon.alerts.settings import ChannelSection
 from servmon.errors import StartError
@@ -40,8 +41,9 @@ _threads = ThreadPoolExecutor(1, "templates")
 class Worded(Channel):
     """Sends over another channel, in the words its settings give."""
 
-    def __init__(self, channel: Channel, settings: ChannelSection) -> None:
+    def __init__(self, channel: Channel, settings: ChannelSection, links: Links | None = None) -> None:
         self.inner = channel
+        self._links = links
         self._templates = _compiled(settings)
         self._subject_limit = settings.subject_limit or SUBJECT_LIMIT
         self._text_limit = settings.text_limit
@@ -53,6 +55,8 @@ class Worded(Channel):
 
     async def send(self, notification: Notification) -> None:
         """Send in this channel's words. Raises ``ChannelError``."""
+        if self._links is not None:
+            notification = self._links.in_message(notification)
         if self._templates and notification.kind not in _OURS:
             loop = asyncio.get_running_loop()
             notification = await loop.run_in_executor(_threads, self._say, notification)
