@@ -58,6 +58,19 @@ async def test_history_is_newest_first_within_its_bounds(db, database, watched):
     assert await statuses.history(db, "nobody", limit=10, before=None) == []
 
 
+async def test_history_reaches_as_far_back_as_it_has_to(db, database, watched):
+    """It is looked for in the last days first; what is rare lies further back."""
+    start = now() - timedelta(days=9)
+    at = [start + number * timedelta(hours=13) for number in range(16)]
+    await store(database, *(result(watched, timestamp=one) for one in at))
+    for limit in (1, 3, 4, 5, 16, 20):
+        for before in (None, at[15], at[7], at[1], at[0]):
+            for since in (None, at[0], at[5], at[14]):
+                found = await statuses.history(db, "a", limit=limit, before=before, since=since)
+                wanted = [one for one in at if (before is None or one < before) and (since is None or one >= since)]
+                assert [row.timestamp for row in found] == wanted[::-1][:limit]
+
+
 async def test_a_manual_check_is_the_latest_and_not_rebuilt_from(db, database, watched):
     assert await statuses.latest(db, "a") is None
     await store(database, result(watched, Status.UP, now() - MINUTE))
