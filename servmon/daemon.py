@@ -109,7 +109,7 @@ async def run(loaded: Loaded, edits: ConfigWatch | None = None) -> None:
     """
     signals = Signals()
     async with AsyncExitStack() as ladder:
-        dsn, postgres = await ladder.enter_async_context(database(loaded.settings))
+        dsn, postgres = await ladder.enter_async_context(database(loaded.settings, has_to_run=False))
         pool = await ladder.enter_async_context(await open_pool(dsn, min_size=0))
         network = await ladder.enter_async_context(Network(canary_names=loaded.settings.service.canary_names))
         daemon = Daemon(loaded, signals, dsn=dsn, pool=pool, network=network)

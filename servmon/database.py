@@ -8,15 +8,25 @@ from contextlib import asynccontextmanager
 from servmon.errors import StartError
 from servmon.settings import Settings
 from servmon.store.embedded import EmbeddedPostgres, running_dsn
+from servmon.store.local import FILE
 from servmon.store.pool import place_of
 
 # Stands in the data folder of a servmon that uses an external database.
 EXTERNAL_DATABASE = "external-database"
 
 
+# A server of our own that lets a start wait longer counts as away: it may have much to recover after a crash.
+PATIENCE_SECONDS = 20.0
+
+
 @asynccontextmanager
-async def database(settings: Settings) -> AsyncIterator[tuple[str, EmbeddedPostgres | None]]:
-    """The DSN of the configured Postgres, or of servmon's own beside it, which runs as long as the context."""
+async def database(
+    settings: Settings, *, has_to_run: bool = True
+) -> AsyncIterator[tuple[str, EmbeddedPostgres | None]]:
+    """The DSN of the configured Postgres, or of servmon's own beside it, which runs as long as the context.
+
+    Where it need not run, and an earlier run of servmon noted what it knew, one that does not start is tried again.
+    """
     if settings.database.url is not None:
         settings.servmon.data_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
         yield settings.database.url.get_secret_value(), None
@@ -28,8 +38,11 @@ async def database(settings: Settings) -> AsyncIterator[tuple[str, EmbeddedPostg
             f" {settings.servmon.data_dir / EXTERNAL_DATABASE} if that is meant"
         )
     postgres = EmbeddedPostgres(settings.servmon.data_dir)
-    async with postgres as dsn:
-        yield dsn, postgres
+    is_known = (settings.servmon.data_dir / FILE).exists()
+    try:
+        yield await postgres.start(None if has_to_run or not is_known else PATIENCE_SECONDS), postgres
+    finally:
+        await postgres.stop()
 
 
 @asynccontextmanager

@@ -15,10 +15,13 @@ from urllib.parse import parse_qs, urlsplit
 import asyncpg
 import pytest
 
+from servmon.errors import StoreUnavailableError
 from servmon.model import Endpoint
 from servmon.store import embedded, endpoints, pool
 from servmon.store.embedded import EmbeddedPostgres
+from servmon.store.local import FILE, LocalFile
 from servmon.store.migrate import migrate
+from servmon.store.notebook import Notebook
 from servmon.tasks import cancel, spawn
 from tests.fix_faults import ONLY_ROOT, outlast, small_disk, until, world
 from tests.fix_postgres import TEMPLATE, with_database
@@ -255,3 +258,22 @@ async def test_postgres_is_away_and_the_spools_disk_is_full(tmp_path, folders, d
         watched = await endpoints.insert(db, endpoint("a"))
         async with world(disk.folder, pg_proxy.dsn, watched) as made:
             await outlast(made, fill, heal, lambda: database, lossy=True)
+
+
+@ONLY_ROOT
+async def test_what_was_noted_is_read_from_a_full_disk(folders):
+    """After an orderly stop, whose last connection leaves the one file alone."""
+    with small_disk(folders(), 4) as disk:
+        file = LocalFile(disk.folder)
+        await Notebook(file).write({"endpoint": {"a": "what is known of it"}})
+        await file.close()
+        assert sorted(path.name for path in disk.folder.iterdir()) == [FILE]
+        await disk.fill()
+        again = LocalFile(disk.folder)
+        await again.check()
+        assert await Notebook(again).read("endpoint") == {"endpoint": {"a": "what is known of it"}}
+        with pytest.raises(StoreUnavailableError, match="cannot be used"):
+            await Notebook(again).write({"endpoint": {"b": "x" * 100_000}})
+        await disk.free()
+        await Notebook(again).write({"endpoint": {"b": "x" * 100_000}})
+        await again.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 
 import asyncpg
 import pytest
@@ -20,7 +21,9 @@ pytestmark = [pytest.mark.deep, pytest.mark.timeout(180), ONLY_ROOT]
 MORE = 60
 
 
-async def test_people_are_told_and_afterwards_everything_is_stored(servmon_daemon, prepared_cluster, site, mail_server):
+@pytest.fixture
+async def full(servmon_daemon, prepared_cluster, site, mail_server):
+    """A daemon that checks, and its mails; the disk with all it has is full."""
     mail = await mail_server()
     daemon = servmon_daemon(
         f'{FAST}[outage]\nwitnesses = ["127.0.0.1"]\n[alert]\n{mail_to(mail.port)}'
@@ -36,18 +39,44 @@ async def test_people_are_told_and_afterwards_everything_is_stored(servmon_daemo
         await asyncio.gather(
             daemon.logged("results wait for Postgres"), daemon.logged("the spool takes nothing, results wait in memory")
         )
-        await site.stop()
-        await settled(lambda: len(mail.mails) == 1, 60)
-        (away,) = [one for one in (await daemon.get("/readyz"))["degraded"] if one.startswith("Postgres")]
-        assert "takes no results just now" in away
-        await disk.free()
-        await daemon.logged("Postgres takes results again")
-        await site.start()
-        await settled(lambda: len(mail.mails) == 2, 60)
-        await daemon.get_until("/outages/", lambda found: found["items"][0]["resolved"])
-        assert [subject.split(":")[0] for subject in mail.subjects] == ["DOWN", "UP"]
-        await every_check_is_stored(daemon)
+        yield daemon, mail, disk
         assert await daemon.stop() == 0
+
+
+async def test_people_are_told_and_afterwards_everything_is_stored(full, site):
+    daemon, mail, disk = full
+    await site.stop()
+    await settled(lambda: len(mail.mails) == 1, 60)
+    (away,) = [one for one in (await daemon.get("/readyz"))["degraded"] if one.startswith("Postgres")]
+    assert "takes no results just now" in away
+    await disk.free()
+    await daemon.logged("Postgres takes results again")
+    await site.start()
+    await told_of_the_recovery(daemon, mail)
+    await every_check_is_stored(daemon)
+
+
+async def test_a_start_on_a_full_disk_goes_on_from_what_was_known(full, site):
+    """Postgres cannot even start, and the start needs no room of its own."""
+    daemon, mail, disk = full
+    await daemon.stop(signal.SIGKILL)
+    await disk.fill()
+    await daemon.start()
+    await daemon.logged("PostgreSQL does not start yet")
+    await site.stop()
+    await settled(lambda: len(mail.mails) == 1, 60)
+    await disk.free()
+    await daemon.logged("Postgres is here: what is watched is as it says")
+    await site.start()
+    await told_of_the_recovery(daemon, mail)
+    await every_check_is_stored(daemon)
+
+
+async def told_of_the_recovery(daemon: RunningServmon, mail) -> None:
+    await settled(lambda: len(mail.mails) == 2, 60)
+    await daemon.get_until("/readyz", lambda found: not any(one.startswith("Postgres") for one in found["degraded"]))
+    await daemon.get_until("/outages/", lambda found: found["items"][0]["resolved"])
+    assert [subject.split(":")[0] for subject in mail.subjects] == ["DOWN", "UP"]
 
 
 def an_endpoint(name: str, url: str) -> str:

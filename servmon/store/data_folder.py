@@ -47,13 +47,13 @@ def socket_folder(folder: Path, lock: int, account: Account | None) -> Path:
         folder = Path(tempfile.mkdtemp(prefix=SHORT_PREFIX, dir=SHORT_FOLDER))
         if account:
             os.chown(folder, account.uid, account.gid)
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n{folder}\n".encode(), 0)
+    # In this order it needs no room on a full disk.
+    os.ftruncate(lock, os.pwrite(lock, f"{os.getpid()}\n{folder}\n".encode(), 0))
     return folder
 
 
 def _remove_old_socket_folder(lock: int) -> None:
     """A servmon that was killed could not remove its short folder."""
-    folder = os.pread(lock, 4096, 0).decode().partition("\n")[2].strip()
+    folder = "".join(os.pread(lock, 4096, 0).decode().split("\n")[1:2])
     if folder.startswith(f"{SHORT_FOLDER}/{SHORT_PREFIX}"):
         shutil.rmtree(folder, ignore_errors=True)

@@ -87,10 +87,11 @@ class EmbeddedPostgres:
         """Where the database is, as a URL."""
         return self._dsn_of(DATABASE)
 
-    async def start(self) -> str:
+    async def start(self, patience: float | None = None) -> str:
         """Make the database if there is none, start its server, and return the DSN once it answers.
 
-        Raises ``StartError`` with a sentence that says what stands in the way.
+        Raises ``StartError`` with a sentence that says what stands in the way. With ``patience`` a server that does not
+        start, or does not answer within so many seconds, is left to ``run``, and the DSN is where it will be.
         """
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self.stop)
@@ -98,7 +99,7 @@ class EmbeddedPostgres:
                 self.data_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
                 self._lock = data_folder.take(self.data_dir)
                 await asyncio.to_thread(self._prepare)
-                await self._launch()
+                await self._launch_within(patience)
             undo.pop_all()
         return self.dsn
 
@@ -123,10 +124,11 @@ class EmbeddedPostgres:
         pause = FIRST_RESTART_SECONDS
         while True:
             started = SYSTEM_CLOCK.monotonic()
-            status = await self._wait_died_watching_log()
+            if self._postmaster is not None:
+                status = await self._wait_died_watching_log()
+                _log.error("PostgreSQL died, starting it again", exit_status=status, log=str(self.log_file))
             if SYSTEM_CLOCK.monotonic() - started > LONGEST_RESTART_SECONDS:
                 pause = FIRST_RESTART_SECONDS
-            _log.error("PostgreSQL died, starting it again", exit_status=status, log=str(self.log_file))
             pause = await self._launch_again(pause)
             _log.info("PostgreSQL runs again")
 
@@ -166,6 +168,16 @@ class EmbeddedPostgres:
                 await asyncio.sleep(FIRST_RESTART_SECONDS)
             else:
                 return
+
+    async def _launch_within(self, patience: float | None) -> None:
+        try:
+            async with asyncio.timeout(patience):
+                await self._launch()
+        except (StartError, OSError) as error:
+            if patience is None:
+                raise
+            problem = "it recovers from a crash, or hangs" if isinstance(error, TimeoutError) else str(error)
+            _log.error("PostgreSQL does not start yet, going on without it", problem=problem)
 
     async def _launch_again(self, pause: float) -> float:
         """Try until the server runs; returns the pause to make before the next try."""

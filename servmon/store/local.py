@@ -75,17 +75,25 @@ class LocalFile:
     def _opened(self) -> sqlite3.Connection:
         if self._file is None:
             self.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            file = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
             try:
-                self.path.chmod(0o600)
-                file.execute("pragma journal_mode = wal")
-                file.execute("pragma auto_vacuum = incremental")
-                file.executescript(_SCHEMA)
-            except BaseException:
-                file.close()
-                raise
-            self._file = file
+                self._file = self._open("normal")
+            except sqlite3.OperationalError:
+                # On a full disk there is no room for what several processes share; alone it can still be read.
+                self._file = self._open("exclusive")
         return self._file
+
+    def _open(self, locking: str) -> sqlite3.Connection:
+        file = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        try:
+            self.path.chmod(0o600)
+            file.execute(f"pragma locking_mode = {locking}")
+            file.execute("pragma journal_mode = wal")
+            file.execute("pragma auto_vacuum = incremental")
+            file.executescript(_SCHEMA)
+        except BaseException:
+            file.close()
+            raise
+        return file
 
     def _check(self) -> None:
         try:

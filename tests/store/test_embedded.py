@@ -16,7 +16,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from servmon.errors import StartError
+from servmon.errors import StartError, StoreUnavailableError
 from servmon.store import embedded, postgres_binaries, postmaster
 from servmon.store.embedded import EmbeddedPostgres
 from servmon.store.pool import connect
@@ -179,6 +179,24 @@ async def test_a_stop_that_the_launcher_did_not_hear_is_asked_for_again(data_dir
     await server.stop()
     assert set(asked) == {signal.SIGINT}
     assert len(asked) > 1
+
+
+@pytest.mark.parametrize("comes_to", ["the server", "what is left of the one before"])
+async def test_a_server_that_takes_its_time_is_left_to_come(data_dir, comes_to, monkeypatch):
+    server = EmbeddedPostgres(data_dir, FAST)
+    if comes_to != "the server":
+        real, first = embedded.end_leftover, iter([asyncio.sleep(60)])
+        monkeypatch.setattr(embedded, "end_leftover", lambda folder: next(first, None) or real(folder))
+    dsn = await server.start(patience=0.01)
+    running = spawn(server.run(), name="embedded Postgres")
+
+    async def answers():
+        with suppress(StoreUnavailableError):
+            return await ask(dsn, "select 1")
+
+    assert await until(answers) == 1
+    await cancel(running)
+    await server.stop()
 
 
 async def test_two_never_share_a_data_folder(data_dir):
