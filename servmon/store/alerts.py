@@ -253,8 +253,13 @@ async def get(db: Executor, alert_id: str) -> tuple[rows.Row, list[rows.Row], li
     return row, list(await db.fetch(_MEMBERS, alert_id)), list(await db.fetch(_DECISIONS, alert_id))
 
 
+# What is about the whole alert, such as a step of its escalation, is about each of its outages.
 _EXPLAIN = """
-select * from alert_decision where outage_id = $1::text::uuid order by at
+select * from alert_decision where outage_id = $1::text::uuid
+union all
+select d.* from alert_decision d
+where d.outage_id is null and d.alert_id in (select alert_id from alert_outage where outage_id = $1::text::uuid)
+order by at
 """
 
 
