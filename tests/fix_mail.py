@@ -25,6 +25,7 @@ class MailServer:
         self.recipients: list[list[str]] = []
         self.reply: str | None = "250 OK"
         self.refused: set[str] = set()
+        self.refusal = "550 no such user"
         self._options = options
         self._server: asyncio.Server | None = None
 
@@ -46,7 +47,7 @@ class MailServer:
         self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _options: list[str]
     ) -> str:
         if address in self.refused:
-            return "550 no such user"
+            return self.refusal
         envelope.rcpt_tos.append(address)
         return "250 OK"
 

@@ -135,13 +135,28 @@ async def test_what_the_mail_server_says_decides_whether_it_is_tried_again(mail_
 async def test_unknown_recipients_are_named_and_the_others_get_the_mail(mail_server):
     server = await mail_server()
     server.refused = {"a@isp.example"}
-    with pytest.raises(ChannelError, match=r"refused for a@isp\.example; the other recipients have it"):
+    with pytest.raises(
+        ChannelError, match=r"refused for a@isp\.example \(550 no such user\); the other recipients have it"
+    ):
         await smtp(server.port).send(message())
     assert server.recipients == [["b@isp.example"]]
     server.refused |= {"b@isp.example"}
     with pytest.raises(ChannelError, match="every recipient is refused") as caught:
         await smtp(server.port).send(message())
     assert caught.value.permanent
+
+
+async def test_a_recipient_who_is_put_off_gets_the_mail_later_and_the_others_once(mail_server):
+    server = await mail_server()
+    server.refused, server.refusal = {"a@isp.example"}, "450 greylisted"
+    channel = smtp(server.port)
+    with pytest.raises(ChannelError, match=r"refused for a@isp\.example \(450 greylisted\)") as caught:
+        await channel.send(message())
+    assert not caught.value.permanent
+    server.refused = set()
+    await channel.send(message())
+    await channel.send(message(id="0b5e9b0e-0000-4000-8000-000000000003"))
+    assert server.recipients == [["b@isp.example"], ["a@isp.example"], ["a@isp.example", "b@isp.example"]]
 
 
 async def test_a_mail_server_that_is_not_there_is_one_sentence():

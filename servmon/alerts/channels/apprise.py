@@ -12,7 +12,6 @@ import re
 import sys
 import threading
 import warnings
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -23,6 +22,7 @@ from yarl import URL
 
 from servmon.alerts.alert import ENDS, NOTICES, MessageKind, Notification
 from servmon.alerts.channels.base import DEADLINE_SECONDS, TEXT_LIMIT, Channel, ChannelError
+from servmon.alerts.channels.delivered import Delivered
 from servmon.alerts.channels.reach import Networks, Reach
 from servmon.alerts.messages import SUBJECT_LIMIT
 from servmon.alerts.settings import ChannelSection
@@ -30,8 +30,6 @@ from servmon.model import Severity
 
 # So many threads may hang in one channel's URLs; beyond them no more are started.
 MOST_THREADS = 16
-# Of so many messages it is known which of the URLs have them already.
-REMEMBERED = 100
 _ANSWERED = re.compile(r"error=(\d{3})\b")
 _TYPES: Mapping[Severity, str] = {
     Severity.CRITICAL: "failure",
@@ -79,7 +77,7 @@ class Apprise(Channel):
         self._urls = settings.urls
         self._reach = Reach(settings.allow_networks)
         self._threads = 0
-        self._have: OrderedDict[str, set[int]] = OrderedDict()
+        self._delivered = Delivered()
         self._text_limit = min(map(_longest, settings.urls))
 
     @property
@@ -89,9 +87,7 @@ class Apprise(Channel):
 
     async def send(self, notification: Notification) -> None:
         """Tell every URL that has not got the message. Raises ``ChannelError`` where one was not told."""
-        have = self._have.setdefault(notification.id, set())
-        while len(self._have) > REMEMBERED:
-            self._have.popitem(last=False)
+        have = self._delivered.of(notification.id)
         owed = [number for number in range(len(self._urls)) if number not in have]
         told = {self._start(number, notification): number for number in owed}
         done, _ = await asyncio.wait(told, timeout=DEADLINE_SECONDS)
@@ -104,7 +100,7 @@ class Apprise(Channel):
                 problems.append(f"number {number + 1} ({_schema(self._urls[number])}) {problem}")
         if problems:
             raise ChannelError("; ".join(problems))
-        del self._have[notification.id]
+        self._delivered.forget(notification.id)
 
     def _start(self, number: int, notification: Notification) -> asyncio.Future[str | None]:
         """Tell one URL in a thread, which nobody waits for at the end: what went wrong, if anything did."""

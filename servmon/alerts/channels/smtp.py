@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable
+from collections.abc import Mapping
 from email.message import EmailMessage
 from email.utils import format_datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 from servmon.alerts.alert import ENDS, NOTICES, MessageKind, Notification
 from servmon.alerts.calendar import ics, method_of
 from servmon.alerts.channels.base import DEADLINE_SECONDS, Channel, ChannelError
+from servmon.alerts.channels.delivered import Delivered
 from servmon.alerts.links import ACKNOWLEDGE_URL
 from servmon.alerts.settings import ChannelSection
 
@@ -72,14 +73,30 @@ class Smtp(Channel):
 
     def __init__(self, settings: SmtpSection) -> None:
         self._settings = settings
+        self._delivered = Delivered()
 
     async def send(self, notification: Notification) -> None:
-        """Hand the mail to the server. Raises ``ChannelError``."""
+        """Hand the mail to the server, for those who have not got it. Raises ``ChannelError``."""
+        done = self._delivered.of(notification.id)
+        owed = [recipient for recipient in self._settings.recipients if recipient not in done]
+        refused = await self._hand_over(notification, owed)
+        waiting = {recipient: said for recipient, said in refused.items() if said.code < _PERMANENT}
+        if waiting:
+            # The others have it, or never will: to send again would send it to them twice.
+            done.update(recipient for recipient in owed if recipient not in waiting)
+            raise ChannelError(_told(waiting, everybody=waiting.keys() == {*self._settings.recipients}))
+        self._delivered.forget(notification.id)
+        if refused:
+            raise ChannelError(_told(refused, everybody=refused.keys() == {*self._settings.recipients}), permanent=True)
+
+    async def _hand_over(self, notification: Notification, owed: list[str]) -> Mapping[str, aiosmtplib.SMTPResponse]:
+        """Those of ``owed`` whom the server refuses, and what it says."""
         settings = self._settings
         secret = settings.password
         try:
             refused, _ = await aiosmtplib.send(
                 mail_of(notification, settings),
+                recipients=owed,
                 hostname=settings.host,
                 port=settings.port or _PORTS[settings.tls],
                 use_tls=settings.tls == "tls",
@@ -91,7 +108,7 @@ class Smtp(Channel):
                 timeout=DEADLINE_SECONDS,
             )
         except aiosmtplib.SMTPRecipientsRefused as error:
-            raise _refused(error.recipients) from None
+            return {one.recipient: aiosmtplib.SMTPResponse(one.code, one.message) for one in error.recipients}
         except aiosmtplib.SMTPAuthenticationError as error:
             # May pass: somebody is changing the password.
             raise ChannelError(f"{settings.host} refused the login with {error.code}") from None
@@ -101,15 +118,12 @@ class Smtp(Channel):
             ) from None
         except (aiosmtplib.SMTPException, OSError, ValueError) as error:
             raise ChannelError(f"{settings.host}: {error}") from None
-        if refused:
-            # The others have it; to send again would send it to them twice.
-            raise ChannelError(f"refused for {', '.join(refused)}; the other recipients have it", permanent=True)
+        return refused
 
 
-def _refused(recipients: Iterable[aiosmtplib.SMTPRecipientRefused]) -> ChannelError:
-    refused = list(recipients)
-    who = ", ".join(f"{one.recipient} ({one.code} {one.message})" for one in refused)
-    return ChannelError(f"every recipient is refused: {who}", permanent=all(one.code >= _PERMANENT for one in refused))
+def _told(refused: Mapping[str, aiosmtplib.SMTPResponse], *, everybody: bool) -> str:
+    who = ", ".join(f"{recipient} ({said.code} {said.message})" for recipient, said in refused.items())
+    return f"every recipient is refused: {who}" if everybody else f"refused for {who}; the other recipients have it"
 
 
 def mail_of(notification: Notification, settings: SmtpSection) -> EmailMessage:
