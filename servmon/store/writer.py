@@ -34,6 +34,8 @@ LONGEST_RETRY_SECONDS = 2.0
 PATIENCE_SECONDS = 5.0
 # At the stop the process has to end soon; while Postgres takes batches it gets all the time it needs.
 DRAIN_PATIENCE_SECONDS = 3.0
+# So many different reasons are said of one absence.
+REASONS = 10
 
 
 class Writer:
@@ -56,6 +58,7 @@ class Writer:
         self._turn = asyncio.Lock()
         self._runs = False
         self._away = False
+        self._reasons: set[str] = set()
         self._spool_fails = False
 
     @property
@@ -277,11 +280,15 @@ class Writer:
         return await self._bridge.meet(server) if self._bridge else 0
 
     def _note(self, failed: BaseException | None) -> None:
-        if failed is None and self._away:
-            _log.info("Postgres takes results again", results=self.queued)
-        elif failed is not None and not self._away:
-            _log.warning("results wait for Postgres", error=str(failed) or type(failed).__name__)
+        """Say why Postgres takes nothing, each reason once until it does again: it may be another one by then."""
         self._away = failed is not None
+        if failed is None:
+            if self._reasons:
+                _log.info("Postgres takes results again", results=self.queued)
+                self._reasons.clear()
+        elif (reason := str(failed) or type(failed).__name__) not in self._reasons and len(self._reasons) < REASONS:
+            _log.warning("results wait for Postgres", error=reason)
+            self._reasons.add(reason)
 
     async def _close(self) -> None:
         await self._delivery.close()

@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 
 from servmon.clock import now
+from servmon.errors import StoreUnavailableError
 from servmon.metrics import Counters
 from servmon.model import State, Status
 from servmon.store import batch, delivery, endpoints, outages, state_changes, statuses
@@ -355,3 +356,24 @@ async def test_without_a_spool_a_batch_may_take_its_time(db, database, monkeypat
     watched = await endpoints.insert(db, endpoint("a"))
     await store(database, *(result(watched) for _ in range(50)))
     assert await db.fetchval("select count(*) from service_status_row") == 50
+
+
+async def test_each_reason_why_postgres_takes_nothing_is_said_once(database, watched, monkeypatch, capsys):
+    writer = Writer(database, Counters(), observer=1)
+    reasons = iter(["connection refused", "connection refused", "the password is wrong", "connection refused"])
+    real = delivery.connect
+
+    async def connect(dsn):
+        if (reason := next(reasons, None)) is not None:
+            raise StoreUnavailableError(reason)
+        return await real(dsn)
+
+    monkeypatch.setattr(delivery, "connect", connect)
+    writer.put(None, [declared(outage("a"))])
+    await writer.drain()
+    said = capsys.readouterr().out
+    assert [said.count(one) for one in ("connection refused", "the password is wrong", "takes results again")] == [
+        1,
+        1,
+        1,
+    ]
