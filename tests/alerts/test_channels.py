@@ -18,6 +18,7 @@ from servmon.alerts.channels import SETTINGS, open_channel
 from servmon.alerts.channels.base import ChannelError
 from servmon.alerts.channels.reach import Reach
 from servmon.alerts.heartbeat import beat
+from servmon.alerts.messages import trial
 from servmon.alerts.settings import AlertSection
 from servmon.model import Severity
 from servmon.settings import SettingsError, load
@@ -264,6 +265,19 @@ async def test_alertmanager_gets_an_alert_that_stands_until_it_is_over(web_serve
     assert down["endsAt"] == "2026-11-25T04:00:00.000000Z"
     assert up["endsAt"] == "2026-11-24T03:00:00.000000Z"
     assert down["annotations"]["severity"] == "critical"
+
+
+@pytest.mark.parametrize("kind", ["webhook", "pagerduty", "alertmanager", "apprise"])
+async def test_a_trial_goes_through_each_kind_and_does_not_stay(web_server, kind):
+    server = await web_server()
+    place = {"urls": (f"json://127.0.0.1:{server.port}/",)} if kind == "apprise" else {"url": f"{server.url}/"}
+    more = {"routing_key": "k"} if kind == "pagerduty" else {}
+    section = SETTINGS[kind](**place, **more, allow_networks=("127.0.0.0/8",))
+    await open_channel(section).send(trial("noc", AT))
+    (request,) = server.requests
+    assert "servmon: a test, nothing is down" in request.body.decode()
+    if kind == "alertmanager":
+        assert json.loads(request.body)[0]["endsAt"] == "2026-11-24T03:05:00.000000Z"
 
 
 # Programs

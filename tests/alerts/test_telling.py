@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import html
+import re
 import signal
 from datetime import UTC, datetime, timedelta
 
+import aiohttp
 import pytest
 
 from tests.fix_daemon import FAST
@@ -29,9 +32,11 @@ def watching(port: int, alert: str, more: str = "") -> str:
     )
 
 
-async def watched(servmon_daemon, configuration: str):
-    """A daemon that runs and has found the site up."""
+async def watched(servmon_daemon, configuration: str, *, public: bool = False):
+    """A daemon that runs and has found the site up; ``public`` ones know how they are reached."""
     daemon = servmon_daemon(configuration)
+    if public:
+        daemon.environment["SERVMON_PUBLIC_URL"] = f"http://127.0.0.1:{daemon.port}"
     await daemon.start()
     await daemon.get_until("/services/web/status", lambda status: status["status"] == "UP")
     return daemon
@@ -107,14 +112,32 @@ async def test_somebody_else_notices_when_servmon_is_well_and_when_it_is_gone(se
     assert f"{watch.port}/ping" not in daemon.log()
 
 
+async def its_link_still_acknowledges(daemon, mail) -> None:
+    """The one link in a mail of before the kill: looked at it does nothing, its button acknowledges."""
+    said = "".join(part.get_content() for part in mail.iter_parts())
+    links = re.findall(rf"http://127.0.0.1:{daemon.port}/ui/[^\s\"<]+", said)
+    (link,) = {html.unescape(link) for link in links}
+    (outage,) = (await daemon.get("/outages/active"))["items"]
+    explain = f"/outages/{outage['id']}/alerts"
+    async with aiohttp.ClientSession() as stranger:
+        for method in ("HEAD", "GET"):
+            async with stranger.request(method, link) as answer:
+                assert answer.status == 200
+        assert (await daemon.get(explain))["acknowledgement"] is None
+        async with stranger.post(link) as answer:
+            assert answer.status == 200
+    assert (await daemon.get(explain))["acknowledgement"]["acknowledged_by"] == "email (by a link)"
+
+
 async def test_a_kill_in_the_middle_of_an_outage_tells_nothing_twice(servmon_daemon, mail_server, site):
     mail = await mail_server()
-    daemon = await watched(servmon_daemon, watching(site.port, "", mail_to(mail.port)))
+    daemon = await watched(servmon_daemon, watching(site.port, "", mail_to(mail.port)), public=True)
     await site.stop()
     await until(mail, 1)
     await daemon.stop(signal.SIGKILL)
     await daemon.start()
     await daemon.get_until("/services/web/status", lambda status: status["state"] == "down")
+    await its_link_still_acknowledges(daemon, mail.mails[0])
     await site.start()
     await settled(lambda: any(subject.startswith("UP") for subject in mail.subjects), PATIENCE_SECONDS)
     await daemon.stop()

@@ -5,12 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any, Literal
 
-from servmon.alerts.alert import ENDS, NOTICES, Notification
+from servmon.alerts.alert import ENDS, NOTICES, MessageKind, Notification
 from servmon.alerts.channels.posting import PostingChannel, PostingSection
 from servmon.clock import rfc3339
 
 # An alert that is not repeated ends by itself there. Ours are repeated once a day at the latest.
 STANDS_FOR = timedelta(hours=25)
+TRIAL_STANDS_FOR = timedelta(minutes=5)
 
 
 class AlertmanagerSection(PostingSection):
@@ -36,7 +37,8 @@ def alert_of(notification: Notification) -> dict[str, Any]:
     """The message as an alert of the API. Labels stay the same over an alert's life: they are its identity."""
     content = notification.content
     over = notification.kind in ENDS
-    ends_at = notification.created_at if over else notification.created_at + STANDS_FOR
+    stands_for = TRIAL_STANDS_FOR if notification.kind is MessageKind.TEST else STANDS_FOR
+    ends_at = notification.created_at if over else notification.created_at + stands_for
     return {
         "labels": {
             "alertname": str(content.get("rule", "servmon")),
