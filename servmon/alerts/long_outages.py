@@ -57,6 +57,8 @@ class LongOutages:
         if waits or self._ends.awaited(news.endpoint_id or ""):
             return before  # its beginning waits to be told, or its window's end
         alert = self._telling.alerts.of_outage(news.outage_id)
+        if alert is None and rule.is_unwritten:
+            return before
         if alert is not None and rule.name in alert.said:
             decided = before or ("already told", f"in the alert {alert.title!r}")
             news = replace(news, id=_id(rule, news.outage_id, "again"))  # what was sent before a restart stays known

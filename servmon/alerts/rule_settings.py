@@ -94,6 +94,11 @@ class RuleSection(Section):
             raise ValueError("count: must be at least 2 for several services")
         return self
 
+    @property
+    def is_unwritten(self) -> bool:
+        """Whether nobody wrote it: then it says more of what people hear of anyway, and nothing else."""
+        return UNWRITTEN.get(self.kind) is self
+
 
 # What is told where no rule of the kind is written.
 UNWRITTEN: Mapping[RuleKind, RuleSection] = {

@@ -81,5 +81,12 @@ class SlowAnswers:
             over = replace(fired.outage, resolved=True, resolved_at=now) if fired.outage else None
             lines = (str(reading),) if reading else ()
             yield replace(
-                fired, id=self._telling.ids(), kind=NewsKind.RECOVERED, at=now, reason=reason, outage=over, lines=lines
+                fired,
+                id=self._telling.ids(),
+                kind=NewsKind.RECOVERED,
+                at=now,
+                reason=reason,
+                endpoint=endpoint or fired.endpoint,
+                outage=over,
+                lines=lines,
             )

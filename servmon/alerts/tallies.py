@@ -5,6 +5,7 @@ Whoever hears of the outages themselves reads it as one more line of that messag
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -102,7 +103,8 @@ class Tallies:
     def _tallies(self, rule: RuleSection, down: Iterable[tuple[Endpoint, Outage]]) -> Iterator[Tally]:
         found: dict[str, list[tuple[Endpoint, Outage]]] = {}
         for endpoint, outage in down:
-            if rule_selects(rule, endpoint, outage.severity):
+            known = not rule.is_unwritten or self._telling.alerts.of_outage(outage.id) is not None
+            if known and rule_selects(rule, endpoint, outage.severity):
                 for scope in _scopes(rule, endpoint):
                     found.setdefault(scope, []).append((endpoint, outage))
         sizes = self._sizes(rule) if rule.share is not None and found else {}
@@ -135,21 +137,28 @@ class Tallies:
                 at.decide(news, stage, f"{reason}; {tally}")
             self._decided[tally.key] = stage, reason
             return
-        heard = {channel: self._heard(channel, tally, at) for channel in self._readers(tally.rule)}
+        heard = {channel: self._heard(channel, tally, at) for channel in self._readers(tally)}
         alert = self._alert(news, tally, tuple(channel for channel, how in heard.items() if how is None))
         self._telling.say(alert, MessageKind.RULE, at, [news])
         told = [f"to {channel}" if how is None else f"{how} to {channel}" for channel, how in heard.items()]
         at.decide(news, "sent", f"{', '.join(told)}: {tally}", alert.id)
 
-    def _readers(self, rule: RuleSection) -> tuple[str, ...]:
-        chosen = self._telling.settings.notification_channels if rule.channels is None else rule.channels
+    def _readers(self, tally: Tally) -> tuple[str, ...]:
+        """Whom the rule names; where nobody wrote it, those who hear of so many of the outages."""
+        chosen: Iterable[str] = self._telling.settings.notification_channels
+        if tally.rule.is_unwritten:
+            alerts = [self._telling.alerts.of_outage(outage.id) for _, outage in tally.down]
+            times = Counter(channel for alert in alerts if alert for channel in alert.channels)
+            chosen = [channel for channel, number in times.items() if number >= tally.threshold]
+        elif tally.rule.channels is not None:
+            chosen = tally.rule.channels
         return tuple(name for name in chosen if name in self._telling.channel_names)
 
     def _stopped(self, tally: Tally, at: Round) -> tuple[str, str]:
         if all(outage.id in at.route.acknowledged for _, outage in tally.down):
             return "acknowledged", "somebody sees to each of them"
-        if not self._readers(tally.rule):
-            return "whom", "no channel is configured for it"
+        if not self._readers(tally):
+            return "whom", "nobody hears of so many of them"
         if (end := at.route.settings.quiet_until(tally.severity, at.now)) is not None:
             return "when", f"quiet hours until {end:%H:%M} ({end.tzinfo})"
         return "", ""

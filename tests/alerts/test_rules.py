@@ -175,6 +175,17 @@ def test_active_outages_are_off_until_somebody_writes_the_rule():
     assert [subject.split(":")[0] for subject in said(desk, "boss")] == ["RULE", "OVER"]
 
 
+def test_what_no_rule_selects_is_told_to_nobody_by_the_rules_that_nobody_wrote():
+    desk = Desk(channels=BOSS, rules=(RuleSection(name="core", tags=("core",), channels=("boss",)),))
+    desk.at(0, *(falls(desk, name, tags=("lab",)) for name in "abcd"))
+    assert desk.run(1, 8000, step=5) == []
+    desk.at(8000, *(falls(desk, name, 8000, tags=("core",)) for name in ("e", "f")))
+    desk.run(8001, 8100)
+    desk.at(8100, falls(desk, "g", 8100, tags=("core",)))
+    assert said(desk) == []
+    assert desk.told[-1].notifications[-1].body.endswith("3 services are down: e, f, g, threshold 3\n")
+
+
 # Outages that last.
 
 
