@@ -9,11 +9,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aiohttp import web
+from pydantic import ConfigDict
 
 from servmon.alerts.links import PATH, BadLinkError, Claim, Links
 from servmon.api.problems import STORE_RETRY_SECONDS
 from servmon.api.proxies import ADDRESS
 from servmon.api.routing import ALERTS, Route
+from servmon.api.typed import Query
 from servmon.clock import now
 from servmon.errors import StoreUnavailableError
 from servmon.store.pool import AWAY
@@ -25,13 +27,21 @@ _PAGE = "acknowledge.html"
 Outages = Sequence[Mapping[str, Any]]
 
 
-async def look_at_link(request: web.Request) -> web.Response:
+class WhateverQuery(Query):
+    """Mail programs append parameters of their own to links: they mean nothing here."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+async def look_at_link(request: web.Request, query: WhateverQuery) -> web.Response:
     """Show what a link is about, with the button."""
+    del query
     return await _answer(request, act=False)
 
 
-async def follow_link(request: web.Request) -> web.Response:
+async def follow_link(request: web.Request, query: WhateverQuery) -> web.Response:
     """Acknowledge what a link is about; what is over, or somebody sees to already, stays as it is."""
+    del query
     return await _answer(request, act=True)
 
 

@@ -80,6 +80,15 @@ async def test_looking_changes_nothing_and_the_button_acknowledges_once(pages, h
     ]
 
 
+async def test_the_form_as_a_browser_sends_it_with_what_a_mail_program_appended(pages, history, connection):
+    outage = await history.outage("edge-1")
+    as_browsers_do = {**STRANGER, "Origin": "null", "Content-Type": "application/x-www-form-urlencoded"}
+    where = f"{link(outage.id)}?utm_source=mail&x="
+    assert (await pages.get(where, headers=STRANGER)).status == 200
+    assert (await pages.send("POST", where, headers=as_browsers_do, data=b"")).status == 200
+    assert await seen_to(connection, outage) == "noc (by a link)"
+
+
 async def test_who_saw_to_it_first_stays(pages, history, connection):
     outage = await history.outage("edge-1")
     await AlertService(connection).acknowledge(outage.id, "alice")
