@@ -12,6 +12,7 @@ from typing_extensions import TypedDict
 
 import servmon
 from servmon.alerts.settings import RuleSection
+from servmon.api.auth import COOKIE
 from servmon.api.routing import Route
 from servmon.api.typed import JsonObject, Signature, signature_of
 from servmon.model import Role
@@ -97,9 +98,12 @@ def describe(routes: Iterable[Route]) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": schemas.components,
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "description": "svm_<prefix>_<secret>"}},
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer", "description": "svm_<prefix>_<secret>"},
+                "session": {"type": "apiKey", "in": "cookie", "name": COOKIE, "description": "From POST /session."},
+            },
         },
-        "security": [{"token": []}],
+        "security": [{"token": []}, {"session": []}],
     }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from functools import partial
 from typing import Any, Generic, TypeVar
 
 from aiohttp import web
@@ -51,5 +50,5 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no JSON form here")
 
 
-# NaN is no JSON: better a failed answer than one no client can read.
-_dumps = partial(json.dumps, default=_plain, allow_nan=False, ensure_ascii=False)
+# NaN is no JSON: better a failed answer than one no client can read. No answer holds itself, so nobody looks for that.
+_dumps = json.JSONEncoder(default=_plain, allow_nan=False, ensure_ascii=False, check_circular=False).encode

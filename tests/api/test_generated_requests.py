@@ -86,6 +86,7 @@ async def hunt(
     """Let schemathesis at the API; fails with what it found."""
     chosen = ("--max-examples", str(examples), "--phases", phases, "--exclude-checks", ",".join(left_out))
     found = await asyncio.to_thread(_ran, port, folder, token, chosen)
+    (folder / "said.txt").write_text(found.stdout, encoding="utf-8")
     assert found.returncode == 0, found.stdout[-12000:]
     made = re.search(r"(\d+) generated", found.stdout)
     assert made, found.stdout[-2000:]

@@ -204,6 +204,24 @@ async def test_a_thousand_idle_connections_leave_room_for_requests_and_for_check
         assert MOST_CONNECTIONS - 5 <= len(open_still) <= MOST_CONNECTIONS
 
 
+async def test_where_all_are_at_work_it_is_the_new_one_that_has_to_go():
+    app = build_app(NOTHING, book=TokenBook([AccessToken.of("admin", TOKEN)]))
+    app[DOOR].most = 2
+    listening = await serve(app, "127.0.0.1", 0)
+    events = f"GET /events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode()
+    async with connected(listening.port) as first, connected(listening.port) as second:
+        for stream in (first, second):
+            await stream.send(events)
+            assert await stream.status() == 200
+        async with connected(listening.port) as third:
+            assert await third.answer() == b""
+        assert not first.reader.at_eof()
+        first.writer.transport.abort()
+        await until(lambda: len(app[DOOR].connections) == 1)
+        assert b" 401 " in await asked(listening.port, b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    await listening.stop()
+
+
 async def until(holds):
     """What ``holds`` answers, as soon as it is something."""
     async with asyncio.timeout(10):
