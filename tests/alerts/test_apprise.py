@@ -16,6 +16,8 @@ from servmon.alerts.alert import MessageKind
 from servmon.alerts.channels import SETTINGS, open_channel
 from servmon.alerts.channels import apprise as ours
 from servmon.alerts.channels.base import ChannelError
+from servmon.doctor import neighbours
+from servmon.doctor.finding import Level
 from servmon.settings import SettingsError, load
 from servmon.settings.effective import effective, secrets_in
 from tests.alerts.test_channels import message
@@ -180,6 +182,14 @@ def test_its_urls_may_stand_in_a_file_or_a_variable_and_are_shown_nowhere(tmp_pa
     assert {*secrets_in(loaded.settings)} == {*(url.get_secret_value() for url in urls), "planted-pass"}
     from_variable = load(configured(tmp_path, 'urls_env = "CHATS"'), {"CHATS": '["json://h.example/1"]'})
     assert from_variable.settings.channels["chat"].urls == (SecretStr("json://h.example/1"),)
+
+
+async def test_the_doctor_counts_the_urls_and_shows_none():
+    section = SETTINGS["apprise"](urls=("json://h.example/planted", "json://h.example/2"))
+    (found,) = [finding async for finding in neighbours.channels({"chat": section})]
+    assert (found.level, found.subject) == (Level.OK, "channel chat")
+    assert str(found).count("planted") == 0
+    assert "2 URLs that Apprise takes; none was tried" in str(found)
 
 
 async def test_its_own_log_does_not_reach_ours(web_server):
