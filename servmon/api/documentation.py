@@ -5,6 +5,7 @@ The page needs nothing from outside.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from html import escape
 from typing import Any
@@ -14,17 +15,26 @@ from aiohttp import web
 from servmon.api.routing import Route
 from servmon.model import Role
 
+# What docstrings mark as code, after its escape.
+_CODE = re.compile("``(.+?)``")
 DOCUMENT = web.AppKey("document", dict[str, Any])
 _STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1c2430; }
-h2 { margin: 2.5rem 0 .5rem; border-bottom: 1px solid #d8dee6; }
-details { margin: .4rem 0; border: 1px solid #d8dee6; border-radius: 6px; padding: .4rem .8rem; }
-summary { cursor: pointer; }
-code { font-family: ui-monospace, monospace; font-size: .92em; }
-b { display: inline-block; min-width: 4.2rem; font: 600 .8rem ui-monospace, monospace; }
+:root { color-scheme: light dark; --ink: #1c2430; --soft: #5a6675; --line: #d8dee6; --page: #fff; --link: #0b57b0; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e3e8ee; --soft: #9aa7b5; --line: #333d49; --page: #14181d; --link: #7fb4f5; }
+}
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+body { color: var(--ink); background: var(--page); }
+a { color: var(--link); }
+h2 { margin: 2.5rem 0 .5rem; border-bottom: 1px solid var(--line); }
+details { margin: .4rem 0; border: 1px solid var(--line); border-radius: 6px; padding: .4rem .8rem; }
+summary { cursor: pointer; padding-left: 6rem; text-indent: -6rem; }
+p { margin: .5rem 0; }
+code { font-family: ui-monospace, monospace; font-size: .92em; overflow-wrap: anywhere; }
+b { display: inline-block; min-width: 4.2rem; text-indent: 0; font: 600 .8rem ui-monospace, monospace; }
 table { border-collapse: collapse; width: 100%; margin: .5rem 0; }
-td, th { text-align: left; vertical-align: top; padding: .2rem .8rem .2rem 0; border-top: 1px solid #eef1f5; }
-p.role { color: #5a6675; }
+td, th { text-align: left; vertical-align: top; padding: .2rem .8rem .2rem 0; border-top: 1px solid var(--line); }
+th { color: var(--soft); font-weight: 600; }
 """
 
 
@@ -45,37 +55,50 @@ def _page(document: dict[str, Any]) -> Iterator[str]:
     yield '<!doctype html><html lang="en"><head><meta charset="utf-8">'
     yield '<meta name="viewport" content="width=device-width"><title>servmon: the API</title>'
     yield f"<style>{_STYLE}</style></head><body><h1>servmon {escape(info['version'])}: the API</h1>"
-    yield f"<p>{escape(info['description'])} Send <code>Authorization: Bearer TOKEN</code>."
+    yield f"<p>{escape(info['description'])} Send <code>Authorization: Bearer TOKEN</code>,"
+    yield " or in a browser the cookie from <code>POST /session</code>."
     yield " As a document for programs: <code>/openapi.json</code>.</p>"
-    section = None
-    for path, methods in document["paths"].items():
-        for method, operation in methods.items():
-            if operation["tags"][0] != section:
-                section = operation["tags"][0]
-                yield f"<h2>{escape(section)}</h2>"
+    for section, operations in _by_section(document).items():
+        yield f"<h2>{escape(section)}</h2>"
+        for path, method, operation in operations:
             yield from _operation(path, method, operation)
     yield "<h2>Shapes</h2>"
     for name, schema in sorted(schemas.items()):
         yield f'<details id="{escape(name)}"><summary><code>{escape(name)}</code></summary>'
-        yield f"<p>{escape(schema.get('description', ''))}</p>"
+        yield f"<p>{_said(schema.get('description', ''))}</p>"
         yield from _fields(schema)
         yield "</details>"
     yield "</body></html>"
 
 
+def _by_section(document: dict[str, Any]) -> dict[str, list[tuple[str, str, dict[str, Any]]]]:
+    sections: dict[str, list[tuple[str, str, dict[str, Any]]]] = {}
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            sections.setdefault(operation["tags"][0], []).append((path, method, operation))
+    return sections
+
+
+def _said(text: str) -> str:
+    """``text`` as it stands in the page, with what is code in it shown as such."""
+    return _CODE.sub(r"<code>\1</code>", escape(text))
+
+
 def _operation(path: str, method: str, operation: dict[str, Any]) -> Iterator[str]:
-    line = f"<b>{method.upper()}</b> <code>{escape(path)}</code> {escape(operation['summary'])}"
+    line = f"<b>{method.upper()}</b> <code>{escape(path)}</code> {_said(operation['summary'])}"
     yield f"<details><summary>{line}</summary>"
-    for paragraph in operation["description"].split("\n\n"):
-        yield f"<p>{escape(paragraph)}</p>"
+    for paragraph in operation["description"].removeprefix(f"{operation['summary']}.").strip().split("\n\n"):
+        yield f"<p>{_said(paragraph)}</p>"
     rows = [(one["name"], one["schema"], one.get("description", "")) for one in operation.get("parameters", ())]
     yield from _table("parameter", rows)
     if "requestBody" in operation:
         yield f"<p>Body: {_type(operation['requestBody']['content']['application/json']['schema'])}</p>"
+    yield "<table><tr><th>answer</th><th></th></tr>"
     for status, answer in operation["responses"].items():
         content = answer.get("content", {}).get("application/json", {})
-        shape = f": {_type(content['schema'])}" if "schema" in content else ""
-        yield f"<p><code>{status}</code> {escape(answer['description'])}{shape}</p>"
+        shape = _type(content["schema"]) if "schema" in content else ""
+        yield f"<tr><td><code>{status}</code></td><td>{_said(answer['description'])} {shape}</td></tr>"
+    yield "</table>"
     yield "</details>"
 
 
@@ -88,7 +111,7 @@ def _fields(schema: dict[str, Any]) -> Iterator[str]:
 
 def _table(kind: str, rows: Iterable[tuple[str, dict[str, Any], str]]) -> Iterator[str]:
     lines = [
-        f"<tr><td><code>{escape(name)}</code></td><td>{_type(schema)}</td><td>{escape(words)}</td></tr>"
+        f"<tr><td><code>{escape(name)}</code></td><td>{_type(schema)}</td><td>{_said(words)}</td></tr>"
         for name, schema, words in rows
     ]
     if lines:

@@ -61,3 +61,12 @@ async def test_the_page_shows_every_route_and_loads_nothing(door):
     assert all(f"<code>{route.path}</code>" in page for route in ROUTES)
     assert re.findall(r"(?:src|href)=\"(?!#)", page) == []
     assert "<script" not in page
+
+
+async def test_the_page_has_each_section_once_and_no_mark_of_the_docstrings(door):
+    page = (await door.get("/docs")).body.decode()
+    sections = re.findall("<h2>(.*?)</h2>", page)
+    assert len(sections) == len(set(sections))
+    assert "``" not in page
+    assert "<code>revived</code>" in page
+    assert "prefers-color-scheme: dark" in page
