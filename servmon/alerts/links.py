@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from servmon.alerts.alert import MessageKind, Notification
+from servmon.alerts.rule_settings import RuleKind
 from servmon.clock import SYSTEM_CLOCK, Clock, now
 
 # What lasts longer is told again, at least once a day, with a link of its own.
@@ -24,7 +25,16 @@ PATH = "/ui/acknowledge"
 ACKNOWLEDGE_URL = "acknowledge_url"
 _PURPOSE = b"servmon acknowledge 1\0"
 _LONGEST = 1000
-_OPEN = frozenset({MessageKind.DOWN, MessageKind.RAISED, MessageKind.REMINDER, MessageKind.PARTLY})
+_OPEN = frozenset(
+    {
+        MessageKind.DOWN,
+        MessageKind.RAISED,
+        MessageKind.REMINDER,
+        MessageKind.PARTLY,
+        MessageKind.LONG,
+        MessageKind.ESCALATED,
+    }
+)
 
 
 class BadLinkError(Exception):
@@ -67,6 +77,8 @@ class Links:
         down = [one["outage_id"] for one in listed if not one.get("resolved_at")]
         if not down or notification.kind not in _OPEN | {MessageKind.WINDOW_OVER}:
             return None
+        if notification.content.get("rule_kind") == RuleKind.RESPONSE_TIME:
+            return None  # slow answers are no outage that somebody could see to
         expires_at = now(self._clock) + VALID
         if len(down) == 1:
             return Claim(down[0], None, notification.channel, expires_at)

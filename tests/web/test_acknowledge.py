@@ -227,12 +227,19 @@ def test_a_link_ends_after_three_days():
         (MessageKind.DOWN, 1, True), (MessageKind.DOWN, 2, True), (MessageKind.RAISED, 1, True),
         (MessageKind.REMINDER, 1, True), (MessageKind.PARTLY, 2, True), (MessageKind.WINDOW_OVER, 1, True),
         (MessageKind.WINDOW_OVER, 2, False), (MessageKind.RECOVERED, 1, False), (MessageKind.EVENT, 0, False),
-        (MessageKind.DOWN, 0, False), (MessageKind.SUMMARY, 1, False),
+        (MessageKind.DOWN, 0, False), (MessageKind.SUMMARY, 1, False), (MessageKind.ESCALATED, 1, True),
+        (MessageKind.LONG, 1, True), (MessageKind.RULE, 0, False),
     ],
 )  # fmt: skip
 def test_there_is_a_link_where_there_is_something_to_see_to(kind, outages, linked):
     given = told(*[UNKNOWN_UUID] * outages, kind=kind)
     assert (ACKNOWLEDGE_URL in Links(PUBLIC, KEY).in_message(given).content) is linked
+
+
+def test_slow_answers_are_no_outage_that_somebody_could_see_to():
+    given = told(UNKNOWN_UUID)
+    slow = replace(given, content={**given.content, "rule_kind": "response_time"})
+    assert Links(PUBLIC, KEY).in_message(slow).body == given.body
 
 
 def test_what_is_over_by_then_has_no_link():
