@@ -14,10 +14,13 @@ from servmon.probes.icmp_engine import IcmpEngine, Mode, Packet
 from servmon.probes.network import Network
 from servmon.probes.route import Route
 from servmon.probes.specification import EndpointDefaults, parse_endpoint
+from servmon.tasks import spawn
 from tests.fix_dns import DnsServer
 from tests.fix_lossy import PingableNetwork, Weather
 from tests.fix_servers import check_once, closes_at_once, says, settled
 
+# Linux numbers (tcp(7)) that Python's socket module does not name.
+_TCP_SAVE_SYN, _TCP_SAVED_SYN = 27, 28
 NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
 
 
@@ -118,6 +121,28 @@ async def test_the_traffic_class_is_as_wished(network, host):
                 await check_once(network, url, 0.1, dscp=46)
             _, ancillary, _, _ = listening.recvmsg(2048, 256)
             assert [value[0] for _, _, value in ancillary] == [46 << 2]
+
+
+@pytest.mark.parametrize("scheme", ["tcp", "http"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_the_traffic_class_stands_in_the_first_packet_of_a_connection(network, scheme, host):
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    loop = asyncio.get_running_loop()
+    with socket.socket(family, socket.SOCK_STREAM) as listening:
+        listening.setsockopt(socket.IPPROTO_TCP, _TCP_SAVE_SYN, 1)
+        listening.setblocking(False)
+        listening.bind((host, 0))
+        listening.listen()
+        port = listening.getsockname()[1]
+        url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+        asking = spawn(check_once(network, url, 5, dscp=46), name="asking")
+        accepted, _ = await loop.sock_accept(listening)
+        with accepted:
+            first = accepted.getsockopt(socket.IPPROTO_TCP, _TCP_SAVED_SYN, 128)
+            await loop.sock_sendall(accepted, NO_CONTENT)
+            await asking
+    seen = (first[0] & 15) << 4 | first[1] >> 4 if ":" in host else first[1]
+    assert seen == 46 << 2
 
 
 @pytest.mark.parametrize(
