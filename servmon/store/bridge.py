@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import structlog
 
+from servmon.clock import SYSTEM_CLOCK
 from servmon.errors import StoreUnavailableError
 from servmon.model import Event, Transition
 from servmon.store.delivery import AWAY_NOW, Delivery
@@ -23,6 +25,8 @@ FIRST_RETRY_SECONDS = 0.1
 LONGEST_RETRY_SECONDS = 2.0
 # What waited on disk comes in large batches, for which a busy server may need longer.
 PATIENCE_SECONDS = 30.0
+# How often what Postgres took is put on disk.
+REMEMBER_EVERY_SECONDS = 2.0
 
 
 class Bridge:
@@ -40,6 +44,9 @@ class Bridge:
         # Which server is met is noted by one at a time; each other one counts.
         self._meeting = asyncio.Lock()
         self.servers_met = 0
+        # What Postgres took since it was last put on disk for five minutes.
+        self._taken: list[Entry] = []
+        self._remember_at = -math.inf
         # What waits on disk and people may be owed, by id.
         self.transitions: dict[str, Transition] = {}
         self.events: dict[str, Event] = {}
@@ -77,16 +84,30 @@ class Bridge:
         """Postgres took ``entries`` straight: keep them for as long as it may lose them again.
 
         ``met`` is the number of the server that took them; where another one has been met since, they wait for it.
+        The disk is asked every two seconds, since each time costs as much as storing. What it has not yet is in
+        Postgres, and here: it would take the end of both at once to lose it.
         """
-        with suppress(StoreUnavailableError):  # the disk is for the worst case, and that did not happen
-            if met == self.servers_met:
-                await self._spool.remember(entries)
-            else:
-                await self.keep(entries)
+        async with self._meeting:
+            if met != self.servers_met:
+                with suppress(StoreUnavailableError):
+                    await self.keep(entries)
+                return
+            self._taken += entries
+            if SYSTEM_CLOCK.monotonic() >= self._remember_at:
+                await self._remember_taken()
+
+    async def _remember_taken(self) -> None:
+        if taken := self._taken:
+            self._taken = []
+            self._remember_at = SYSTEM_CLOCK.monotonic() + REMEMBER_EVERY_SECONDS
+            with suppress(StoreUnavailableError):  # the disk is for the worst case, and that did not happen
+                await self._spool.remember(taken)
 
     async def meet(self, server: str | None) -> int:
         """Say which server is connected now; returns its number. What another one took lately waits again."""
         async with self._meeting:
+            if server is not None:
+                await self._remember_taken()
             with suppress(StoreUnavailableError):
                 before = await self._spool.meet(server) if server is not None else None
                 if before is not None and before != server:
@@ -142,6 +163,8 @@ class Bridge:
 
     async def close(self) -> None:
         """End the connection; the file stays open, it is the caller's."""
+        async with self._meeting:
+            await self._remember_taken()
         await self._delivery.close()
 
     def _note(self, entries: Sequence[Entry]) -> None:

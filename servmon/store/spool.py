@@ -172,8 +172,7 @@ class Spool:
         with commit(file, durable=False):
             self._forget(file, at)
             if self._has_room(file):
-                lasting = any(map(is_lasting, entries))
-                file.execute(_APPEND, (len(entries), int(lasting), at, encode(entries)))
+                file.executemany(_APPEND, [(number, lasting, at, body) for number, lasting, body in _bundles(entries)])
 
     def _stored(self, file: sqlite3.Connection, numbers: Sequence[int]) -> None:
         at = self._clock.wall()

@@ -29,6 +29,8 @@ from servmon.model import (
 from servmon.store import delivery, endpoints, outages
 from servmon.store import spool as spooling
 from servmon.store import writer as writing
+from servmon.store.bridge import Bridge
+from servmon.store.delivery import Delivery
 from servmon.store.entries import decode, encode
 from servmon.store.local import FILE, LocalFile
 from servmon.store.spool import Spool
@@ -217,6 +219,29 @@ async def test_another_server_gets_what_the_one_before_took_lately(tmp_path):
     async with spool_in(tmp_path) as again:
         assert await again.meet("1/00000002") == "1/00000002"
         assert again.count == 3
+
+
+async def test_the_disk_is_asked_seldom_and_another_server_gets_what_it_has_not_yet_too(tmp_path):
+    async with spool_in(tmp_path) as spool:
+        bridge = Bridge(spool, Delivery(NOWHERE, Counters(), lambda: 1, asyncio.Event().wait), lambda _error: None)
+        await bridge.meet("1/00000001")
+        for one in results(endpoint("a"), 3):
+            await bridge.remember([(one, ())], bridge.servers_met)
+        assert len(await spool.newest()) == 1
+        await bridge.meet("1/00000002")
+        assert (bridge.servers_met, spool.count) == (1, 3)
+        (late,) = results(endpoint("a"), 1)
+        await bridge.remember([(late, ())], 0)  # the server before took it, and may have lost it
+        assert spool.count == 4
+
+
+async def test_what_postgres_took_is_on_disk_after_a_stop(tmp_path):
+    async with spool_in(tmp_path) as spool:
+        bridge = Bridge(spool, Delivery(NOWHERE, Counters(), lambda: 1, asyncio.Event().wait), lambda _error: None)
+        for one in results(endpoint("a"), 3):
+            await bridge.remember([(one, ())], bridge.servers_met)
+        await bridge.close()
+        assert (spool.count, len(await spool.newest())) == (0, 3)
 
 
 async def test_what_waits_again_while_others_are_stored_is_not_taken_for_stored(tmp_path):
