@@ -46,7 +46,11 @@ class LongOutages:
     def _is_due(self, outage: Outage, after: timedelta, at: Round) -> bool:
         """Whether it is time: of what was told late, or lately, that is after the same time from then on."""
         alert = self._telling.alerts.of_outage(outage.id)
-        if alert is None or alert.told_at - outage.declared_at <= after / 12:
+        if alert is None:
+            return True
+        # What began in a window was told as long as it is; so was what waited for a window's end.
+        was_long = alert.opened_at - outage.start_time >= after
+        if not was_long and alert.told_at - outage.declared_at <= after / 12:
             return True
         return at.now - (alert.opened_at if alert.reminders else alert.told_at) >= after
 

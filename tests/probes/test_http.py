@@ -486,7 +486,7 @@ async def test_a_bomb_costs_little_memory(check, tcp_server):
         ({"headers": {"a b": "x"}}, "headers: 'a b' cannot be the name of a header"),
         ({"headers": {"a": "x\r\ny: z"}}, "headers: the value of a must be one line"),
         ({"headers": {"Content-Length": "5"}}, "headers: Content-Length is set by servmon itself"),
-        ({"headers": {"a": 5}}, "headers.a: must be text, not 5"),
+        ({"headers": {"a": 5}}, "headers.a: must be text"),
         ({"headers": "a: b"}, "headers: must be a table of names and values"),
         ({"body": "x" * 65_537}, "body: is 65537 bytes; at most 65536 are sent"),
         ({"tls_verify": "yes"}, "tls_verify: must be true or false, not 'yes'"),
