@@ -11,7 +11,7 @@ run: $(VENV)/ready  ## Run servmon with the example configuration on its embedde
 	$(BIN)/servmon run --config config.example.toml
 
 # Four at a time: most of a test's time is waiting for a daemon, a timer or a socket.
-test: $(VENV)/ready  ## The tests everybody runs (about 4 minutes on two cores)
+test: $(VENV)/ready  ## The tests everybody runs (about 8 minutes on two cores)
 	$(PYTEST) -n 4 --dist worksteal -m "not deep and not alone"
 	$(PYTEST) -m "alone and not deep"
 
