@@ -154,7 +154,8 @@ class Scheduler:
 
     def _begin(self, slot: Slot, now: float) -> bool:
         due, late = slot.due, max(0.0, now - slot.due)
-        next_at = self._regular_after(slot, max(due, now - LATE_SECONDS) + slot.interval / 2)
+        # What was asked for out of turn keeps half an interval to the next turn from when it begins, late or not.
+        next_at = self._regular_after(slot, (now if slot.soon else max(due, now - LATE_SECONDS)) + slot.interval / 2)
         if late > LATE_SECONDS:
             return self._make_up(slot, now)
         self._push(slot, next_at)

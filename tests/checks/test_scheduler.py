@@ -112,6 +112,21 @@ def test_a_new_endpoint_is_checked_within_five_seconds_and_not_again_at_once():
     run_virtual(main)
 
 
+@pytest.mark.parametrize("moment", [0.0, 0.3, 0.45, 0.6, 0.9])
+def test_a_first_check_that_a_start_made_late_has_its_time_before_the_next(moment):
+    async def main():
+        rig = Rig(seconds=0.45)
+        await asyncio.sleep(moment)
+        for number in range(100):
+            rig.scheduler.add(f"endpoint-{number}", 1, soon=True)
+        await asyncio.sleep(0.3)  # what a start has to do yet before the schedule begins
+        await rig.run(10)
+        assert len(rig.started) == 100
+        assert rig.counters.checks_skipped == 0
+
+    run_virtual(main)
+
+
 def test_a_check_that_is_asked_for_again_and_again_comes_no_later():
     async def main():
         rig = Rig()
