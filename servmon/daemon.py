@@ -11,7 +11,7 @@ import contextlib
 import gc
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import chain
 from typing import Any
@@ -19,82 +19,39 @@ from typing import Any
 import structlog
 
 from servmon import log
-from servmon.alerts.alerting import Alerting
 from servmon.alerts.channels import open_channels
-from servmon.alerts.dispatcher import Dispatcher
 from servmon.alerts.heartbeat import beat
-from servmon.alerts.ledger import Ledger
-from servmon.alerts.links import Links
-from servmon.alerts.planning import Planning
-from servmon.alerts.rule_book import RuleBook, with_rules
-from servmon.alerts.settings import AlertSection
-from servmon.api.app import Entrance, Services, build_app
-from servmon.api.auth import ADMIN
 from servmon.api.configuration import Configuration
 from servmon.api.health import Vitals
-from servmon.api.server import serve
-from servmon.api.token_file import keep_secret, load_or_create_token
 from servmon.beginning import Beginning
-from servmon.causes import Causes
-from servmon.certificates import Certificates
-from servmon.checks.doubts import Doubts
-from servmon.checks.lanes import Lanes, socket_cap
-from servmon.checks.pulse import Pulse
-from servmon.checks.runner import Runner
-from servmon.checks.scheduler import Scheduler
-from servmon.checks.verification import Verifier
-from servmon.checks.witnesses import Asker, Witnesses, system_witnesses
 from servmon.clock import SYSTEM_CLOCK
 from servmon.condition import Condition
 from servmon.database import database
-from servmon.detection.settings import AUTO
-from servmon.detection.state import new_id
 from servmon.elastic.follower import ElasticFollower
 from servmon.errors import StoreUnavailableError
-from servmon.metrics import Counters, Histogram
-from servmon.model import EventKind
-from servmon.monitor import Monitor, Rules
+from servmon.parts.alerts import AlertingPart
+from servmon.parts.api import ApiPart
+from servmon.parts.checks import CheckingPart, rules_of
+from servmon.parts.ground import Follow, Ground
 from servmon.probes.network import Network
-from servmon.probes.specification import EndpointDefaults
-from servmon.provisioning import Provisioning
 from servmon.reload import Reload
-from servmon.services.alert_rules import AlertRuleService
-from servmon.services.alerts import AlertService
-from servmon.services.availability import AvailabilityService
-from servmon.services.connection import DEFAULT_OBSERVER, Connection
-from servmon.services.outages import OutageManagementService
-from servmon.services.sessions import Sessions
-from servmon.services.stream import Stream
-from servmon.services.tokens import AccessToken, TokenBook, TokenService
-from servmon.settings import Loaded, Settings, service_manager
+from servmon.settings import Loaded, service_manager
 from servmon.settings.effective import RESTART_SECTIONS, effective
 from servmon.settings.watch import ConfigWatch
-from servmon.sight import Sight
-from servmon.slowness import Slowness
 from servmon.standby import Standby
-from servmon.standing import Standing
 from servmon.store import rollup_worker
 from servmon.store.embedded import EmbeddedPostgres
-from servmon.store.events import details_of
 from servmon.store.feed import ChangeFeed
 from servmon.store.known import Known
-from servmon.store.local import LocalFile
-from servmon.store.notebook import Notebook
 from servmon.store.pool import Pool, open_pool
 from servmon.store.pooler import tell_of_pooler
 from servmon.store.retention import keep_records
-from servmon.store.spool import Spool
-from servmon.store.writer import Writer
-from servmon.surroundings import Surroundings
 from servmon.tasks import cancel, spawn, supervise
 from servmon.watchlist import Watchlist
-from servmon.web import PAGES
-from servmon.web.acknowledge import LINKS
 
 _log = structlog.get_logger(__name__)
 
 Work = Coroutine[Any, Any, None]
-LINK_KEY_FILE = "link.key"
 
 # A collection walks so many new objects and all they hold, and no check starts meanwhile.
 GC_THRESHOLDS = (5_000, 500, 50)
@@ -116,10 +73,10 @@ async def run(loaded: Loaded, edits: ConfigWatch | None = None) -> None:
         ladder.push_async_callback(daemon.finish)
         if not await daemon.leads():
             return
-        await daemon.recall_rules()
+        await daemon.alerts.recall_rules()
         await daemon.beginning.begin()
-        daemon.causes.restore()
-        address = await ladder.enter_async_context(daemon.serve(daemon.watchlist))
+        daemon.checks.causes.restore()
+        address = await ladder.enter_async_context(daemon.serve(daemon.checks.watchlist))
         async with asyncio.TaskGroup() as group:
             work = [*daemon.fatal(), *daemon.followers(postgres, edits)]
             side_by_side = [group.create_task(started, name=name) for name, started in work]
@@ -132,18 +89,6 @@ async def run(loaded: Loaded, edits: ConfigWatch | None = None) -> None:
         if daemon.standby.deposed is not None:
             raise daemon.standby.deposed
     _log.info("stopped")
-
-
-def rules_of(loaded: Loaded) -> Rules:
-    """The rules that every endpoint is judged by."""
-    settings = loaded.settings
-    return Rules(
-        retry_interval=settings.service.retry_interval,
-        detection_threshold=settings.outage.detection_threshold,
-        recovery_threshold=settings.outage.recovery_threshold,
-        verification_enabled=settings.outage.verification_enabled,
-        dependencies=loaded.dependencies,
-    )
 
 
 class Signals:
@@ -160,135 +105,49 @@ class Signals:
 
 
 class Daemon:
-    """The parts of one running servmon, put together; the flow is in ``run``."""
+    """The parts of one running servmon, joined; the flow is in ``run``."""
 
     def __init__(self, loaded: Loaded, signals: Signals, *, dsn: str, pool: Pool, network: Network) -> None:
         self._signals = signals
         self._manager = service_manager()
-        self._dsn = dsn
-        listen_url = loaded.settings.database.listen_url
-        self._direct_dsn = listen_url.get_secret_value() if listen_url else dsn
-        self._pool = pool
-        settings = loaded.settings
-        self.counters = Counters()
-        self.troubles: dict[str, str] = {}
-        token = settings.api.token
-        self.token = load_or_create_token(settings.servmon.data_dir, token.get_secret_value() if token else None)
-        log.hide("token", [self.token.token])
-        self._links = _links(settings)
-        self._connection = Connection(
-            pool, defaults=defaults_of(settings), observer=DEFAULT_OBSERVER, dependencies=loaded.dependencies
+        self.ground = ground = Ground(loaded, dsn=dsn, pool=pool)
+        self.api = ApiPart(ground)
+        self.checks = CheckingPart(ground, network, publish=self.api.stream.publish_transitions, is_away=self._is_away)
+        self.alerts = AlertingPart(ground, self.checks)
+        self.elastic = ElasticFollower(
+            dsn, lambda: ground.settings.elasticsearch, counters=ground.counters, troubles=ground.troubles
         )
-        self.stream = Stream()
-        self.book = TokenBook([AccessToken.of(ADMIN, self.token.token)])
-        self._local_file = LocalFile(settings.servmon.data_dir)
-        spool = Spool(self._local_file, settings.database.spool_max_mb * 1024 * 1024)
-        notebook = Notebook(self._local_file)
-        self.tokens = TokenService(self._connection, self.book, notebook)
-        self.sessions = Sessions(self.book, notebook, settings.api.session_hours)
-        self.writer = Writer(dsn, self.counters, observer=DEFAULT_OBSERVER, spool=spool)
-        self.standing = Standing(self.troubles, self.writer.put_event, settings.servmon.data_dir)
-        self.provisioning = Provisioning(loaded, pool, self.standing)
-        self.pulse = Pulse(counters=self.counters, set_back=lambda: self.sight.clock_set_back())  # noqa: PLW0108
-        self.witnesses = Witnesses(
-            self._find_witnesses,
-            Asker(network),
-            changed=lambda changed: self.sight.connection_changed(changed),  # noqa: PLW0108 - the monitor comes next
-        )
-        verifier = Verifier(
-            counters=self.counters,
-            fresh_network=network.fresh,
-            dependents=lambda endpoint_id: len(self.monitor.graph.dependants(endpoint_id)),
-        )
-        self.monitor = Monitor(
-            rules=rules_of(loaded),
-            writer=self.writer,
-            look_again=verifier.look_again,
-            doubts=Doubts(self.pulse, self.witnesses),
-            counters=self.counters,
-        )
-        self.scheduler = Scheduler(
-            lambda due: self.runner.start(due),  # noqa: PLW0108 - the runner comes next, and needs the scheduler
-            counters=self.counters,
-            lateness=Histogram(),
-            paused=self.monitor.is_paused,
-        )
-        self.monitor.ask_soon = self.scheduler.ask_soon
-        self.monitor.publish = self.stream.publish_transitions
-        self.causes = Causes(self.monitor, ask_now=self.scheduler.ask_now)
-        self.monitor.verdicts.ancestry = self.causes
-        self.sight = Sight(
-            self.monitor,
-            self.witnesses,
-            tell=self.writer.put_event,
-            ask_soon=self.scheduler.ask_soon,
-            counters=self.counters,
-        )
-        self.runner = Runner(
-            network,
-            self.monitor,
-            done=self.scheduler.done,
-            lanes=Lanes(socket_cap(settings.service.max_sockets)),
-            counters=self.counters,
-        )
-        self.surroundings = Surroundings(self.monitor, self.causes)
-        dispatcher = Dispatcher(settings.alert, tuple(settings.channels), self.surroundings, new_id)
-        self.alerting = Alerting(
-            dsn,
-            dispatcher,
-            waiting=self.writer,
-            endpoint=self.surroundings.endpoint,
-            troubles=self.troubles,
-            ledger=Ledger(notebook),
-        )
-        self.rules = RuleBook(pool, notebook)
-        self.slowness = Slowness(self.monitor, dispatcher.response_times, lambda: dispatcher.settings)
-        self.planning = Planning(pool, self.alerting, dispatcher, self.surroundings)
-        self._configure_alerts()
-        self.reload = Reload(loaded.path, signals.reload, self.apply, self.standing)
-        self.watchlist = Watchlist(
-            pool,
-            monitor=self.monitor,
-            scheduler=self.scheduler,
-            runner=self.runner,
-            notebook=notebook,
-            is_away=self._is_away,
-        )
-        self.standby = Standby(self._direct_dsn, settings.servmon.instance, notebook, self._hand_over, self.troubles)
         self.beginning = Beginning(
             dsn,
             pool,
-            provisioning=self.provisioning,
-            writer=self.writer,
-            watchlist=self.watchlist,
-            known=Known(notebook, spool),
+            provisioning=ground.provisioning,
+            writer=ground.writer,
+            watchlist=self.checks.watchlist,
+            known=Known(ground.notebook, ground.spool),
             observed_as=self._observed_as,
         )
-        self.certificates = Certificates(
-            self.monitor,
-            lambda: self.provisioning.settings.alert.certificate_days,
-            tell=self.writer.put_event,
-            read_told=lambda since: details_of(pool, EventKind.CERTIFICATE_EXPIRES, since),
-        )
-        self.elastic = ElasticFollower(
-            dsn, lambda: self.provisioning.settings.elasticsearch, counters=self.counters, troubles=self.troubles
+        self.standby = Standby(
+            ground.direct_dsn, loaded.settings.servmon.instance, ground.notebook, self._hand_over, ground.troubles
         )
         self.condition = Condition(
-            self.provisioning,
-            watchlist=self.watchlist,
-            scheduler=self.scheduler,
-            writer=self.writer,
-            witnesses=self.witnesses,
-            alerting=self.alerting,
-            troubles=self.troubles,
+            ground.provisioning,
+            watchlist=self.checks.watchlist,
+            scheduler=self.checks.scheduler,
+            writer=ground.writer,
+            witnesses=self.checks.witnesses,
+            alerting=self.alerts.alerting,
+            troubles=ground.troubles,
         )
+        self.reload = Reload(loaded.path, signals.reload, self.apply, ground.standing)
+
+    # The start, and what runs from then on.
 
     async def leads(self) -> bool:
         """Wait until this daemon is the one of its instance that checks; ``False`` where it is asked to stop before."""
         leader = await self.standby.leader()
         if leader is None:
             return True
-        tokens = spawn(supervise("tokens", self.tokens.follow, self.troubles), name="tokens")
+        tokens = spawn(supervise("tokens", self.api.tokens.follow, self.ground.troubles), name="tokens")
         try:
             async with self.serve(live=None):
                 self._manager.tell(READY="1", STATUS=f"stands by, {leader.name} leads")
@@ -296,43 +155,41 @@ class Daemon:
         finally:
             await cancel(tokens)
 
-    async def _hand_over(self) -> None:
-        await self.beginning.hand_over()
-        await self.alerting.hand_over()
-
-    def _is_away(self) -> bool:
-        return self.beginning.waits or self.writer.is_away
-
-    def _observed_as(self, number: int) -> None:
-        self.writer.observer = self._connection.observer = number
+    @asynccontextmanager
+    async def serve(self, live: Watchlist | None) -> AsyncIterator[str]:
+        """The admin API, listening; gives its address. Without ``live`` it answers from what is stored."""
+        running = Configuration(self._reload_now, lambda: effective(self.ground.provisioning.loaded))
+        vitals = Vitals(
+            counters=self.ground.counters,
+            lateness=self.checks.scheduler.lateness,
+            degraded=self.condition.degraded,
+            is_away=self._is_away,
+            gauges=lambda: chain(self.condition.gauges(), self.elastic.gauges()),
+        )
+        async with self.api.serve(live, running=running, vitals=vitals) as address:
+            yield address
 
     def fatal(self) -> Iterator[tuple[str, Work]]:
         """What servmon is nothing without: where one of these fails, the process ends."""
-        yield "writer", self.writer.run()
-        yield "scheduler", self.scheduler.run()
+        yield "writer", self.ground.writer.run()
+        yield "scheduler", self.checks.scheduler.run()
         yield "leadership", self.standby.hold(self._signals.stop)
 
     def followers(self, postgres: EmbeddedPostgres | None, edits: ConfigWatch | None) -> Iterator[tuple[str, Work]]:
         """What may fail without stopping checks: it is started again, and what is wrong is shown meanwhile."""
-        feed = ChangeFeed(self._direct_dsn)
-        follow: dict[str, Callable[[], Awaitable[None]]] = {
+        ground = self.ground
+        feed = ChangeFeed(ground.direct_dsn)
+        follow: dict[str, Follow] = {
             "changes": lambda: self._follow_changes(feed),
             "Postgres": self.beginning.follow,
-            "pooler": lambda: tell_of_pooler(self._direct_dsn, self.troubles),
-            "own pulse": self.pulse.run,
-            "witnesses": self.witnesses.run,
-            "blind endpoints": self.sight.follow_blindness,
-            "causes": self.causes.follow,
-            "certificates": self.certificates.follow,
-            "alerts": self.alerting.run,
-            "response times": self.slowness.follow,
-            "planned work": self.planning.follow,
-            "heartbeat": lambda: beat(lambda: self.provisioning.settings.alert, self.condition.unwell),
-            "window ends": self.watchlist.follow_window_ends,
+            "pooler": lambda: tell_of_pooler(ground.direct_dsn, ground.troubles),
+            **self.checks.followers(),
+            **self.alerts.followers(),
+            "heartbeat": lambda: beat(lambda: ground.settings.alert, self.condition.unwell),
             "service manager": lambda: self._manager.follow(self.condition.is_well, self.condition.in_a_line),
             "repeats in the log": log.count_repeats,
-            "retention": lambda: keep_records(self._pool, lambda: self.provisioning.settings.cleanup),
-            "rollups": lambda: rollup_worker.follow(self._pool),
+            "retention": lambda: keep_records(ground.pool, lambda: ground.settings.cleanup),
+            "rollups": lambda: rollup_worker.follow(ground.pool),
             "elasticsearch sync": self.elastic.run,
             "reload": self.reload.follow,
         }
@@ -341,80 +198,22 @@ class Daemon:
         if postgres is not None:
             follow["embedded Postgres"] = postgres.run
         for name, work in follow.items():
-            yield name, supervise(name, work, self.troubles)
+            yield name, supervise(name, work, ground.troubles)
 
     async def _follow_changes(self, feed: ChangeFeed) -> None:
         """Whatever somebody changed in Postgres counts here within a second."""
         while True:
             await feed.wait()
-            await self.watchlist.refresh()
-            await self.tokens.refresh()
-            if await self.rules.refresh():
-                self.alerting.go_by(self._alert_settings())
-
-    @asynccontextmanager
-    async def serve(self, live: Watchlist | None) -> AsyncIterator[str]:
-        """The admin API, listening; gives its address. Without ``live`` it answers from what is stored."""
-        api = self.provisioning.settings.api
-        await self.tokens.recall()
-        await self.sessions.recall()
-        services = Services(
-            self._connection,
-            AvailabilityService(self._connection, live),
-            OutageManagementService(self._connection, live, lambda: tuple(self.provisioning.settings.channels)),
-            AlertService(self._connection),
-            self.tokens,
-            AlertRuleService(
-                self._connection,
-                lambda: self.provisioning.settings.alert,
-                lambda: tuple(self.provisioning.settings.channels),
-            ),
-        )
-        app = build_app(
-            services,
-            book=self.book,
-            live=live,
-            stream=self.stream,
-            running=Configuration(self._reload_now, lambda: effective(self.provisioning.loaded)),
-            entrance=Entrance(api, self.sessions, self.provisioning.settings.servmon.public_url, PAGES),
-            vitals=Vitals(
-                counters=self.counters,
-                lateness=self.scheduler.lateness,
-                degraded=self.condition.degraded,
-                is_away=self._is_away,
-                gauges=lambda: chain(self.condition.gauges(), self.elastic.gauges()),
-            ),
-        )
-        app[LINKS] = self._links
-        server = await serve(app, api.host if api.wants_port else None, api.port, api.place)
-        try:
-            yield f"http://{_in_url(api.host)}:{server.port}" if api.wants_port else f"unix:{api.socket}"
-        finally:
-            await server.stop()
+            await self.checks.watchlist.refresh()
+            await self.api.tokens.refresh()
+            await self.alerts.refresh_rules()
 
     def say_ready(self, address: str) -> None:
         """Say what is watched and where to look."""
         self._manager.tell(READY="1", STATUS=self.condition.in_a_line())
-        self.condition.say_ready(address, self.token)
+        self.condition.say_ready(address, self.api.token)
 
-    def say_stopping(self) -> None:
-        """Say that the end has begun."""
-        _log.info("stopping")
-        self._manager.tell(STOPPING="1", STATUS="stopping")
-
-    def _find_witnesses(self) -> Iterator[str]:
-        for witness in self.provisioning.settings.outage.witnesses:
-            yield from system_witnesses() if witness == AUTO else (witness,)
-
-    async def finish(self) -> None:
-        """Abandon what is under way, and store every result there is."""
-        await self.runner.stop()
-        await self.monitor.stop()
-        await self.witnesses.stop()
-        await self.writer.drain()
-        await self.standby.end()
-        with contextlib.suppress(StoreUnavailableError):
-            await self._local_file.close()
+    # The reload.
 
     async def apply(self, loaded: Loaded, force: bool) -> None:
         """Make a configuration that can be used the one that runs: first what can fail, then the swap."""
@@ -425,39 +224,53 @@ class Daemon:
             self._manager.tell(READY="1", STATUS=self.condition.in_a_line())
 
     async def _apply(self, loaded: Loaded, force: bool) -> None:
-        before, settings = self.provisioning.settings, loaded.settings
+        provisioning = self.ground.provisioning
+        before, settings = provisioning.settings, loaded.settings
         log.check(settings.log.file)
         open_channels(settings.channels, settings.alert.fallback_channel)
-        await self.provisioning.change(loaded, force=force)
+        await provisioning.change(loaded, force=force)
         log.configure(settings.log.level, settings.log.format, settings.log.file)
-        self._connection.defaults = defaults_of(settings)
-        self._connection.dependencies = loaded.dependencies
-        await self.monitor.change_rules(rules_of(loaded))
-        self._configure_alerts()
-        await self.watchlist.refresh()
-        await self.provisioning.keep()
+        self.api.configure(loaded)
+        await self.checks.monitor.change_rules(rules_of(loaded))
+        self.alerts.configure()
+        await self.checks.watchlist.refresh()
+        await provisioning.keep()
         _log.info("configuration applied", endpoints=loaded.number)
         self.condition.say_warnings()
         for section in RESTART_SECTIONS:
             if getattr(before, section) != getattr(settings, section):
                 _log.warning("this change needs a restart", section=section)
 
-    async def recall_rules(self) -> None:
-        """Go by the alert rules that were stored when they were last read; Postgres may be away."""
-        await self.rules.recall()
-        self.alerting.go_by(self._alert_settings())
-
-    def _alert_settings(self) -> AlertSection:
-        return with_rules(self.provisioning.settings.alert, self.rules.stored)
-
-    def _configure_alerts(self) -> None:
-        settings = self.provisioning.settings
-        channels = open_channels(settings.channels, settings.alert.fallback_channel, self._links)
-        self.alerting.configure(self._alert_settings(), channels)
-
     async def _reload_now(self, force: bool) -> int:
         await self.reload.now(force=force)
-        return self.provisioning.loaded.number
+        return self.ground.provisioning.loaded.number
+
+    # The stop.
+
+    def say_stopping(self) -> None:
+        """Say that the end has begun."""
+        _log.info("stopping")
+        self._manager.tell(STOPPING="1", STATUS="stopping")
+
+    async def finish(self) -> None:
+        """Abandon what is under way, and store every result there is."""
+        await self.checks.stop()
+        await self.ground.writer.drain()
+        await self.standby.end()
+        with contextlib.suppress(StoreUnavailableError):
+            await self.ground.local_file.close()
+
+    # What several parts ask of each other.
+
+    async def _hand_over(self) -> None:
+        await self.beginning.hand_over()
+        await self.alerts.alerting.hand_over()
+
+    def _is_away(self) -> bool:
+        return self.beginning.waits or self.ground.writer.is_away
+
+    def _observed_as(self, number: int) -> None:
+        self.ground.writer.observer = self.api.connection.observer = number
 
 
 def _settle_interpreter() -> None:
@@ -471,27 +284,3 @@ def _settle_interpreter() -> None:
     gc.freeze()
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.set_threshold(*GC_THRESHOLDS)
-
-
-def _links(settings: Settings) -> Links | None:
-    """The maker of links in messages, where it is known how this servmon is reached."""
-    section = settings.servmon
-    if section.public_url is None:
-        return None
-    key = section.link_key
-    secret = key.get_secret_value() if key else keep_secret(section.data_dir / LINK_KEY_FILE, "the key of links")
-    log.hide("link key", [secret])
-    return Links(section.public_url, secret)
-
-
-def defaults_of(settings: Settings) -> EndpointDefaults:
-    """What stands in for fields that a new endpoint leaves out."""
-    service = settings.service
-    return EndpointDefaults(service.check_interval, service.check_timeout, service.check_retries)
-
-
-def _in_url(host: str) -> str:
-    """``host`` as a browser on this machine can use it."""
-    if host in ("0.0.0.0", "::", ""):  # noqa: S104 - compared, not bound
-        return "127.0.0.1"
-    return f"[{host}]" if ":" in host else host

@@ -65,7 +65,7 @@ def _days_ago(days: int) -> str:
 
 
 def _policy(endpoint: Endpoint, loaded: Loaded) -> Policy:
-    from servmon.daemon import rules_of
+    from servmon.parts.checks import rules_of
 
     return rules_of(loaded).policy(endpoint)
 
