@@ -102,8 +102,16 @@ class Spool:
         self._max_bytes = max_bytes
         self._clock = clock
         self._forget_at = 0.0
-        # How many entries wait; set in the thread.
-        self.count = 0
+        # How many entries wait, and those that came last; set in the thread, both at once.
+        self._held: tuple[int, Sequence[Entry]] = (0, ())
+        # Those that are on their way here.
+        self._coming: Sequence[Entry] | None = None
+
+    @property
+    def count(self) -> int:
+        """How many entries wait. What is being ``put`` counts once that is over: until then, who puts it has it."""
+        waiting, newest = self._held
+        return waiting - len(newest) if newest is self._coming else waiting
 
     async def open(self) -> list[Entry]:
         """Take up what an earlier run left; returns the transitions and events that wait."""
@@ -113,7 +121,11 @@ class Spool:
     async def put(self, entries: Sequence[Entry]) -> int:
         """Append ``entries`` to what waits, in one transaction; returns how many single results made room for it."""
         durable = any(map(is_lasting, entries))
-        return await self._change(lambda file: self._append(file, entries, durable=durable))
+        self._coming = entries
+        try:
+            return await self._change(lambda file: self._append(file, entries, durable=durable), entries)
+        finally:
+            self._coming = None
 
     async def oldest(self, limit: int) -> Spooled:
         """The oldest waiting entries, about ``limit`` of them; they wait until they are ``stored``."""
@@ -142,17 +154,20 @@ class Spool:
         """The transitions and events that wait or were stored lately, in their order."""
         return await self._file.run(lambda file: [one for (body,) in file.execute(_LATELY) for one in decode(body)])
 
-    async def _change(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """What ``work`` makes of the file, with what waits counted anew.
+    async def _change(self, work: Callable[[sqlite3.Connection], T], coming: Sequence[Entry] | None = None) -> T:
+        """What ``work`` makes of the file, with what waits counted anew, and with it what is ``coming`` by that.
 
         In the thread: the disk may have taken what it says it has not, and who asks may be gone before it answers.
         """
 
         def counted(file: sqlite3.Connection) -> T:
+            newest = self._held[1]
             try:
-                return work(file)
+                made = work(file)
+                newest = newest if coming is None else coming
             finally:
-                self.count = file.execute(_COUNT).fetchone()[0]
+                self._held = (file.execute(_COUNT).fetchone()[0], newest)
+            return made
 
         return await self._file.run(counted)
 

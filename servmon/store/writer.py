@@ -51,8 +51,9 @@ class Writer:
         self._delivery = self._way(dsn)
         self._bridge = Bridge(spool, self._way(dsn), self._note) if spool else None
         self._backlog = Backlog(counters)
-        # What is being stored.
+        # What is being stored, and whether all of that is on disk by now as well.
         self._parts: Parts = deque()
+        self._on_disk = False
         # What came while that took its time, on its way to the disk.
         self._arrived: list[Entry] = []
         self._turn = asyncio.Lock()
@@ -75,8 +76,8 @@ class Writer:
     @property
     def queued(self) -> int:
         """How many results, separate transitions and events are not stored yet."""
-        waiting = len(self._backlog) + len(self._arrived) + sum(map(len, self._parts))
-        return waiting + self.spooled
+        stored_now = 0 if self._on_disk else sum(map(len, self._parts))
+        return len(self._backlog) + len(self._arrived) + stored_now + self.spooled
 
     @property
     def spooled(self) -> int:
@@ -196,8 +197,9 @@ class Writer:
                 return not batch or await self._store(batch, patience)
             finally:
                 self._queue_arrived_again()
-                left = list(chain.from_iterable(self._parts))
+                left = [] if self._on_disk else list(chain.from_iterable(self._parts))
                 self._parts.clear()
+                self._on_disk = False
                 self._backlog.put_back(left)
 
     async def _to_disk(self, batch: list[Entry]) -> list[Entry]:
@@ -228,18 +230,16 @@ class Writer:
     async def _store(self, batch: list[Entry], patience: float) -> bool:
         storing = spawn(self._try(patience), name="store a batch")
         try:
-            on_disk = await self._keep_meanwhile(storing, batch)
+            await self._keep_meanwhile(storing, batch)
         finally:
             await cancel(storing)
         failed = storing.result()
         self._note(failed)
-        if failed is not None and on_disk:
-            self._parts.clear()
-        elif failed is None and self._bridge is not None and not on_disk:
+        if failed is None and self._bridge is not None and not self._on_disk:
             await self._bridge.remember(batch, self._delivery.met)
             if self._delivery.met != self._bridge.servers_met:
                 self._delivery.hang_up()  # the next batch goes to the server that is now the one
-        return failed is None or on_disk
+        return failed is None or self._on_disk
 
     async def _try(self, patience: float) -> BaseException | None:
         try:
@@ -248,18 +248,16 @@ class Writer:
             return error
         return None
 
-    async def _keep_meanwhile(self, storing: asyncio.Task[BaseException | None], batch: list[Entry]) -> bool:
-        """Whether ``batch`` is on disk too, because Postgres takes its time: a kill must not cost what waits for it."""
-        on_disk = False
+    async def _keep_meanwhile(self, storing: asyncio.Task[BaseException | None], batch: list[Entry]) -> None:
+        """Put ``batch`` on disk too where Postgres takes its time: a kill must not cost what waits for it."""
         patience = FLUSH_SECONDS if self._bridge is not None else None  # without a disk there is only Postgres
         while not (await asyncio.wait({storing}, timeout=patience))[0]:
             self._arrived = self._backlog.take(QUEUE_LIMIT)
-            if await self._keep(self._arrived if on_disk else [*batch, *self._arrived]):
-                on_disk = True
+            if await self._keep(self._arrived if self._on_disk else [*batch, *self._arrived]):
+                self._on_disk = True
                 self._arrived = []
             else:
                 self._queue_arrived_again()
-        return on_disk
 
     def _queue_arrived_again(self) -> None:
         arrived, self._arrived = self._arrived, []

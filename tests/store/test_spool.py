@@ -7,6 +7,7 @@ import sqlite3
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
+import asyncpg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -293,6 +294,43 @@ async def test_while_postgres_is_away_results_are_on_disk_within_a_moment(spool,
     assert len(writer.unstored()) == 1
     await cancel(task)
     assert await stored(db) == 0
+
+
+async def test_what_is_on_its_way_to_the_disk_is_counted_once(spool, watched, db, monkeypatch):
+    on_disk, answered = asyncio.Event(), asyncio.Event()
+    real = spool._change
+
+    async def answers_late(*arguments):
+        made = await real(*arguments)
+        on_disk.set()
+        await answered.wait()
+        return made
+
+    monkeypatch.setattr(spool, "_change", answers_late)
+    writer = writer_to(NOWHERE, spool)
+    writer.put(*change("a", State.UP, State.SUSPECTED, now()))
+    passing = spawn(writer._pass_on(5), name="pass on")
+    await on_disk.wait()
+    assert (spool._held[0], writer.queued) == (1, 1)
+    answered.set()
+    assert await passing
+    assert (writer.spooled, writer.queued) == (1, 1)
+
+
+async def test_what_a_slow_postgres_makes_wait_on_disk_too_is_counted_once(spool, watched, db, database):
+    writer = writer_to(database, spool)
+    lock = await asyncpg.connect(database)
+    await lock.execute("begin; lock table service_status_row in access exclusive mode")
+    for one in results(watched, 10):
+        writer.put(one, ())
+    passing = spawn(writer._pass_on(60), name="pass on")
+    await until(lambda: spool.count == 10)
+    assert (sum(map(len, writer._parts)), writer.queued) == (10, 10)
+    await cancel(passing)  # a stop: the disk has them, so they need not wait in memory as well
+    assert (len(writer._backlog), writer.queued) == (0, 10)
+    await lock.close()
+    await writer.drain()
+    assert (await stored(db), writer.queued) == (10, 0)
 
 
 async def test_once_postgres_is_back_everything_is_stored_once_and_the_spool_is_empty(
