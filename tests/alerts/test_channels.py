@@ -9,6 +9,7 @@ import json
 import stat
 import sys
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 
@@ -274,10 +275,24 @@ async def test_a_trial_goes_through_each_kind_and_does_not_stay(web_server, kind
     more = {"routing_key": "k"} if kind == "pagerduty" else {}
     section = SETTINGS[kind](**place, **more, allow_networks=("127.0.0.0/8",))
     await open_channel(section).send(trial("noc", AT))
-    (request,) = server.requests
+    request, *then = server.requests
     assert "servmon: a test, nothing is down" in request.body.decode()
     if kind == "alertmanager":
         assert json.loads(request.body)[0]["endsAt"] == "2026-11-24T03:05:00.000000Z"
+    if kind == "pagerduty":
+        first, last = json.loads(request.body), json.loads(then.pop().body)
+        assert (first["event_action"], last["event_action"]) == ("trigger", "resolve")
+        assert first["dedup_key"] == last["dedup_key"]
+    assert then == []
+
+
+async def test_an_incident_that_a_trial_leaves_open_is_said(web_server):
+    server = await web_server()
+    answers = iter([Page(202), Page(503)])
+    server.pages = SimpleNamespace(get=lambda *_: next(answers))
+    section = SETTINGS["pagerduty"](url=f"{server.url}/", routing_key="k", allow_networks=("127.0.0.0/8",))
+    with pytest.raises(ChannelError, match=r"incident is left open: 127\.0\.0\.1 answered 503"):
+        await open_channel(section).send(trial("noc", AT))
 
 
 # Programs

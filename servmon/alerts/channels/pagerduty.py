@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from pydantic import SecretStr
 
-from servmon.alerts.alert import ENDS, NOTICES, Notification
+from servmon.alerts.alert import ENDS, NOTICES, MessageKind, Notification
+from servmon.alerts.channels.base import ChannelError
 from servmon.alerts.channels.posting import PostingChannel, PostingSection
 from servmon.alerts.channels.webhook import payload_of
 from servmon.alerts.settings import Url
@@ -43,20 +44,29 @@ class PagerDuty(PostingChannel):
         self._key = settings.routing_key
 
     async def send(self, notification: Notification) -> None:
-        """Send one event, none of planned work: nobody is to be called for that. Raises ``ChannelError``."""
+        """Send one event, none of planned work: nobody is to be called for that. Raises ``ChannelError``.
+
+        The incident of a test is resolved at once: nobody should have to close it.
+        """
         if notification.kind in NOTICES:
             return
-        await self.post(event_of(notification, self._key.get_secret_value()))
+        key = self._key.get_secret_value()
+        await self.post(event_of(notification, key, over=notification.kind in ENDS))
+        if notification.kind is MessageKind.TEST:
+            try:
+                await self.post(event_of(notification, key, over=True))
+            except ChannelError as error:
+                raise ChannelError(f"the test arrived, but its incident is left open: {error}") from None
 
 
-def event_of(notification: Notification, routing_key: str) -> dict[str, Any]:
-    """The message as an event of the API; what is over resolves, everything else triggers."""
+def event_of(notification: Notification, routing_key: str, *, over: bool) -> dict[str, Any]:
+    """The message as an event of the API; what is ``over`` resolves, everything else triggers."""
     event: dict[str, Any] = {
         "routing_key": routing_key,
-        "event_action": "resolve" if notification.kind in ENDS else "trigger",
+        "event_action": "resolve" if over else "trigger",
         "dedup_key": notification.alert_id,
     }
-    if notification.kind not in ENDS:
+    if not over:
         event["payload"] = {
             "summary": notification.subject[:SUMMARY_LIMIT],
             "source": "servmon",
