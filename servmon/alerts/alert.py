@@ -167,7 +167,8 @@ class Notification:
     """One message through one channel, owed until it is sent.
 
     ``content`` holds what machines read of it; ``id`` is the key by which a receiver knows a repetition. ``html`` are a
-    channel's own words, made while it is sent.
+    channel's own words, made while it is sent. ``served`` are those of its receivers who need no further try, each by a
+    name that its channel gave: they have it, or never will.
     """
 
     id: str
@@ -182,6 +183,7 @@ class Notification:
     attempts: int = 0
     last_error: str | None = None
     html: str | None = None
+    served: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -96,11 +96,18 @@ class Ledger:
         self._settled_at = {key: load(datetime, body) for key, body in pages[SETTLED].items()}
         return Noted(
             alerts=[load(Alert, body) for body in pages[ALERT].values()],
-            owed=[load(Notification, body) for body in pages[OWED].values()],
+            owed=[self._as_marked(load(Notification, body)) for body in pages[OWED].values()],
             silences=[load(Silence, body) for body in pages[SILENCE].values()],
             acknowledged=frozenset(pages[ACKNOWLEDGED]),
             settled=frozenset(self._settled_at),
         )
+
+    def _as_marked(self, owed: Notification) -> Notification:
+        """The message with what had become of it."""
+        mark = self._marks.get(owed.id)
+        if mark is None:
+            return owed
+        return replace(owed, attempts=mark.attempts, last_error=mark.last_error, served=mark.served)
 
     def forget(self) -> None:
         """Hold nothing any more; what is on disk stays there."""
@@ -142,7 +149,7 @@ class Ledger:
     async def note_marks(self) -> None:
         """What became of messages outlives the process, too, where Postgres does not take it."""
         if self._marks:
-            gone: dict[str, str | None] = {key: None for key, mark in self._marks.items() if _is_final(mark)}
+            gone: dict[str, str | None] = {key: None for key, mark in self._marks.items() if mark.is_final}
             await self._write({MARK: {key: dump(mark) for key, mark in self._marks.items()}, OWED: gone})
 
     async def note_people(self, ongoing: Sequence[Silence], acknowledged: Iterable[str]) -> None:
@@ -190,8 +197,9 @@ class Ledger:
             if self._marks.get(key) is mark:
                 del self._marks[key]
             self._recent_marks[key] = (at, mark)
-            self._done.setdefault(MARK, {})[key] = None
-            if _is_final(mark):
+            # A start without Postgres has to know who was served of a message that is still owed.
+            self._done.setdefault(MARK, {})[key] = dump(mark) if mark.served and not mark.is_final else None
+            if mark.is_final:
                 self._done.setdefault(OWED, {})[key] = None
 
     def _forget(self, at: datetime) -> None:
@@ -214,7 +222,3 @@ async def _store(db: Connection, waiting: Round) -> None:
         await alerts.record(db, waiting.record.only_settled())
     if waiting.worse:
         await silences.unacknowledge(db, waiting.worse)
-
-
-def _is_final(mark: Mark) -> bool:
-    return mark.sent_at is not None or mark.given_up_at is not None

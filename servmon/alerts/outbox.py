@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from uuid import UUID, uuid5
@@ -38,13 +38,19 @@ SUMMARISED = "its channel was away; it stands in a summary"
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What became of a message: sent, given up, or neither so far."""
+    """What became of a message: sent, given up, or neither so far, when some of its receivers may be ``served``."""
 
     id: str
     attempts: int
     last_error: str | None = None
     sent_at: datetime | None = None
     given_up_at: datetime | None = None
+    served: tuple[str, ...] = ()
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more becomes of it."""
+        return self.sent_at is not None or self.given_up_at is not None
 
 
 @dataclass(slots=True)
@@ -155,18 +161,20 @@ class Outbox:
         present = now(self._clock)
         old = [one for one in lane.waiting if present - one.created_at >= OLD]
         summary = len(old) > SUMMARY_ABOVE and lane.failing_since is not None
+        told = old if summary else [first]
         message = _summary(old, present) if summary else self._as_of(first, present)
         try:
             async with asyncio.timeout(DEADLINE_SECONDS + 5):
                 await lane.channel.send(message)
         except ChannelError as error:
+            self._serve(lane, told, error.served)
             return self._failed(name, lane, error, present)
         except TimeoutError:
             return self._failed(name, lane, ChannelError(f"no end within {DEADLINE_SECONDS:.0f} s"), present)
         except Exception as error:  # noqa: BLE001 - one of the five places that may
             _log.exception("channel failed", channel=name)
             return self._failed(name, lane, ChannelError(f"{type(error).__name__} in the channel"), present)
-        self._got_through(name, lane, old if summary else [first], present, summary=summary)
+        self._got_through(name, lane, told, present, summary=summary)
         return 0
 
     def _got_through(
@@ -182,12 +190,20 @@ class Outbox:
             error = SUMMARISED if summary else None
             self._marked(Mark(notification.id, notification.attempts + 1, error, sent_at=present))
 
+    def _serve(self, lane: Lane, told: list[Notification], receivers: Sequence[str]) -> None:
+        """Note that ``receivers`` need no further try with any of these, over a restart too."""
+        owed = {one.id for one in told if not {*receivers} <= {*one.served}}
+        for place, one in enumerate(lane.waiting if owed else ()):
+            if one.id in owed:
+                lane.waiting[place] = noted = replace(one, served=tuple(sorted({*one.served, *receivers})))
+                self._marked(Mark(one.id, one.attempts, one.last_error, served=noted.served))
+
     def _failed(self, name: str, lane: Lane, error: ChannelError, began_at: datetime) -> float:
         first = lane.waiting[0]
         said = one_line(str(error), 300)
         tried = replace(first, attempts=first.attempts + 1, last_error=said)
         lane.waiting[0] = tried
-        self._marked(Mark(tried.id, tried.attempts, said))
+        self._marked(Mark(tried.id, tried.attempts, said, served=tried.served))
         if error.permanent or began_at - tried.created_at >= GIVE_UP_AFTER:
             lane.waiting.popleft()
             self._copy_to_fallback(tried, lane, said)
@@ -229,6 +245,7 @@ class Outbox:
             content={**notification.content, INSTEAD_OF: notification.id, REMARKS: [remark]},
             attempts=0,
             last_error=None,
+            served=(),
         )
         self._added(copy)
         self.put([copy])
@@ -266,9 +283,12 @@ def _summary(old: list[Notification], present: datetime) -> Notification:
     waited = lasted(present - first.created_at)
     return replace(
         first,
+        # Its receiver may know the first message already, and has to take this one all the same.
+        id=str(uuid5(UUID(first.id), old[-1].id)),
         kind=MessageKind.SUMMARY,
         severity=min((one.severity for one in old), key=list(type(first.severity)).index),
         subject=f"servmon: {len(old)} messages of the last {waited} that did not get through",
         body="This channel did not take messages for a while. Meanwhile:\n" + "\n".join(lines) + "\n",
         content={"kind": MessageKind.SUMMARY.value, "subjects": [one.subject for one in old]},
+        served=tuple(sorted(set.intersection(*({*one.served} for one in old)))),
     )

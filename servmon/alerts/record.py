@@ -93,6 +93,7 @@ def notification_in(row: Row) -> Notification:
         content=row["content"],
         attempts=row["attempts"],
         last_error=row["last_error"],
+        served=tuple(row["served"]),
     )
 
 

@@ -7,7 +7,6 @@ import json
 import logging
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
 from pydantic import SecretStr
@@ -51,16 +50,23 @@ async def test_an_end_is_good_news_there(web_server):
 async def test_what_one_receiver_has_it_is_not_sent_again_while_the_other_is_tried(web_server):
     good, bad = await web_server(), await web_server()
     bad.pages["/"] = Page(500, "planted-answer")
-    channel = apprise(f"json://127.0.0.1:{good.port}/", f"json://127.0.0.1:{bad.port}/")
+    urls = (f"json://127.0.0.1:{good.port}/", f"json://127.0.0.1:{bad.port}/")
+    served: tuple[str, ...] = ()
     for _ in range(2):
         with pytest.raises(ChannelError, match=r"^number 2 \(json://\) answered 500$") as caught:
-            await channel.send(message())
+            await apprise(*urls).send(message(served=served))
         assert not caught.value.permanent
+        served += caught.value.served
+    assert len(served) == 1
     bad.pages["/"] = Page()
-    await channel.send(message())
+    await apprise(*urls).send(message(served=served))
     assert (len(good.requests), len(bad.requests)) == (1, 3)
-    await channel.send(replace(message(), id="another"))
+    await apprise(*urls).send(message())
     assert (len(good.requests), len(bad.requests)) == (2, 4)
+    await apprise(f"{urls[1]}?another").send(message(served=served))
+    assert len(bad.requests) == 5  # in the place of one that was served stands another one by now
+    await apprise(urls[0]).send(message(served=served))
+    assert len(good.requests) == 2
 
 
 async def test_a_receiver_that_hangs_or_is_not_there_is_a_passing_failure(tcp_server):

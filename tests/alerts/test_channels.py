@@ -154,9 +154,9 @@ async def test_a_recipient_who_is_put_off_gets_the_mail_later_and_the_others_onc
     channel = smtp(server.port)
     with pytest.raises(ChannelError, match=r"refused for a@isp\.example \(450 greylisted\)") as caught:
         await channel.send(message())
-    assert not caught.value.permanent
+    assert (caught.value.permanent, caught.value.served) == (False, ("b@isp.example",))
     server.refused = set()
-    await channel.send(message())
+    await channel.send(message(served=caught.value.served))
     await channel.send(message(id="0b5e9b0e-0000-4000-8000-000000000003"))
     assert server.recipients == [["b@isp.example"], ["a@isp.example"], ["a@isp.example", "b@isp.example"]]
 

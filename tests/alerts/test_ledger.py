@@ -30,14 +30,15 @@ MIB = 1024 * 1024
 
 @dataclass
 class Receiver:
-    """A way out that keeps what it was sent; ``broken`` ones take nothing."""
+    """A way out that keeps what it was sent; ``broken`` ones take nothing, or only some of their receivers do."""
 
     broken: bool = False
+    served: tuple[str, ...] = ()
     got: list[Notification] = field(default_factory=list)
 
     async def send(self, notification: Notification) -> None:
         if self.broken:
-            raise ChannelError("it is broken")
+            raise ChannelError("it is broken", served=self.served)
         self.got.append(notification)
 
     @property
@@ -209,3 +210,44 @@ async def test_silences_are_known_without_postgres(tmp_path, db, watched, pg_pro
         await second.pass_on()
         await second.tell()
     assert receiver.kinds == []
+
+
+@pytest.mark.parametrize("mark", ["open", "cut"])
+@pytest.mark.parametrize("start", ["open", "cut"])
+async def test_who_has_a_message_has_it_after_a_kill_too(tmp_path, db, watched, pg_proxy, mark, start):
+    receiver = Receiver(broken=True, served=("a@isp.example",))
+    async with life(tmp_path, pg_proxy.dsn, receiver) as first:
+        first.writer.put(None, [declared(outage("a"))])
+        await first.pass_on()
+        await first.alerting.round()
+        pg_proxy.set(mark)
+        await first.send()
+        await first.alerting.round()
+    pg_proxy.set(start)
+    receiver.broken = False
+    async with life(tmp_path, pg_proxy.dsn, receiver) as second:
+        await second.tell()
+        assert [(one.served, one.attempts) for one in receiver.got] == [(("a@isp.example",), 1)]
+        pg_proxy.set("open")
+        await second.tell()
+        assert await owed(db) == 0
+    async with life(tmp_path, pg_proxy.dsn, receiver) as third:
+        await third.tell()
+    assert len(receiver.got) == 1
+
+
+async def test_a_message_that_was_sent_is_not_owed_again_where_an_older_mark_comes_late(
+    tmp_path, db, watched, database
+):
+    receiver = Receiver(broken=True, served=("a@isp.example",))
+    async with life(tmp_path, database, receiver) as one:
+        one.writer.put(None, [declared(outage("a"))])
+        await one.pass_on()
+        await one.alerting.round()
+        await one.send()
+        (late,) = one.alerting._ledger._marks.values()
+        receiver.broken = False
+        await one.tell()
+        one.alerting._ledger.mark(late)
+        await one.alerting.round()
+    assert (len(receiver.got), await owed(db)) == (1, 0)

@@ -169,6 +169,42 @@ def test_after_hours_one_summary_replaces_the_flood():
     run_virtual(main)
 
 
+def test_who_had_only_the_first_of_many_is_told_of_all_in_the_summary():
+    async def main():
+        async with Rig("email") as rig:
+            channel = rig.channels["email"]
+            channel.trouble = ChannelError("b is put off", served=("a",))
+            first, *others = [rig.put("email", number) for number in range(1, 6)]
+            await asyncio.sleep(500)
+            assert rig.marks[first.id].served == ("a",)
+            assert not rig.marks.keys() & {one.id for one in others}
+            channel.trouble = ""
+            await asyncio.sleep(500)
+            (summary,) = channel.sent
+            assert (summary.kind, summary.served) == (MessageKind.SUMMARY, ())
+            assert summary.id not in rig.marks  # else who has the first message might take it for that
+
+    run_virtual(main)
+
+
+def test_who_had_a_summary_gets_it_no_second_time():
+    async def main():
+        async with Rig("email") as rig:
+            channel = rig.channels["email"]
+            channel.trouble = ChannelError("away")
+            owed = [rig.put("email", number) for number in range(1, 6)]
+            await asyncio.sleep(900)
+            channel.trouble = ChannelError("b is put off", served=("a",))
+            await asyncio.sleep(600)
+            assert {rig.marks[one.id].served for one in owed} == {("a",)}
+            channel.trouble = ""
+            await asyncio.sleep(600)
+            (summary,) = channel.sent
+            assert (summary.kind, summary.served) == (MessageKind.SUMMARY, ("a",))
+
+    run_virtual(main)
+
+
 def test_what_can_never_arrive_is_given_up_at_once_and_told_over_the_fallback():
     async def main():
         async with Rig("email", "sms", fallbacks={"email": "sms"}) as rig:

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
+from hashlib import sha256
 from typing import Any, Literal
 
 from pydantic import Field, SecretStr, field_validator
@@ -22,7 +23,6 @@ from yarl import URL
 
 from servmon.alerts.alert import ENDS, NOTICES, MessageKind, Notification
 from servmon.alerts.channels.base import DEADLINE_SECONDS, TEXT_LIMIT, Channel, ChannelError
-from servmon.alerts.channels.delivered import Delivered
 from servmon.alerts.channels.reach import Networks, Reach
 from servmon.alerts.messages import SUBJECT_LIMIT
 from servmon.alerts.settings import ChannelSection
@@ -76,8 +76,8 @@ class Apprise(Channel):
     def __init__(self, settings: AppriseSection) -> None:
         self._urls = settings.urls
         self._reach = Reach(settings.allow_networks)
+        self._names = [_name(number, url) for number, url in enumerate(settings.urls)]
         self._threads = 0
-        self._delivered = Delivered()
         self._text_limit = min(map(_longest, settings.urls))
 
     @property
@@ -87,20 +87,20 @@ class Apprise(Channel):
 
     async def send(self, notification: Notification) -> None:
         """Tell every URL that has not got the message. Raises ``ChannelError`` where one was not told."""
-        have = self._delivered.of(notification.id)
-        owed = [number for number in range(len(self._urls)) if number not in have]
+        owed = [number for number, name in enumerate(self._names) if name not in notification.served]
+        if not owed:
+            return
         told = {self._start(number, notification): number for number in owed}
         done, _ = await asyncio.wait(told, timeout=DEADLINE_SECONDS)
-        problems = []
+        problems, served = [], []
         for future, number in told.items():
             problem = future.result() if future in done else f"did not answer within {DEADLINE_SECONDS:.0f} s"
             if problem is None:
-                have.add(number)
+                served.append(self._names[number])
             else:
                 problems.append(f"number {number + 1} ({_schema(self._urls[number])}) {problem}")
         if problems:
-            raise ChannelError("; ".join(problems))
-        self._delivered.forget(notification.id)
+            raise ChannelError("; ".join(problems), served=served)
 
     def _start(self, number: int, notification: Notification) -> asyncio.Future[str | None]:
         """Tell one URL in a thread, which nobody waits for at the end: what went wrong, if anything did."""
@@ -203,6 +203,11 @@ def _has_host(url: SecretStr) -> bool:
         return bool(URL(url.get_secret_value()).host)
     except ValueError:
         return False
+
+
+def _name(number: int, url: SecretStr) -> str:
+    """What tells a URL from another one in its place later on, and too little to guess a secret by."""
+    return f"{number + 1}-{sha256(url.get_secret_value().encode()).hexdigest()[:4]}"
 
 
 def _schema(url: SecretStr) -> str:

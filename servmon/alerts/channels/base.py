@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 from servmon.alerts.alert import Notification
@@ -14,11 +15,22 @@ TEXT_LIMIT = 100_000
 
 
 class ChannelError(Exception):
-    """A message did not get through. ``permanent``: no later try can succeed; ``retry_after`` is in seconds."""
+    """A message did not get through. ``permanent``: no later try can succeed; ``retry_after`` is in seconds.
 
-    def __init__(self, message: str, *, permanent: bool = False, retry_after: float | None = None) -> None:
+    ``served`` names those of several receivers for whom the next try need not be: see ``Notification.served``.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        permanent: bool = False,
+        retry_after: float | None = None,
+        served: Sequence[str] = (),
+    ) -> None:
         self.permanent = permanent
         self.retry_after = retry_after
+        self.served = tuple(served)
         super().__init__(message)
 
 

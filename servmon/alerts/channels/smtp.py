@@ -15,7 +15,6 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 from servmon.alerts.alert import ENDS, NOTICES, MessageKind, Notification
 from servmon.alerts.calendar import ics, method_of
 from servmon.alerts.channels.base import DEADLINE_SECONDS, Channel, ChannelError
-from servmon.alerts.channels.delivered import Delivered
 from servmon.alerts.links import ACKNOWLEDGE_URL
 from servmon.alerts.settings import ChannelSection
 
@@ -73,19 +72,19 @@ class Smtp(Channel):
 
     def __init__(self, settings: SmtpSection) -> None:
         self._settings = settings
-        self._delivered = Delivered()
 
     async def send(self, notification: Notification) -> None:
         """Hand the mail to the server, for those who have not got it. Raises ``ChannelError``."""
-        done = self._delivered.of(notification.id)
-        owed = [recipient for recipient in self._settings.recipients if recipient not in done]
+        owed = [recipient for recipient in self._settings.recipients if recipient not in notification.served]
+        if not owed:
+            return
         refused = await self._hand_over(notification, owed)
         waiting = {recipient: said for recipient, said in refused.items() if said.code < _PERMANENT}
         if waiting:
             # The others have it, or never will: to send again would send it to them twice.
-            done.update(recipient for recipient in owed if recipient not in waiting)
-            raise ChannelError(_told(waiting, everybody=waiting.keys() == {*self._settings.recipients}))
-        self._delivered.forget(notification.id)
+            served = [recipient for recipient in owed if recipient not in waiting]
+            everybody = waiting.keys() == {*self._settings.recipients}
+            raise ChannelError(_told(waiting, everybody=everybody), served=served)
         if refused:
             raise ChannelError(_told(refused, everybody=refused.keys() == {*self._settings.recipients}), permanent=True)
 
