@@ -7,10 +7,10 @@ is back.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol
 
 import structlog
 
@@ -26,15 +26,12 @@ from servmon.clock import SYSTEM_CLOCK, Clock, now
 from servmon.errors import StoreUnavailableError
 from servmon.model import Endpoint, Event, Transition
 from servmon.store import alerts, notifications, silences
-from servmon.store.pool import AWAY, Connection, connect
+from servmon.store.own_connection import OwnConnection
+from servmon.store.pool import AWAY, Connection
 
 _log = structlog.get_logger(__name__)
 
-T = TypeVar("T")
-
 ROUND_SECONDS = 1.0
-# A Postgres that takes longer counts as away: people are told all the same.
-PATIENCE_SECONDS = 5.0
 READ_ALL_EVERY = timedelta(seconds=10)
 # Longer than a window is looked at after its end.
 REMEMBERED_ENDS = timedelta(hours=3)
@@ -92,8 +89,7 @@ class Alerting:
         ledger: Ledger | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self._dsn = dsn
-        self._connection: Connection = None
+        self._postgres = OwnConnection(dsn)
         self._dispatcher = dispatcher
         self._waiting = waiting
         self._endpoint = endpoint
@@ -148,9 +144,9 @@ class Alerting:
         """Store what an earlier run decided; another daemon goes on from there."""
         await self._ledger.recall()
         try:
-            await self._ask(self._store)
+            await self._postgres.ask(self._store)
         finally:
-            self._hang_up()
+            self._postgres.hang_up()
             self._ledger.forget()
 
     async def _decide(self) -> None:
@@ -159,7 +155,7 @@ class Alerting:
                 await self.round()
                 await self._wait_for_a_round()
         finally:
-            self._hang_up()
+            self._postgres.hang_up()
 
     async def _wait_for_a_round(self) -> None:
         with suppress(TimeoutError):
@@ -194,7 +190,7 @@ class Alerting:
             self._noted = await self._ledger.recall()
         away = False
         try:
-            news, settles = self._take(await self._ask(self._read))
+            news, settles = self._take(await self._postgres.ask(self._read))
         except AWAY:
             away = True
             news, settles = await self._read_unstored(self._noted), []
@@ -207,7 +203,7 @@ class Alerting:
         self._marked.clear()  # what is marked meanwhile is stored in a round that comes at once
         try:
             if not away:
-                await self._ask(self._store)
+                await self._postgres.ask(self._store)
         except AWAY:
             away = True
         finally:
@@ -231,22 +227,6 @@ class Alerting:
         news = {one.id: one for one in found if one.id not in self._decided_away}
         self._decided_away.update(news)
         return list(news.values())
-
-    async def _ask(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """Do ``work`` on a connection of our own, which a server that hangs loses after some seconds."""
-        try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                if self._connection is None or self._connection.is_closed():
-                    self._connection = await connect(self._dsn)
-                return await work(self._connection)
-        except BaseException:
-            self._hang_up()
-            raise
-
-    def _hang_up(self) -> None:
-        if self._connection is not None:
-            self._connection.terminate()
-            self._connection = None
 
     async def _read(self, db: Connection) -> Found:
         """What is owed since the last time, or from time to time all of it."""

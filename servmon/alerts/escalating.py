@@ -7,8 +7,8 @@ from dataclasses import replace
 from datetime import timedelta
 from uuid import NAMESPACE_OID, uuid5
 
-from servmon.alerts import messages
 from servmon.alerts.alert import Alert, MessageKind, News, NewsKind
+from servmon.alerts.lines import lasted
 from servmon.alerts.repeating import Repeating
 from servmon.alerts.settings import EscalationStep, RuleKind
 from servmon.alerts.telling import Round, Telling
@@ -65,5 +65,5 @@ class Escalating:
 
 def _news(alert: Alert, number: int, after: timedelta, at: Round) -> News:
     news_id = str(uuid5(NAMESPACE_OID, f"{alert.id} step {number}"))
-    reason = f"step {number}: nobody saw to it for {messages.lasted(after)}"
+    reason = f"step {number}: nobody saw to it for {lasted(after)}"
     return News(news_id, NewsKind.STEP, at.now, alert.severity, reason, lines=(reason,))

@@ -6,9 +6,9 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from uuid import NAMESPACE_OID, uuid5
 
-from servmon.alerts import messages
 from servmon.alerts.alert import Alert, MessageKind, News, NewsKind
 from servmon.alerts.gathering import Gathering
+from servmon.alerts.lines import lasted
 from servmon.alerts.routing import channels_of, rule_selects, stopped_by
 from servmon.alerts.settings import RuleKind, RuleSection
 from servmon.alerts.telling import Round, Telling
@@ -92,7 +92,7 @@ class LongOutages:
 
 
 def _news(rule: RuleSection, endpoint: Endpoint, outage: Outage, now: datetime, after: timedelta) -> News:
-    reason = f"it lasts for {messages.lasted(now - outage.start_time)}, at least {messages.lasted(after)}"
+    reason = f"it lasts for {lasted(now - outage.start_time)}, at least {lasted(after)}"
     return News(_id(rule, outage.id), NewsKind.LONG, now, outage.severity, reason, endpoint, outage, rule=rule)
 
 

@@ -1,36 +1,22 @@
-"""The words of a message: for a tired person first, for machines beside it. Pure.
-
-Names, banners and error texts come from strangers: every line is made harmless here, before any channel sees it.
-"""
+"""The words of a message, for a tired person. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from itertools import islice
-from typing import Any
 from uuid import uuid4
 
 from servmon.alerts.alert import Alert, Member, MessageKind, News, NewsKind, Notification
+from servmon.alerts.content import ABOUT, NAMED, content_of
+from servmon.alerts.lines import SUBJECT_LIMIT, lasted, one_line
 from servmon.alerts.routing import Facts
 from servmon.alerts.rule_settings import RuleKind
 from servmon.alerts.sites import site_down
-from servmon.clock import rfc3339
 from servmon.detection.changes import RECOVERED
-from servmon.model import Endpoint, Severity
+from servmon.model import Severity
 
-SUBJECT_LIMIT = 200
-LINE_LIMIT = 600
-# A message names so many; the rest is counted. Nothing is lost: the API has all of them.
-NAMED = 50
-# What machines get has a limit too; beyond it the count tells.
-LISTED = 1000
 NAMED_DEPENDANTS = 10
-ABOUT = (("owner", "Owner"), ("contact", "Contact"), ("circuit_id", "Circuit"), ("runbook_url", "Runbook"))
-# Keys of the content of messages that come late or by another way: how late, and sentences that every text has to bear.
-DELAYED = "delayed"
-REMARKS = "remarks"
 
 _LASTING = frozenset({MessageKind.REMINDER, MessageKind.LONG, MessageKind.ESCALATED})
 # Over, but not seen well again.
@@ -60,17 +46,6 @@ _SLOW_HEADS: Mapping[MessageKind, str] = {
     MessageKind.PARTLY: "PARTLY FAST AGAIN",
     MessageKind.BRIEF: "WAS SLOW",
 }
-
-
-def one_line(text: str, limit: int = LINE_LIMIT) -> str:
-    """``text`` without line ends and control characters, cut with a mark where it is too long."""
-    clean = "".join(char if char.isprintable() else " " for char in text)
-    return clean if len(clean) <= limit else f"{clean[: limit - 1]}…"
-
-
-def late_subject(subject: str, late: str, limit: int = SUBJECT_LIMIT) -> str:
-    """The subject of a message that comes so ``late``."""
-    return one_line(f"[delayed {late}] {subject}", limit)
 
 
 def title(news: Sequence[News], facts: Facts) -> str:
@@ -113,7 +88,7 @@ def compose(
         subject=subject,
         body="\n".join(_lines(alert, kind, now, news)) + "\n",
         created_at=now,
-        content=_content(alert, kind, news),
+        content=content_of(alert, kind, news),
     )
 
 
@@ -174,17 +149,6 @@ def _remark(alert: Alert, kind: MessageKind, now: datetime) -> str:
 
 def _word(alert: Alert) -> str:
     return "slow" if _is_slow(alert) else "down"
-
-
-def lasted(span: timedelta) -> str:
-    """A time span as people say it: ``40 s``, ``12 min``, ``3 h 5 min``, ``2 d 4 h``."""
-    seconds = max(int(span.total_seconds()), 0)
-    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86_400
-    if days:
-        return f"{days} d {hours % 24} h"
-    if hours:
-        return f"{hours} h {minutes % 60} min"
-    return f"{minutes} min" if minutes else f"{seconds} s"
 
 
 def _longest(alert: Alert, now: datetime) -> timedelta:
@@ -284,38 +248,3 @@ def _endpoint_lines(news: Sequence[News]) -> Iterator[str]:
 
 def _at(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
-
-
-def _content(alert: Alert, kind: MessageKind, news: Sequence[News]) -> dict[str, Any]:
-    """The same for machines. Keys are only ever added."""
-    return {
-        "kind": kind.value,
-        "alert_id": alert.id,
-        "rule": alert.rule,
-        "rule_kind": alert.kind,
-        "title": alert.title,
-        "severity": alert.severity.value,
-        "opened_at": rfc3339(alert.opened_at),
-        "closed_at": rfc3339(alert.closed_at) if alert.closed_at else None,
-        "outages": [_member(member) for member in islice(alert.members.values(), LISTED)],
-        "outage_count": len(alert.members),
-        "endpoints": [_endpoint(one.endpoint) for one in news if one.endpoint][:NAMED],
-    }
-
-
-def _member(member: Member) -> dict[str, Any]:
-    return {
-        "outage_id": member.outage_id,
-        "endpoint_id": member.endpoint_id,
-        "name": member.name,
-        "start_time": rfc3339(member.start_time),
-        "resolved_at": rfc3339(member.resolved_at) if member.resolved_at else None,
-        "description": member.description,
-        "takes_down": list(member.takes_down[:LISTED]),
-    }
-
-
-def _endpoint(endpoint: Endpoint) -> dict[str, Any]:
-    shown = {"id": endpoint.id, "name": endpoint.name, "protocol": endpoint.protocol, "site": endpoint.site}
-    about = {option: endpoint.options[option] for option, _ in ABOUT if endpoint.options.get(option)}
-    return {**shown, "tags": list(endpoint.tags), **about}

@@ -17,7 +17,8 @@ import structlog
 
 from servmon.alerts.alert import NOTICES, MessageKind, Notification
 from servmon.alerts.channels.base import DEADLINE_SECONDS, Channel, ChannelError
-from servmon.alerts.messages import DELAYED, REMARKS, lasted, late_subject, one_line
+from servmon.alerts.content import DELAYED, REMARKS
+from servmon.alerts.lines import lasted, late_subject, one_line
 from servmon.clock import SYSTEM_CLOCK, Clock, now
 
 _log = structlog.get_logger(__name__)

@@ -10,7 +10,8 @@ from zoneinfo import ZoneInfo
 
 from servmon.alerts.alert import MessageKind, Notification
 from servmon.alerts.calendar import event_of
-from servmon.alerts.messages import NAMED, SUBJECT_LIMIT, lasted, one_line
+from servmon.alerts.content import NAMED
+from servmon.alerts.lines import SUBJECT_LIMIT, lasted, one_line
 from servmon.alerts.plans import Notice, Told
 from servmon.clock import rfc3339
 from servmon.model import MaintenanceMode, Severity

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from servmon.alerts import messages
 from servmon.alerts.alert import RANK, Alert, MessageKind, News, NewsKind
 from servmon.alerts.gathering import Gathering
+from servmon.alerts.lines import SUBJECT_LIMIT, one_line
 from servmon.alerts.routing import rule_selects
 from servmon.alerts.settings import RuleKind, RuleSection
 from servmon.alerts.telling import Round, Telling
@@ -60,7 +61,7 @@ class Tally:
         names = ", ".join(endpoint.name for endpoint, _ in self.down[:NAMED])
         more = f" and {number - NAMED} more" if number > NAMED else ""
         where = f" ({self.scope})" if self.scope else ""
-        return messages.one_line(f"{many}{where}: {names}{more}, threshold {self.threshold}")
+        return one_line(f"{many}{where}: {names}{more}, threshold {self.threshold}")
 
 
 class Tallies:
@@ -167,7 +168,7 @@ class Tallies:
         return Alert(
             id=self._telling.ids(),
             rule=tally.key,
-            title=messages.one_line(str(tally), messages.SUBJECT_LIMIT),
+            title=one_line(str(tally), SUBJECT_LIMIT),
             severity=news.severity,
             opened_at=news.at,
             told_at=news.at,

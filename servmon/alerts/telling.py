@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from servmon.alerts import messages, sites
 from servmon.alerts.alert import RANK, Alert, Decision, Member, MessageKind, News, Notification, Told
+from servmon.alerts.lines import one_line
 from servmon.alerts.open_alerts import OpenAlerts
 from servmon.alerts.routing import LASTING, Facts, Route, Silence, channels_of, rule_of
 from servmon.alerts.settings import AlertSection, RuleKind
@@ -165,4 +166,4 @@ def _why(news: Sequence[News]) -> str:
     """Why an alert fired, by the first of its news."""
     first = news[0]
     said = first.outage.description if first.outage else ""
-    return messages.one_line("; ".join(part for part in (first.reason, said) if part))
+    return one_line("; ".join(part for part in (first.reason, said) if part))

@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from servmon.alerts.alert import MessageKind, Notification
+from servmon.alerts.content import ABOUT, DELAYED
+from servmon.alerts.lines import one_line
 from servmon.alerts.links import ACKNOWLEDGE_URL
-from servmon.alerts.messages import ABOUT, DELAYED, one_line
 from servmon.model import Severity
 
 _ENDPOINT: Mapping[str, Any] = {

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID, uuid5
 
-from servmon.alerts import messages
 from servmon.alerts.alert import RANK, Alert, Member, News
+from servmon.alerts.lines import SUBJECT_LIMIT, one_line
 from servmon.alerts.routing import Facts, Route, channels_of
 from servmon.detection.maintenance import Covered
 from servmon.model import Outage, Severity
@@ -38,7 +38,7 @@ class Ending:
         """How the alert of what is still down is called."""
         description = self.covered.window.description or "planned work"
         size = len(self.covered.endpoint_ids)
-        return messages.one_line(f"{description}: {down} of {size}", messages.SUBJECT_LIMIT)
+        return one_line(f"{description}: {down} of {size}", SUBJECT_LIMIT)
 
     @property
     def at(self) -> datetime:

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from servmon.probes.base import Probe
-from servmon.probes.specification import EndpointFields
+from servmon.probes.endpoint_fields import EndpointFields
 
 
 def endpoint_properties(probes: Iterable[Probe], definitions: dict[str, Any], refer: str) -> dict[str, Any]:

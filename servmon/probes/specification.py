@@ -1,4 +1,4 @@
-"""What an endpoint may say: its fields with its protocol's options beside them, from any source, checked once."""
+"""An endpoint from flat fields with its protocol's options beside them, from any source, checked once; and back."""
 
 from __future__ import annotations
 
@@ -11,126 +11,32 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from operator import attrgetter
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from servmon.errors import InvalidInputError, Problem
-from servmon.model import EMPTY, Endpoint, Severity
+from servmon.model import EMPTY, Endpoint
 from servmon.probes import PROBES, find_probe
 from servmon.probes.base import Options, Probe, Target, safe_text
+from servmon.probes.endpoint_fields import EndpointFields
 from servmon.probes.masking import masked, secret_names
 from servmon.probes.sentences import not_of_type, sentences_of
 from servmon.probes.target import parse_target
 
-LONGEST_INTERVAL_SECONDS = 31 * 86_400
-LONGEST_TIMEOUT_SECONDS = 300
-# Of tags, of groups that are depended on, and of endpoints in such a group.
-MOST_ENTRIES = 100
 # What the source of an endpoint from the configuration file begins with; the instance follows.
 FROM_FILE = "config:"
 
-# Words that stand where an id would in the API's routes.
-RESERVED_IDS = frozenset({"status", "summary", "active", "bulk", "dependencies", "check", "events"})
 READ_ONLY_FIELDS = frozenset(
     {"key", "source", "revision", "created_at", "updated_at", "archived_at", "in_maintenance", "revived"}
 )
 
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _ANSWERS_WITH_STATUS = frozenset({"HTTP", "HTTPS"})
 _ANSWERS_WITHOUT_TEXT = frozenset({"TCP", "ICMP"})
 _MAX_DEPTH = 8
 # What options are called that name a file or a variable of this machine.
 _POINTERS = ("_file", "_env")
-
-
-def _checked_id(value: str) -> str:
-    if not _ID.fullmatch(value):
-        raise ValueError(
-            "must be 1 to 128 letters, digits, dots, underscores or hyphens, the first a letter or digit"
-            " ([A-Za-z0-9][A-Za-z0-9._-]{0,127})"
-        )
-    if value in RESERVED_IDS:
-        raise ValueError(f"{value!r} is a word of the API's routes ({', '.join(sorted(RESERVED_IDS))}); take another")
-    return value
-
-
-def _checked_line(value: str) -> str:
-    if not value.strip() or _CONTROL.search(value):
-        raise ValueError("must hold a visible character, and no control characters or line ends")
-    return value
-
-
-def _checked_pattern(value: str) -> str:
-    try:
-        re.compile(value)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(f"is not a regular expression: {error}") from error
-    return value
-
-
-def _not_empty(group: tuple[str, ...]) -> tuple[str, ...]:
-    if not group:
-        raise ValueError("is an empty group; it needs the id of at least one endpoint")
-    return group
-
-
-def _in_capitals(value: Any) -> Any:
-    return value.upper() if isinstance(value, str) else value
-
-
-def _short(value: Any) -> Any:
-    """Refuses a list before its entries are looked at: each wrong one would be told of."""
-    if isinstance(value, (list, tuple)) and len(value) > MOST_ENTRIES:
-        raise ValueError(f"must have at most {MOST_ENTRIES} entries")
-    # Strict mode takes no list for a tuple behind a validator.
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _in_groups(value: Any) -> Any:
-    """``["a", ["b", "c"]]`` means a and (b or c)."""
-    groups = _short(value)
-    if not isinstance(groups, tuple):
-        return value
-    return tuple(
-        (group,) if isinstance(group, str) else tuple(group) if isinstance(group, list) else group for group in groups
-    )
-
-
-Id = Annotated[str, AfterValidator(_checked_id)]
-Line = Annotated[str, Field(max_length=200), AfterValidator(_checked_line)]
-Tags = Annotated[tuple[Line, ...], BeforeValidator(_short)]
-Group = Annotated[tuple[Id, ...], BeforeValidator(_short), AfterValidator(_not_empty)]
-Groups = Annotated[tuple[Group, ...], BeforeValidator(_in_groups)]
-
-
-class EndpointFields(BaseModel):
-    """Every field of an endpoint that people set, whatever its protocol. ``None`` and missing mean the same."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    id: Id | None = None
-    name: Line | None = None
-    url: str
-    protocol: str | None = None
-    check_interval: int | None = Field(None, ge=1, le=LONGEST_INTERVAL_SECONDS)
-    timeout: float | None = Field(None, gt=0, le=LONGEST_TIMEOUT_SECONDS)
-    retries: int | None = Field(None, ge=0, le=20)
-    expected_status_code: int | None = Field(None, ge=100, le=599)
-    expected_response_pattern: Annotated[str, Field(max_length=2000), AfterValidator(_checked_pattern)] | None = None
-    is_active: bool = True
-    retry_interval: int | None = Field(None, ge=1, le=LONGEST_INTERVAL_SECONDS)
-    detection_threshold: int | None = Field(None, ge=1, le=1000)
-    detection_window: int | None = Field(None, ge=2, le=1000)
-    recovery_threshold: int | None = Field(None, ge=1, le=1000)
-    degraded_outage_after: int | None = Field(None, ge=1, le=1000)
-    severity: Annotated[Severity, BeforeValidator(_in_capitals)] = Severity.MAJOR
-    degraded_threshold_ms: float | None = Field(None, gt=0)
-    depends_on: Groups = ()
-    tags: Tags = ()
-    site: Line | None = None
 
 
 _FIELDS = frozenset(EndpointFields.model_fields)

@@ -14,6 +14,10 @@ from servmon.services.connection import Connection
 
 AT_ONCE = 100
 PAGE = 1000
+# What of a check is told to who asked for it.
+DESCRIBED = (
+    "id", "endpoint_id", "status", "response_time", "timestamp", "attempts", "failure_kind", "error_message",
+)  # fmt: skip
 
 
 class ServiceAvailabilityCollector:
@@ -71,13 +75,4 @@ async def collect_specific_service_availability(connection: Connection, endpoint
 
 
 def _described(status: ServiceStatus) -> dict[str, Any]:
-    return {
-        "id": status.id,
-        "endpoint_id": status.endpoint_id,
-        "status": status.status,
-        "response_time": status.response_time,
-        "timestamp": status.timestamp,
-        "attempts": status.attempts,
-        "failure_kind": status.failure_kind,
-        "error_message": status.error_message,
-    }
+    return {name: getattr(status, name) for name in DESCRIBED}

@@ -10,8 +10,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from servmon.detection.dependencies import cycle_in_words, cycles
 from servmon.model import DependencyRule, Endpoint
+from servmon.probes.endpoint_fields import Groups, Line
 from servmon.probes.sentences import sentences_of
-from servmon.probes.specification import Groups, Line
 from servmon.settings.endpoint_tables import Placed
 from servmon.settings.findings import Findings
 

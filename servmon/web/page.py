@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from servmon.alerts.messages import lasted
+from servmon.alerts.lines import lasted
 
 if TYPE_CHECKING:
     from jinja2 import Environment

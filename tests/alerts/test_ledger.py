@@ -85,7 +85,7 @@ class Life:
         """End without a word: only what is on disk is left."""
         self.writer._delivery.hang_up()
         self.writer._bridge._delivery.hang_up()
-        self.alerting._hang_up()
+        self.alerting._postgres.hang_up()
         await self.file.close()
 
 

@@ -13,7 +13,7 @@ from servmon.alerts import templates
 from servmon.alerts.alert import MessageKind
 from servmon.alerts.channels import SETTINGS, open_channel
 from servmon.alerts.channels.wording import cut
-from servmon.alerts.messages import DELAYED, REMARKS
+from servmon.alerts.content import DELAYED, REMARKS
 from servmon.alerts.template_values import VARIABLES, samples, values_of
 from servmon.alerts.templates import BadTemplateError, Template
 from servmon.settings import SettingsError, load

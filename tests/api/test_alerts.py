@@ -86,7 +86,7 @@ class Desk:
 
     async def __aexit__(self, *_):
         await cancel(self._running)
-        self.alerting._hang_up()
+        self.alerting._postgres.hang_up()
 
     async def happen(self, *transitions: Transition) -> None:
         """A daemon stores these, and one round is made."""
@@ -169,7 +169,7 @@ async def test_a_restart_between_storing_and_sending_sends_once(desk, database):
 async def test_what_was_stored_and_not_sent_leaves_after_a_restart(database):
     broken = Desk(database)  # its outbox never runs
     await broken.happen(went_down())
-    broken.alerting._hang_up()
+    broken.alerting._postgres.hang_up()
     async with Desk(database) as after:
         await after.alerting.round()
         (message,) = await after.sent(1)

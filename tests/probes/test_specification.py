@@ -19,7 +19,8 @@ from servmon import probes
 from servmon.errors import InvalidInputError, Problem
 from servmon.model import Endpoint, Severity
 from servmon.probes.base import Options
-from servmon.probes.specification import RESERVED_IDS, EndpointDefaults, describe_endpoint, parse_endpoint, prepare
+from servmon.probes.endpoint_fields import RESERVED_IDS
+from servmon.probes.specification import EndpointDefaults, describe_endpoint, parse_endpoint, prepare
 
 DEFAULTS = EndpointDefaults()
 URL = {"url": "https://portal.example/"}

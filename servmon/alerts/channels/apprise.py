@@ -24,7 +24,7 @@ from yarl import URL
 from servmon.alerts.alert import ENDS, NOTICES, MessageKind, Notification
 from servmon.alerts.channels.base import DEADLINE_SECONDS, TEXT_LIMIT, Channel, ChannelError
 from servmon.alerts.channels.reach import Networks, Reach
-from servmon.alerts.messages import SUBJECT_LIMIT
+from servmon.alerts.lines import SUBJECT_LIMIT
 from servmon.alerts.settings import ChannelSection
 from servmon.model import Severity
 

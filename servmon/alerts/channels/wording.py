@@ -18,8 +18,9 @@ import structlog
 
 from servmon.alerts.alert import NOTICES, MessageKind, Notification
 from servmon.alerts.channels.base import Channel
+from servmon.alerts.content import DELAYED, REMARKS
+from servmon.alerts.lines import SUBJECT_LIMIT, late_subject, one_line
 from servmon.alerts.links import Links
-from servmon.alerts.messages import DELAYED, REMARKS, SUBJECT_LIMIT, late_subject, one_line
 from servmon.alerts.settings import ChannelSection
 from servmon.errors import StartError
 from servmon.probes.base import safe_text
