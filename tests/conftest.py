@@ -21,6 +21,7 @@ pytest_plugins = [
     "tests.fix_dns",
     "tests.fix_netns",
     "tests.fix_api",
+    "tests.fix_live",
     "tests.fix_cli",
     "tests.fix_daemon",
     "tests.fix_mail",

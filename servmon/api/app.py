@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -40,6 +40,7 @@ from servmon.api.routing import (
     OUTAGES,
     RULES,
     TOKENS,
+    Pages,
     Route,
     Words,
     fixed_words,
@@ -114,7 +115,7 @@ class Entrance:
     section: ApiSection = field(default_factory=ApiSection)
     sessions: Sessions | None = None
     public_url: str | None = None
-    pages: Sequence[Route] = ()
+    pages: Pages = field(default_factory=Pages)
 
     def access(self, book: TokenBook) -> Access:
         """Who is let in, with the tokens of ``book``."""
@@ -133,12 +134,14 @@ def build_app(
     entrance: Entrance = Entrance(),
 ) -> web.Application:
     """The API over the services, and pages. Only the holders of tokens in ``book`` get in; some routes are open."""
-    routes = (*ROUTES, *entrance.pages)
+    routes = (*ROUTES, *entrance.pages.routes)
     origins = frozenset(entrance.section.cors_origins)
     access = entrance.access(book)
     roles: dict[Handler, Role | None] = {}
+    as_pages = [entrance.pages.in_a_browser] if entrance.pages.in_a_browser else []
+    around = [name_requests, hold_the_door, cross_origin(origins), *as_pages, answer_errors]
     app = web.Application(
-        middlewares=[name_requests, hold_the_door, cross_origin(origins), answer_errors, authorisation(access, roles)],
+        middlewares=[*around, authorisation(access, roles)],
         client_max_size=BODY_LIMIT_BYTES,
     )
     app[DOOR] = Door()

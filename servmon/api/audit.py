@@ -73,16 +73,22 @@ async def note_change(request: web.Request, *, route: Route, value: Any) -> None
     """Write down the change that ``request`` made; ``value`` is what its handler returned."""
     answered = value.value if isinstance(value, Answer) else value
     location = value.headers.get("Location") if isinstance(value, Answer) else None
+    target = location or request.path.removeprefix(API_PREFIX).rstrip("/")
+    await note(request, route.handler.__name__, target, answered)
+
+
+async def note(request: web.Request, action: str, target: str, after: Any) -> None:
+    """Write down that the holder of the request's token did ``action`` to ``target``, which is ``after`` by now."""
     connection = request.app[CONNECTION]
     entry = audit.AuditEntry(
         at=now(connection.clock),
         who=request[TOKEN].name,
         prefix=request[TOKEN].prefix,
         address=request[ADDRESS],
-        action=route.handler.__name__,
-        target=location or request.path.removeprefix(API_PREFIX).rstrip("/"),
+        action=action,
+        target=target,
         before=_without_secret(request.get(BEFORE)),
-        after=_without_secret(answered),
+        after=_without_secret(after),
         request_id=request[REQUEST_ID],
     )
     request.app[STREAM].publish("change", {"action": entry.action, "target": entry.target, "who": entry.who})

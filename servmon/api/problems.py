@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import secrets
@@ -61,9 +62,15 @@ class RequestError(Exception):
         super().__init__(detail)
 
 
+class ProblemResponse(web.Response):
+    """What went wrong, as ``application/problem+json``; in ``sentences`` for whoever tells it in another form."""
+
+    sentences: tuple[str, ...] = ()
+
+
 def problem_response(
     status: int, detail: str, *, errors: Iterable[Problem] = (), headers: Mapping[str, str] | None = None
-) -> web.Response:
+) -> ProblemResponse:
     """An ``application/problem+json`` answer; ``errors`` name the wrong fields."""
     body: dict[str, Any] = {
         "type": "about:blank",
@@ -73,7 +80,10 @@ def problem_response(
     }
     if listed := [{"field": problem.field, "message": problem.message} for problem in errors]:
         body["errors"] = listed
-    return web.json_response(body, status=status, content_type="application/problem+json", headers=headers)
+    text = json.dumps(body)
+    answer = ProblemResponse(text=text, status=status, content_type="application/problem+json", headers=headers)
+    answer.sentences = (detail, *(f"{one['field']}: {one['message']}" for one in listed))
+    return answer
 
 
 @web.middleware
@@ -107,7 +117,7 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         return problem_response(500, said)
 
 
-def _expected(error: ServmonError) -> web.Response:
+def _expected(error: ServmonError) -> ProblemResponse:
     status = next(status for kind, status in _STATUS.items() if isinstance(error, kind))
     if isinstance(error, InvalidInputError):
         problems = error.problems[:REPORTED]

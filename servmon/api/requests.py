@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from itertools import islice
 from typing import Any, NoReturn
+from urllib.parse import parse_qsl
 
 from aiohttp import web
 
@@ -24,6 +25,7 @@ from servmon.services.moments import read_moment
 BODY_LIMIT_BYTES = 1024 * 1024
 DEEPEST = 32
 LONGEST_LIST = 10_000
+MOST_FORM_FIELDS = 100
 SLOWEST_BODY_SECONDS = 30
 DEFAULT_LIMIT = 100
 HIGHEST_LIMIT = 1000
@@ -46,6 +48,22 @@ async def read_optional_object(request: web.Request) -> dict[str, Any]:
     if not request.can_read_body or not await _read(request):
         return {}
     return await read_object(request)
+
+
+async def read_form(request: web.Request) -> dict[str, str]:
+    """What a page's form sent, by the names of its fields; raises as ``read_object`` does."""
+    if request.content_type != "application/x-www-form-urlencoded":
+        raise RequestError(415, "the body must be that of a form, application/x-www-form-urlencoded")
+    body = await _read(request)
+    try:
+        pairs = parse_qsl(
+            body.decode("utf-8"), keep_blank_values=True, errors="strict", max_num_fields=MOST_FORM_FIELDS
+        )
+    except ValueError:
+        raise RequestError(400, "the body is no form that can be read") from None
+    fields = _without_duplicates(pairs)
+    _refuse_unusable(fields)
+    return fields
 
 
 def write_cursor(*key: str) -> str:
@@ -135,8 +153,7 @@ def _parse(body: bytes) -> dict[str, Any]:
         raise RequestError(400, f"the body is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise InvalidInputError.of("", "the body must be a JSON object, { … }")
-    if problems := list(islice(_unusable(value, ""), REPORTED)):
-        raise InvalidInputError(problems)
+    _refuse_unusable(value)
     return value
 
 
@@ -171,6 +188,11 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         repeated = [name for name, count in counts.most_common(REPORTED) if count > 1]
         raise InvalidInputError(Problem(_shown(name), "is there more than once") for name in repeated)
     return found
+
+
+def _refuse_unusable(value: Any) -> None:
+    if problems := list(islice(_unusable(value, ""), REPORTED)):
+        raise InvalidInputError(problems)
 
 
 def _unusable(value: Any, place: str) -> Iterator[Problem]:

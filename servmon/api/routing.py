@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from servmon.api.typed import TypedHandler
 from servmon.model import Role
@@ -65,6 +66,14 @@ class Route:
             if bare:
                 yield bare
             yield f"{bare}/"
+
+
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """What people see in a browser beside the API; ``in_a_browser`` tells there what went wrong, as pages do."""
+
+    routes: Sequence[Route] = ()
+    in_a_browser: Middleware | None = None
 
 
 def fixed_words(routes: Iterable[Route]) -> Words:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from http.cookies import SimpleCookie
+from typing import NamedTuple
 
 import structlog
 from aiohttp import web
@@ -34,16 +35,18 @@ class SessionShape(TypedDict):
     expires_at: datetime | None
 
 
+class Begun(NamedTuple):
+    """A new session: whose, until when, and the ``Set-Cookie`` that gives it to the browser."""
+
+    holder: AccessToken
+    ends: datetime
+    cookie: str
+
+
 async def begin_session(request: web.Request, body: SignIn) -> Answer[SessionShape]:
     """Get a cookie for a browser in exchange for a token; it ends with the token, or after ``[api] session_hours``."""
-    access = request.app[ACCESS]
-    if "Origin" in request.headers:
-        access.refuse_strangers_pages(request)
-    entry = access.token_holder(request, body.token)
-    secret, ends = await access.sessions.begin(entry)
-    _log.info("a session began", who=entry.name, address=request[ADDRESS])
-    cookie = _cookie(secret, access.sessions.seconds_until(ends), is_secure=access.is_secure(request))
-    return Answer(_shape(entry, ends), headers={"Set-Cookie": cookie})
+    begun = await sign_in(request, body.token)
+    return Answer(_shape(begun.holder, begun.ends), headers={"Set-Cookie": begun.cookie})
 
 
 async def get_session(request: web.Request) -> SessionShape:
@@ -55,9 +58,29 @@ async def get_session(request: web.Request) -> SessionShape:
 
 async def end_session(request: web.Request) -> NoContent:
     """Sign out: the cookie counts no longer, and what it holds open is closed."""
+    return NoContent(headers={"Set-Cookie": await sign_out(request)})
+
+
+async def sign_in(request: web.Request, token: str) -> Begun:
+    """Begin a session for the holder of ``token``, whoever asks for it in whatever form.
+
+    Raises ``RequestError``: 401 for an unknown token, 429 where too many were wrong, 403 for a page of elsewhere.
+    """
+    access = request.app[ACCESS]
+    if "Origin" in request.headers:
+        access.refuse_strangers_pages(request)
+    holder = access.token_holder(request, token)
+    secret, ends = await access.sessions.begin(holder)
+    _log.info("a session began", who=holder.name, address=request[ADDRESS])
+    cookie = _cookie(secret, access.sessions.seconds_until(ends), is_secure=access.is_secure(request))
+    return Begun(holder, ends, cookie)
+
+
+async def sign_out(request: web.Request) -> str:
+    """End the session of ``request``; the ``Set-Cookie`` that takes the cookie away."""
     access = request.app[ACCESS]
     await access.sessions.end(request.cookies.get(COOKIE, ""))
-    return NoContent(headers={"Set-Cookie": _cookie("", 0, is_secure=access.is_secure(request))})
+    return _cookie("", 0, is_secure=access.is_secure(request))
 
 
 def _shape(entry: AccessToken, ends: datetime | None) -> SessionShape:

@@ -22,7 +22,7 @@ from aiohttp.typedefs import Handler
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from servmon.api.problems import RequestError
-from servmon.api.requests import DEFAULT_LIMIT, HIGHEST_LIMIT, read_object, read_optional_object
+from servmon.api.requests import DEFAULT_LIMIT, HIGHEST_LIMIT, read_form, read_object, read_optional_object
 from servmon.api.shapes import json_answer
 from servmon.errors import InvalidInputError, Problem
 from servmon.probes.sentences import sentences_of
@@ -43,6 +43,10 @@ class Body(BaseModel):
     """Base of the bodies that are read here; those of endpoints and windows are read by the services."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Form(Body):
+    """Base of what the forms of pages send, in place of JSON."""
 
 
 class NoQuery(Query):
@@ -180,6 +184,7 @@ async def _in_time(work: Awaitable[T], seconds: float | None) -> T:
 def read_query(request: web.Request, model: type[M]) -> M:
     """The query parameters as ``model``; raises ``InvalidInputError`` naming every wrong, unknown or repeated one."""
     problems = [Problem(name, "must be given only once") for name in _repeated(request)]
+    problems += [Problem(name, "must not contain NUL") for name, value in request.query.items() if "\0" in value]
     try:
         query = model.model_validate(dict(request.query))
     except ValidationError as error:
@@ -212,6 +217,8 @@ def _repeated(request: web.Request) -> Iterator[str]:
 
 
 async def _read_body(request: web.Request, wanted: type[Body] | JsonObject, *, optional: bool) -> Any:
+    if inspect.isclass(wanted) and issubclass(wanted, Form):
+        return read_model(await read_form(request), wanted)
     fields = await (read_optional_object(request) if optional else read_object(request))
     return fields if isinstance(wanted, JsonObject) else read_model(fields, wanted)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 from uuid import uuid4
@@ -28,6 +28,7 @@ _NOTIFICATION = (
     "id", "alert_id", "channel", "kind", "severity", "subject", "body", "created_at", "attempts", "last_error",
     "sent_at", "given_up_at",
 )  # fmt: skip
+_ACKNOWLEDGEMENT = ("acknowledged_by", "acknowledged_at", "note")
 _SILENCE = ("id", "reason", "starts_at", "ends_at", "created_by")
 
 
@@ -96,7 +97,7 @@ class AlertService:
             "outage_id": outage.id,
             "decisions": [_shown(row, _DECISION) for row in await alerts.decisions_on(self._db, outage.id)],
             "notifications": [_shown(row, _NOTIFICATION) for row in sent],
-            "acknowledgement": _shown(seen, ("acknowledged_by", "acknowledged_at", "note")) if seen else None,
+            "acknowledgement": _shown(seen, _ACKNOWLEDGEMENT) if seen else None,
         }
 
     async def acknowledge(self, outage_id: str, by: str, note: object = "") -> dict[str, Any]:
@@ -130,6 +131,11 @@ class AlertService:
     async def outages_of_link(self, outage_id: str | None, alert_id: str | None) -> list[Mapping[str, Any]]:
         """What a signed link is about: name, severity, times, and who sees to it; what is down first."""
         return list(await silences.outages_of_link(self._db, outage_id, alert_id))
+
+    async def get_acknowledgements(self, outage_ids: Collection[str]) -> dict[str, dict[str, Any]]:
+        """Who sees to each of these outages, since when, and with which note; those nobody sees to are not in it."""
+        found = await silences.acknowledgements(self._db, list(outage_ids))
+        return {str(row["outage_id"]): _shown(row, _ACKNOWLEDGEMENT) for row in found}
 
     async def unacknowledge(self, outage_id: str) -> None:
         """Take an acknowledgement back, if there is one. Raises ``NotFoundError``."""

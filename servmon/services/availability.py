@@ -85,6 +85,16 @@ class AvailabilityService:
             lambda live: None if backwards or wanted != EVERYTHING else _page(live.endpoints(), after, limit),
         )
 
+    async def get_names(self, endpoint_ids: Iterable[str]) -> dict[str, str]:
+        """The names of those endpoints by their ids; a deleted one has none any more."""
+        ids = set(endpoint_ids)
+        found = await stored_or_remembered(
+            self._live,
+            lambda: endpoints.get_some(self._db, list(ids)),
+            lambda live: [one for one in live.endpoints() if one.id in ids],
+        )
+        return {one.id: one.name for one in found}
+
     async def count_tags(self) -> dict[str, int]:
         """How many endpoints bear each tag, by tag."""
         return await endpoints.tags(self._db)

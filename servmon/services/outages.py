@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -14,7 +14,7 @@ from servmon.errors import InvalidInputError
 from servmon.model import MaintenanceWindow, Outage, Status
 from servmon.services import windows
 from servmon.services.connection import Connection
-from servmon.services.identity import known_uuid
+from servmon.services.identity import known_endpoint_id, known_uuid
 from servmon.services.live import LiveView, refresh
 from servmon.services.memory import stored_or_remembered
 from servmon.services.window_fields import parse_window
@@ -76,6 +76,11 @@ class OutageManagementService:
     async def get_active_outages(self, *, limit: int = 100, before: tuple[datetime, str] | None = None) -> list[Outage]:
         """At most ``limit`` open outages, newest first, as ``list_outages``."""
         return await self.list_outages(active=True, limit=limit, before=before)
+
+    async def get_open_outages(self) -> list[Outage]:
+        """Every open outage, newest first, as the running daemon knows them, and without one as they are stored."""
+        known = self._live.open_outages() if self._live is not None else await outages.open_outages(self._db)
+        return sorted(known, key=lambda one: (one.start_time, one.id), reverse=True)
 
     async def get_outage(self, outage_id: str) -> Outage:
         """One outage; raises ``NotFoundError``."""
@@ -162,6 +167,12 @@ class OutageManagementService:
     async def get_active_maintenance_windows(self) -> list[MaintenanceWindow]:
         """The windows that cover this moment."""
         return await windows.active(self._db, now(self._connection.clock))
+
+    async def get_maintenance_windows_over(self, endpoint_id: str, ahead: timedelta) -> list[MaintenanceWindow]:
+        """The windows that are over an endpoint now, or will be until so far ``ahead``."""
+        present = now(self._connection.clock)
+        found = await maintenance.over_endpoint(self._db, known_endpoint_id(endpoint_id), present, present + ahead)
+        return [window for window in found if window.deleted_at is None]
 
     async def update_maintenance_window(
         self, window_id: str, changes: Mapping[str, Any], *, version: datetime | None = None

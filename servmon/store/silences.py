@@ -89,6 +89,16 @@ async def acknowledgement(db: Executor, outage_id: str) -> rows.Row | None:
     return row
 
 
+_GET_ACKNOWLEDGEMENTS = """
+select * from acknowledgement where outage_id = any($1::text[]::uuid[])
+"""
+
+
+async def acknowledgements(db: Executor, outage_ids: Sequence[str]) -> list[rows.Row]:
+    """Who sees to which of these outages."""
+    return list(await db.fetch(_GET_ACKNOWLEDGEMENTS, outage_ids))
+
+
 _ACKNOWLEDGED = """
 select a.outage_id from acknowledgement a
 join service_outage o on o.id = a.outage_id

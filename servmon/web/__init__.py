@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
-from servmon.web import acknowledge
+from servmon.api.routing import Pages
+from servmon.web import acknowledge, entrance, outages, overview, services, windows
 
-PAGES = acknowledge.ROUTES
+PAGES = Pages(
+    (
+        *entrance.ROUTES,
+        *overview.ROUTES,
+        *services.ROUTES,
+        *outages.ROUTES,
+        *windows.ROUTES,
+        *acknowledge.ROUTES,
+    ),
+    entrance.in_a_browser,
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from base64 import b64encode
 from datetime import datetime
 from functools import cache
@@ -12,23 +13,54 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from servmon.alerts.lines import lasted
+from servmon.api.auth import COOKIE, TOKEN
+from servmon.api.health import VITALS
+from servmon.clock import now
+from servmon.model import Role
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 
-def page(template: str, status: int = 200, **values: Any) -> web.Response:
-    """The page that ``template`` makes of ``values``."""
+def page(template: str, status: int = 200, *, referrer: str = "no-referrer", **values: Any) -> web.Response:
+    """The page that ``template`` makes of ``values``.
+
+    Browsers say of a form from whose page it is only where ``referrer`` lets them: ``same-origin``, unless the page's
+    address is a key.
+    """
     style, policy = _style()
     text = _environment().get_template(template).render(style=style, **values)
     headers = {
         "Content-Security-Policy": policy,
-        # The address is a key.
-        "Referrer-Policy": "no-referrer",
+        "Referrer-Policy": referrer,
         "X-Frame-Options": "DENY",
         "X-Robots-Tag": "noindex, nofollow",
     }
     return web.Response(text=text, status=status, content_type="text/html", headers=headers)
+
+
+def inner_page(request: web.Request, template: str, status: int = 200, **values: Any) -> web.Response:
+    """A page of the house, with the way to the others: who looks, and whether Postgres is away, stand on each."""
+    holder = request.get(TOKEN)
+    shared = {
+        "root": root(request),
+        "now": now(),
+        "who": holder,
+        "may_act": holder is not None and holder.role.covers(Role.OPERATE),
+        "signed_in": holder is not None and COOKIE in request.cookies,
+        "away": request.app[VITALS].is_away(),
+    }
+    return page(template, status, referrer="same-origin", **(shared | values))
+
+
+def root(request: web.Request) -> str:
+    """The way from the page up to where servmon's addresses begin, which a proxy may have put below another one."""
+    return "../" * (request.rel_url.raw_path.count("/") - 1) or "./"
+
+
+def lead(request: web.Request, path: str) -> web.Response:
+    """An answer that sends the browser on to ``path``, one of ours."""
+    return web.Response(status=303, headers={"Location": root(request) + path.removeprefix("/")})
 
 
 @cache
@@ -54,8 +86,19 @@ def _environment() -> Environment:
     )
     made.filters["moment"] = _moment
     made.filters["lasted"] = lasted
+    made.filters["milliseconds"] = _milliseconds
+    made.filters["percent"] = _percent
     return made
 
 
 def _moment(at: datetime) -> str:
     return f"{at:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value:.1f} ms" if value < 100 else f"{value:,.0f} ms"
+
+
+def _percent(value: float) -> str:
+    # Cut, not rounded: it is 100 only where nothing was missing.
+    return f"{max(math.floor(value * 1000), 0) / 1000:.3f} %"

@@ -11,6 +11,7 @@ from servmon.api.events import follow_events
 from servmon.api.sessions import end_session
 from servmon.model import Role
 from servmon.web import PAGES
+from servmon.web.entrance import leave
 from tests.fix_api import OPERATE_TOKEN, READ_TOKEN, TOKEN
 
 TOKENS = {Role.READ: READ_TOKEN, Role.OPERATE: OPERATE_TOKEN, Role.ADMIN: TOKEN}
@@ -31,6 +32,7 @@ OPERATORS = {
     "DELETE /maintenance/{window_id}",
     "POST /maintenance/{window_id}/extend",
     "POST /maintenance/{window_id}/end",
+    "POST /ui/outages/{outage_id}/acknowledge",
 }
 ADMINISTRATORS = {
     "POST /alerts/rules",
@@ -72,9 +74,9 @@ async def test_a_role_opens_exactly_its_routes(door, role, way):
     given = way(door, role)
     headers = await given if isawaitable(given) else given
     refused = set()
-    for route in (*ROUTES, *PAGES):
-        if route.handler in (follow_events, end_session):
-            continue  # the one never ends, the other ends the walk; test_events.py and test_sessions.py ask them
+    for route in (*ROUTES, *PAGES.routes):
+        if route.handler in (follow_events, end_session, leave):
+            continue  # one never ends, the others end the walk; their own tests ask them
         # Every address of a route leads to one handler, by which it is decided; strangers try them all in test_auth.py.
         path = route.path.replace("{", "").replace("}", "")
         for method in route.methods():
@@ -82,7 +84,11 @@ async def test_a_role_opens_exactly_its_routes(door, role, way):
             assert route.open_to_all or reply.status != 401, (method, path)
             if reply.status == 403:
                 refused.add(f"{route.method} {route.path}")
-    assert refused == {f"{route.method} {route.path}" for route in ROUTES if not role.covers(needed(route))}
+    assert refused == {
+        f"{route.method} {route.path}"
+        for route in (*ROUTES, *PAGES.routes)
+        if not route.open_to_all and not role.covers(needed(route))
+    }
 
 
 def test_reading_changes_nothing_and_only_administrators_change_what_servmon_is():
