@@ -204,8 +204,8 @@ class Daemon:
         """Whatever somebody changed in Postgres counts here within a second."""
         while True:
             await feed.wait()
+            await self.api.tokens.refresh()  # first: who has to go is not to wait for thousands of endpoints
             await self.checks.watchlist.refresh()
-            await self.api.tokens.refresh()
             await self.alerts.refresh_rules()
 
     def say_ready(self, address: str) -> None:

@@ -122,6 +122,17 @@ class RunningServmon:
         async with self._session.request(method, f"http://127.0.0.1:{self.port}{path}", **more) as answer:
             return f"{answer.status} {dict(answer.headers)} {await answer.text()}"
 
+    @contextlib.asynccontextmanager
+    async def events(self, token: str) -> AsyncIterator[aiohttp.StreamReader]:
+        """An open stream of events, as the holder of ``token`` hears it."""
+        headers = {"Authorization": f"Bearer {token}"}
+        async with (
+            aiohttp.ClientSession(headers=headers) as session,
+            session.get(f"http://127.0.0.1:{self.port}/events") as answer,
+        ):
+            await answer.content.readuntil(b"\n\n")
+            yield answer.content
+
     async def get_until(self, path: str, holds: Callable[[Any], bool]) -> Any:
         """The answer of ``path`` as soon as it ``holds``."""
         found: list[Any] = []

@@ -17,6 +17,7 @@ import asyncpg
 import pytest
 
 from servmon import cli
+from servmon.api.events import HEARTBEAT_SECONDS
 from tests.fix_daemon import FAST, is_alive
 from tests.fix_servers import settled
 
@@ -178,7 +179,7 @@ async def test_on_sigusr1_the_log_file_is_opened_anew_and_each_check_bears_the_a
     await daemon.stop()
 
 
-async def test_a_change_in_postgres_by_anybody_reaches_the_daemon(servmon_daemon, site):
+async def test_a_change_in_postgres_by_anybody_reaches_the_daemon_and_ends_a_revoked_stream(servmon_daemon, site):
     daemon = servmon_daemon(FAST)
     await daemon.start()
     connection = await asyncpg.connect(
@@ -188,8 +189,18 @@ async def test_a_change_in_postgres_by_anybody_reaches_the_daemon(servmon_daemon
         "insert into service_endpoint (id, name, url, protocol, check_interval) values"
         f" ('by-hand', 'By hand', 'http://127.0.0.1:{site.port}/', 'HTTP', 1)"
     )
-    await connection.close()
     await daemon.get_until("/services/status/summary", lambda found: found["up"] == 1)
+    for revoke in (
+        lambda made: daemon.answer("DELETE", f"/tokens/{made['id']}"),
+        lambda made: connection.execute("update access_token set revoked_at = now() where id = $1", made["id"]),
+        lambda made: connection.execute("delete from access_token where id = $1", made["id"]),
+    ):
+        made = await daemon.send("POST", "/tokens/", {"name": "wallboard"})
+        async with daemon.events(made["token"]) as stream:
+            await revoke(made)
+            async with asyncio.timeout(HEARTBEAT_SECONDS - 5):  # before the stream looks round by itself
+                await stream.read()
+    await connection.close()
     await daemon.stop()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from ipaddress import IPv6Address, ip_address
 
 from aiohttp import web
@@ -21,8 +22,7 @@ ADMIN = "admin"
 COOKIE = "servmon_session"
 TOKEN = web.RequestKey("token", AccessToken)
 TOKEN_NAME = web.RequestKey("token_name", str)
-# Whether what was let in may stay: asked by what lasts.
-STAYS: web.RequestKey[Callable[[], bool]] = web.RequestKey("stays")
+STAY: web.RequestKey[Stay] = web.RequestKey("stay")
 ACCESS: web.AppKey[Access] = web.AppKey("access")
 # So many wrong tokens from one address within so many seconds, and no more are looked at for a while.
 MOST_WRONG = 30
@@ -30,6 +30,14 @@ WRONG_SECONDS = 60.0
 MOST_ADDRESSES = 10_000
 _CHALLENGE = 'Bearer realm="servmon"'
 _SAFE = ("GET", "HEAD")
+
+
+@dataclass(frozen=True, slots=True)
+class Stay:
+    """For how long what was let in may stay: asked by what lasts. ``ends_at`` is when it ends by itself."""
+
+    holds: Callable[[], bool]
+    ends_at: datetime | None
 
 
 class WrongTokens:
@@ -126,7 +134,7 @@ def _let_in(request: web.Request, access: Access) -> AccessToken:
             401, "this needs the header Authorization: Bearer TOKEN", headers={"WWW-Authenticate": _CHALLENGE}
         )
     entry = access.token_holder(request, token.strip(" "))
-    request[STAYS] = lambda: access.book.still_counts(entry)
+    request[STAY] = Stay(lambda: access.book.still_counts(entry), entry.expires_at)
     return entry
 
 
@@ -136,7 +144,7 @@ def _by_session(request: web.Request, access: Access, secret: str) -> AccessToke
         raise RequestError(401, "this session is over; sign in again", headers={"WWW-Authenticate": _CHALLENGE})
     if request.method not in _SAFE:
         access.refuse_strangers_pages(request)
-    request[STAYS] = lambda: access.sessions.find(secret) is not None
+    request[STAY] = Stay(lambda: access.sessions.find(secret) is not None, access.sessions.ends_at(secret))
     return entry
 
 

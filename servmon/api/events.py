@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from aiohttp import web
 
-from servmon.api.auth import STAYS
+from servmon.api.auth import ACCESS, STAY, Stay
 from servmon.api.outage_shapes import outage_shape
 from servmon.api.routing import Route
 from servmon.api.shapes import plain
+from servmon.clock import now
 from servmon.model import Outage, Role
-from servmon.services.stream import Happening, Listener, Stream, TooSlowError
+from servmon.services.stream import EndedError, Happening, Listener, Stream, TooSlowError
 
 STREAM = web.AppKey("stream", Stream)
-OPEN = web.AppKey("open_streams", set[asyncio.Event])
-# A line that says nothing tells the network between that somebody still listens, and asks whether the token counts.
+OPEN = web.AppKey("open_streams", set[Listener])
+# A line that says nothing tells the network between that somebody still listens.
 HEARTBEAT_SECONDS = 15.0
-TOKEN_POLL_SECONDS = 0.5
 RETRY_MILLISECONDS = 3000
 
 
@@ -33,36 +33,49 @@ async def follow_events(request: web.Request) -> web.StreamResponse:
     """
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     await response.prepare(request)
-    closing = asyncio.Event()
-    request.app[OPEN].add(closing)
-    try:
-        with request.app[STREAM].listen(request.headers.get("Last-Event-ID")) as listener:
-            await response.write(f"retry: {RETRY_MILLISECONDS}\n\n".encode())
-            if not listener.complete:
-                await response.write(b"event: missed\ndata: {}\n\n")
-            with suppress(ConnectionResetError, TooSlowError):
-                await _pass_on(request, response, listener, closing)
-    finally:
-        request.app[OPEN].discard(closing)
+    with request.app[STREAM].listen(request.headers.get("Last-Event-ID")) as listener, _kept_open(request, listener):
+        await response.write(f"retry: {RETRY_MILLISECONDS}\n\n".encode())
+        if not listener.complete:
+            await response.write(b"event: missed\ndata: {}\n\n")
+        with suppress(ConnectionResetError, TooSlowError, EndedError):
+            while request[STAY].holds():
+                await response.write(await _next(listener, request[STAY]))
     return response
 
 
-async def _pass_on(
-    request: web.Request, response: web.StreamResponse, listener: Listener, closing: asyncio.Event
-) -> None:
-    silent = 0.0
-    while not closing.is_set() and request[STAYS]():
-        try:
-            async with asyncio.timeout(TOKEN_POLL_SECONDS):
-                happening = await listener.next()
-        except TimeoutError:
-            silent += TOKEN_POLL_SECONDS
-            if silent >= HEARTBEAT_SECONDS:
-                await response.write(b": nothing new\n\n")
-                silent = 0.0
-            continue
-        silent = 0.0
-        await response.write(_written(happening))
+@contextmanager
+def _kept_open(request: web.Request, listener: Listener) -> Iterator[None]:
+    """Until servmon stops, or whoever listens has to go."""
+
+    def look() -> None:
+        if not request[STAY].holds():
+            listener.end()
+            _cut_where_unread(request)
+
+    listeners = request.app[OPEN]
+    listeners.add(listener)
+    try:
+        with request.app[ACCESS].book.watched(look):
+            yield
+    finally:
+        listeners.discard(listener)
+
+
+def _cut_where_unread(request: web.Request) -> None:
+    """Who does not read what was said would keep the stream open until he does."""
+    transport = request.transport
+    if isinstance(transport, asyncio.WriteTransport) and transport.get_write_buffer_size():
+        transport.abort()
+
+
+async def _next(listener: Listener, stay: Stay) -> bytes:
+    """What happens next, or after a while the line that says nothing; no later than the token ends by itself."""
+    left = HEARTBEAT_SECONDS if stay.ends_at is None else (stay.ends_at - now()).total_seconds()
+    try:
+        async with asyncio.timeout(min(HEARTBEAT_SECONDS, left)):
+            return _written(await listener.next())
+    except TimeoutError:
+        return b": nothing new\n\n"
 
 
 def _written(happening: Happening) -> bytes:
@@ -78,8 +91,8 @@ def _shaped(data: Mapping[str, Any]) -> Mapping[str, Any]:
 
 async def close_streams(app: web.Application) -> None:
     """End every open stream, so that a stop does not wait for listeners."""
-    for closing in app[OPEN]:
-        closing.set()
+    for listener in app[OPEN]:
+        listener.end()
 
 
 ROUTES = (Route("GET", "/events", follow_events, Role.READ, seconds=None),)

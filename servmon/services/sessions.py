@@ -61,7 +61,7 @@ class Sessions:
         secret = secrets.token_urlsafe(32)
         self._open = {digest: one for digest, one in self._open.items() if one.expires_at > at}
         while len(self._open) >= MOST_SESSIONS:
-            del self._open[next(iter(self._open))]
+            self._close(next(iter(self._open)))
         self._open[_digest(secret)] = Session(entry.digest, ends)
         await self._note()
         return secret, ends
@@ -84,8 +84,13 @@ class Sessions:
 
     async def end(self, secret: str) -> None:
         """End a session, if there is such a one."""
-        if self._open.pop(_digest(secret), None) is not None:
+        if (digest := _digest(secret)) in self._open:
+            self._close(digest)
             await self._note()
+
+    def _close(self, digest: str) -> None:
+        del self._open[digest]
+        self._book.tell_watchers()
 
     async def _note(self) -> None:
         if self._notebook is not None:

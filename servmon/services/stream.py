@@ -29,6 +29,10 @@ class TooSlowError(Exception):
     """A listener did not keep up; it has to come back and say what it saw last."""
 
 
+class EndedError(Exception):
+    """A listener is to hear nothing more."""
+
+
 class Listener:
     """Takes what happens in order, one at a time."""
 
@@ -37,6 +41,12 @@ class Listener:
         self._waiting = deque(missed)
         self._news = asyncio.Event()
         self._fell_behind = False
+        self._ended = False
+
+    def end(self) -> None:
+        """Hand out nothing more, not even what waits; whoever waits learns it at once."""
+        self._ended = True
+        self._news.set()
 
     def put(self, happening: Happening) -> None:
         """One more; never blocks."""
@@ -47,8 +57,13 @@ class Listener:
         self._news.set()
 
     async def next(self) -> Happening:
-        """The next one, as soon as there is one. Raises ``TooSlowError`` after all that could be kept."""
-        while not self._waiting:
+        """The next one, as soon as there is one.
+
+        Raises ``EndedError`` after ``end``, and ``TooSlowError`` after all that could be kept.
+        """
+        while not self._waiting or self._ended:
+            if self._ended:
+                raise EndedError
             if self._fell_behind:
                 raise TooSlowError
             self._news.clear()

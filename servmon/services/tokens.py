@@ -7,8 +7,8 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -26,7 +26,7 @@ from servmon.store.plain import dump, load
 from servmon.store.pool import AWAY
 
 NOTED = "token"
-FOLLOW_SECONDS = 1.0
+FOLLOW_SECONDS = 0.5
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._@-]{0,99}")
 _SHOWN = ("id", "name", "prefix", "role", "created_at", "created_by", "expires_at", "revoked_at")
 
@@ -74,6 +74,21 @@ class TokenBook:
         self._configured = tuple(configured)
         self._stored: tuple[AccessToken, ...] = ()
         self._clock = clock
+        self._watchers: set[Callable[[], None]] = set()
+
+    @contextmanager
+    def watched(self, watcher: Callable[[], None]) -> Iterator[None]:
+        """Meanwhile ``watcher`` is called whenever somebody who was let in may have to go."""
+        self._watchers.add(watcher)
+        try:
+            yield
+        finally:
+            self._watchers.discard(watcher)
+
+    def tell_watchers(self) -> None:
+        """Let whoever keeps something open ask whether it may stay so."""
+        for watcher in tuple(self._watchers):
+            watcher()
 
     def find(self, token: str) -> AccessToken | None:
         """Whose ``token`` this is, if it counts."""
@@ -94,7 +109,10 @@ class TokenBook:
     def take(self, stored: Iterable[AccessToken]) -> bool:
         """Let exactly these count beside the configured ones; whether that is news."""
         before, self._stored = self._stored, tuple(stored)
-        return before != self._stored
+        if before == self._stored:
+            return False
+        self.tell_watchers()
+        return True
 
     def _counts(self, entry: AccessToken) -> bool:
         return entry.expires_at is None or now(self._clock) < entry.expires_at

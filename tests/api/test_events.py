@@ -6,17 +6,19 @@ import asyncio
 import json
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from aiohttp import ClientSession
 
 from servmon.api.app import build_app
 from servmon.api.server import serve
+from servmon.clock import now, rfc3339
 from servmon.model import Outage, Severity, State, StateChange, Transition
 from servmon.services.stream import REMEMBERED, Stream, TooSlowError
 from servmon.services.tokens import AccessToken, TokenBook
 from tests.fix_api import NOTHING, TOKEN, Client, services_on, serving
+from tests.fix_servers import settled
 
 AT = datetime(2026, 11, 23, 15, 43, 49, tzinfo=UTC)
 
@@ -105,14 +107,42 @@ async def test_one_who_was_away_too_long_or_over_a_restart_is_told_that_somethin
             assert json.loads((await events.next())["data"]) == {"n": 5}
 
 
-async def test_a_revoked_token_s_stream_ends(connection):
+@pytest.fixture
+def sleepy(monkeypatch):
+    """A stream in which nothing happens sees to nothing by itself: what ends it has to wake it."""
+    monkeypatch.setattr("servmon.api.events.HEARTBEAT_SECONDS", 3600.0)
+
+
+async def test_a_revoked_token_s_stream_ends_at_once_and_no_other_does(connection, sleepy):
     async with serving(services_on(connection)) as api:
-        made = (await api.post("/tokens/", {"name": "wallboard"})).json
-        async with listening(api, made["token"]) as events:
+        made, other = [(await api.post("/tokens/", {"name": name})).json for name in ("wallboard", "other")]
+        async with listening(api, made["token"]) as events, listening(api, other["token"]) as others:
             await api.send("DELETE", f"/tokens/{made['id']}")
-            assert (await events.next())["event"] == "change"
             async with asyncio.timeout(5):
                 assert await events.ended()
+                assert json.loads((await others.next())["data"])["target"] == f"/tokens/{made['id']}"
+
+
+async def test_a_stream_ends_with_the_time_its_token_has(connection, sleepy):
+    async with serving(services_on(connection)) as api:
+        soon = rfc3339(now() + timedelta(seconds=0.3))
+        made = (await api.post("/tokens/", {"name": "wallboard", "expires_at": soon})).json
+        async with listening(api, made["token"]) as events, asyncio.timeout(5):
+            assert (await events.response.content.read()).replace(b": nothing new\n\n", b"") == b""
+        assert (await api.get("/services/", headers={"Authorization": f"Bearer {made['token']}"})).status == 401
+
+
+async def test_one_who_reads_nothing_cannot_keep_a_revoked_stream_open(connection, stream, sleepy):
+    async with serving(services_on(connection), stream=stream) as api:
+        made = (await api.post("/tokens/", {"name": "wallboard"})).json
+        reader, writer = await asyncio.open_connection("127.0.0.1", api.port, limit=1000)
+        writer.write(f"GET /events HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {made['token']}\r\n\r\n".encode())
+        await reader.readuntil(b"retry: 3000\n")
+        for _ in range(REMEMBERED):
+            stream.publish("change", {"text": "x" * 20_000})
+        await api.send("DELETE", f"/tokens/{made['id']}")
+        await settled(lambda: not stream._listeners)
+        writer.transport.abort()
 
 
 async def test_a_change_over_the_api_is_heard_of(connection):
