@@ -42,4 +42,5 @@ def now(clock: Clock = SYSTEM_CLOCK) -> datetime:
 def rfc3339(moment: datetime) -> str:
     """A UTC time as people and programs read it: ``2026-11-23T15:43:49.123456Z`` (RFC 3339)."""
     # An eighth of what strftime takes, and years below 1000 have their four digits.
-    return f"{moment.astimezone(UTC).isoformat(timespec='microseconds')[:-6]}Z"
+    in_utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+    return f"{in_utc.isoformat(timespec='microseconds')[:-6]}Z"

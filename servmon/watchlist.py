@@ -200,6 +200,11 @@ class Watchlist:
         """Every active endpoint."""
         return (watched.plan.endpoint for watched in self._monitor.watched.values())
 
+    def endpoint(self, endpoint_id: str) -> Endpoint | None:
+        """The active endpoint of this id, as it was when it was last read."""
+        plan = self._monitor.plan(endpoint_id)
+        return plan.endpoint if plan else None
+
     def open_outages(self) -> Iterator[Outage]:
         """Every open outage, in no order."""
         return (watched.state.outage for watched in self._monitor.watched.values() if watched.state.outage)

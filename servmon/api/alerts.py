@@ -74,7 +74,7 @@ async def end_silence(request: web.Request) -> None:
 async def _page(request: web.Request, query: PageQuery, *, active: bool | None) -> Page[Row]:
     before = read_older_than(query.cursor)
     rows = await request.app[ALERTS].list_alerts(active=active, limit=query.limit + 1, before=before)
-    return page(rows, query.limit, shape=_as_it_is, cursor=_cursor)
+    return await page(rows, query.limit, shape=_as_it_is, cursor=_cursor)
 
 
 def _as_it_is(row: Row) -> Row:

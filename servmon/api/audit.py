@@ -66,7 +66,7 @@ async def list_changes(request: web.Request, query: AuditQuery) -> Page[AuditSha
         before=int(key[0]) if key else None,
         limit=query.limit + 1,
     )
-    return page(rows, query.limit, shape=_shape, cursor=lambda row: write_cursor(str(row["number"])))
+    return await page(rows, query.limit, shape=_shape, cursor=lambda row: write_cursor(str(row["number"])))
 
 
 async def note_change(request: web.Request, *, route: Route, value: Any) -> None:

@@ -52,7 +52,7 @@ async def list_state_changes(request: web.Request, query: PageQuery) -> Page[Sta
     rows = await request.app[AVAILABILITY].get_state_changes(
         request.match_info["endpoint_id"], limit=query.limit + 1, before=read_older_than(query.cursor)
     )
-    return page(rows, query.limit, shape=_change_shape, cursor=lambda row: write_cursor(rfc3339(row.at), row.id))
+    return await page(rows, query.limit, shape=_change_shape, cursor=lambda row: write_cursor(rfc3339(row.at), row.id))
 
 
 async def get_impact(request: web.Request) -> ImpactShape:
@@ -71,7 +71,7 @@ async def list_dependencies(request: web.Request, query: PageQuery) -> Page[Depe
     """List the service endpoints that depend on others, by id."""
     cursor = read_cursor(query.cursor, 1)
     rows = await request.app[AVAILABILITY].list_dependencies(limit=query.limit + 1, after=cursor[0] if cursor else None)
-    return page(rows, query.limit, shape=_dependency_shape, cursor=lambda row: write_cursor(row.endpoint_id))
+    return await page(rows, query.limit, shape=_dependency_shape, cursor=lambda row: write_cursor(row.endpoint_id))
 
 
 def _change_shape(change: StateChange) -> StateChangeShape:

@@ -103,7 +103,7 @@ async def list_endpoints(request: web.Request, query: EndpointQuery) -> Page[End
         status=query.status,
         backwards=query.sort == "-id",
     )
-    return page(rows, query.limit, shape=endpoint_shape, cursor=lambda row: write_cursor(row.id))
+    return await page(rows, query.limit, shape=endpoint_shape, cursor=lambda row: write_cursor(row.id))
 
 
 async def create_endpoint(request: web.Request, body: EndpointBody) -> Created[EndpointShape]:
@@ -184,7 +184,7 @@ async def get_history(request: web.Request, query: HistoryQuery) -> HistoryPage:
         limit=query.limit + 1,
         before=before,
     )
-    shown = page(
+    shown = await page(
         found.rows,
         query.limit,
         shape=history_shape,
@@ -197,7 +197,7 @@ async def _get_results(request: web.Request, query: HistoryQuery) -> HistoryPage
     cursor = read_cursor(query.cursor, 1)
     before = cursor_moment(cursor[0]) if cursor else None
     rows = await request.app[AVAILABILITY].get_status_history(_id(request), limit=query.limit + 1, before=before)
-    shown = page(rows, query.limit, shape=history_shape, cursor=lambda row: write_cursor(rfc3339(moment_of(row))))
+    shown = await page(rows, query.limit, shape=history_shape, cursor=lambda row: write_cursor(rfc3339(moment_of(row))))
     return {"items": shown["items"], "next_cursor": shown["next_cursor"]}
 
 

@@ -25,13 +25,13 @@ async def list_windows(request: web.Request, query: PageQuery) -> Page[WindowSha
     """List all maintenance windows, latest start first."""
     before = read_older_than(query.cursor)
     rows = await request.app[OUTAGES].list_maintenance_windows(limit=query.limit + 1, before=before)
-    return page(rows, query.limit, shape=window_shape, cursor=_cursor)
+    return await page(rows, query.limit, shape=window_shape, cursor=_cursor)
 
 
 async def list_active_windows(request: web.Request) -> Page[WindowShape]:
     """Get the active maintenance windows, all of them."""
     rows = await request.app[OUTAGES].get_active_maintenance_windows()
-    return page(rows, len(rows), shape=window_shape, cursor=_cursor)
+    return await page(rows, len(rows), shape=window_shape, cursor=_cursor)
 
 
 async def create_window(request: web.Request, body: WindowBody) -> Created[WindowShape]:

@@ -143,7 +143,7 @@ async def _page(request: web.Request, query: ActiveQuery, *, active: bool | None
         before=before,
         wanted=OutageFilter(query.severity, query.since, query.until, query.site, query.tag),
     )
-    return page(rows, query.limit, shape=outage_shape, cursor=_cursor)
+    return await page(rows, query.limit, shape=outage_shape, cursor=_cursor)
 
 
 def _id(request: web.Request) -> str:

@@ -13,6 +13,7 @@ from aiohttp import web
 from typing_extensions import TypedDict
 
 from servmon.clock import rfc3339
+from servmon.tasks import in_turns
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -25,16 +26,25 @@ class Page(TypedDict, Generic[T]):
     next_cursor: str | None
 
 
-def json_answer(value: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+async def json_text(value: Any) -> str:
+    """``value`` as JSON; the entries of a long list one by one, so that no check waits for a thousand of them."""
+    match value:
+        case {"items": [_, *_] as items, **rest} if rest:
+            written = ", ".join([_dumps(one) async for one in in_turns(items)])
+            return f'{{"items": [{written}], {_dumps(rest)[1:]}'
+    return _dumps(value)
+
+
+async def json_answer(value: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     """``value`` as a JSON response."""
-    return web.json_response(value, status=status, headers=headers, dumps=_dumps)
+    return web.json_response(text=await json_text(value), status=status, headers=headers)
 
 
-def page(rows: Sequence[T], limit: int, *, shape: Callable[[T], S], cursor: Callable[[T], str]) -> Page[S]:
-    """A list of at most ``limit`` rows; one row more tells that there is a next page."""
+async def page(rows: Sequence[T], limit: int, *, shape: Callable[[T], S], cursor: Callable[[T], str]) -> Page[S]:
+    """A list of at most ``limit`` rows, in turns; one row more tells that there is a next page."""
     shown = rows[:limit]
     more = len(rows) > limit
-    return {"items": [shape(row) for row in shown], "next_cursor": cursor(shown[-1]) if more else None}
+    return {"items": [shape(row) async for row in in_turns(shown)], "next_cursor": cursor(shown[-1]) if more else None}
 
 
 def plain(value: Any) -> Any:

@@ -164,7 +164,7 @@ def typed(
         value = await _in_time(handler(request, **given), seconds)
         if after is not None:
             await after(request, value=value)
-        return _written(value)
+        return await _written(value)
 
     return serve
 
@@ -223,14 +223,14 @@ async def _read_body(request: web.Request, wanted: type[Body] | JsonObject, *, o
     return fields if isinstance(wanted, JsonObject) else read_model(fields, wanted)
 
 
-def _written(value: Any) -> web.StreamResponse:
+async def _written(value: Any) -> web.StreamResponse:
     if isinstance(value, web.StreamResponse):
         return value
     if value is None or isinstance(value, NoContent):
         return web.Response(status=204, headers=value.headers if value else None)
     if isinstance(value, Answer):
-        return json_answer(value.value, status=value.status, headers=value.headers)
-    return json_answer(value)
+        return await json_answer(value.value, status=value.status, headers=value.headers)
+    return await json_answer(value)
 
 
 def _answer(annotation: Any) -> tuple[Any, int]:

@@ -24,7 +24,8 @@ from servmon.services.live import LiveView, live_summary, refresh, stored_status
 from servmon.services.memory import stored_or_remembered
 from servmon.services.uptime import UptimeReport, read_period, report
 from servmon.store import endpoints, state_changes, statuses
-from servmon.store.endpoints import EVERYTHING, EndpointFilter
+from servmon.store.endpoints import EVERYTHING, EndpointFilter, Part
+from servmon.store.pool import Executor
 from servmon.store.purge import purge
 
 
@@ -59,7 +60,7 @@ class AvailabilityService:
         return await stored_or_remembered(
             self._live,
             lambda: endpoints.get(self._db, known),
-            lambda live: next((one for one in live.endpoints() if one.id == known), None),
+            lambda live: live.endpoint(known),
         )
 
     async def list_endpoints(
@@ -79,9 +80,10 @@ class AvailabilityService:
             ids = await self._with_status(status)
             # With nothing else to choose by, Postgres need not hear of ten thousand ids for a page of a hundred.
             wanted = replace(wanted, ids=next_ids(ids, after, limit, backwards) if wanted == EVERYTHING else ids)
+        part = Part(limit, after, wanted, backwards)
         return await stored_or_remembered(
             self._live,
-            lambda: endpoints.get_page(self._db, after=after, limit=limit, wanted=wanted, backwards=backwards),
+            lambda: read_part(self._db, part, self._live),
             lambda live: None if backwards or wanted != EVERYTHING else _page(live.endpoints(), after, limit),
         )
 
@@ -309,6 +311,27 @@ class AvailabilityService:
         just_after = result.timestamp + timedelta(microseconds=1)
         (stored,) = await statuses.history(self._db, result.endpoint_id, limit=1, before=just_after)
         return stored
+
+
+async def read_part(db: Executor, part: Part, live: LiveView | None) -> list[Endpoint]:
+    """The endpoints of one ``part``, as stored.
+
+    Which they are says Postgres; one that ``live`` holds at the same revision need not be sent and decoded once more.
+    """
+    if live is None:
+        return await endpoints.get_page(db, part)
+    revisions = await endpoints.get_revisions(db, part)
+    known = {one: remembered for one, revision in revisions if (remembered := _remembered(live, one, revision))}
+    if other := [one for one, _ in revisions if one not in known]:
+        known |= {one.id: one for one in await endpoints.get_some(db, other)}
+    if len(known) < len(revisions):  # one of them was deleted meanwhile
+        return await endpoints.get_page(db, part)
+    return [known[one] for one, _ in revisions]
+
+
+def _remembered(live: LiveView, endpoint_id: str, revision: int) -> Endpoint | None:
+    known = live.endpoint(endpoint_id)
+    return known if known is not None and known.revision == revision else None
 
 
 # So many may be deleted in the moment between memory and Postgres, and the page is full all the same.

@@ -60,6 +60,10 @@ class LiveView(Protocol):
         """Every active endpoint."""
         ...
 
+    def endpoint(self, endpoint_id: str) -> Endpoint | None:
+        """The active endpoint of this id, as it was when it was last read."""
+        ...
+
     def open_outages(self) -> Iterable[Outage]:
         """Every open outage, in no order."""
         ...

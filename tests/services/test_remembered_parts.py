@@ -1,0 +1,76 @@
+"""A list of endpoints is what Postgres says, also where most of it comes from the daemon's memory."""
+
+from __future__ import annotations
+
+import pytest
+
+from servmon.services.availability import read_part
+from servmon.store.endpoints import EVERYTHING, EndpointFilter, Part
+from tests.services.test_live import create, daemon
+
+__all__ = ["daemon"]
+
+PARTS = [
+    Part(100),
+    Part(2),
+    Part(2, after="b"),
+    Part(100, backwards=True),
+    Part(1, "c", EVERYTHING, backwards=True),
+    Part(100, wanted=EndpointFilter(site="pop")),
+    Part(100, wanted=EndpointFilter(text="192.0.2", ids=["d", "a"])),
+    Part(100, wanted=EndpointFilter(is_active=False)),
+    Part(100, wanted=EndpointFilter(tag="none")),
+]
+
+
+@pytest.fixture
+async def fleet(daemon):
+    for endpoint_id in "abde":
+        await create(daemon, endpoint_id, site="pop", tags=["core"], depends_on=[["x", "y"]])
+    await create(daemon, "c", is_active=False)
+    return daemon
+
+
+class Reads:
+    """Postgres, with a note of what it was asked for; ``between`` is done before the second question."""
+
+    def __init__(self, db, between=None) -> None:
+        self._db = db
+        self._between = between
+        self.asked: list[str] = []
+
+    async def fetch(self, query: str, *given):
+        if self.asked and self._between:
+            await self._between()
+        self.asked.append("ids" if query.startswith("select id, revision") else "rows")
+        return await self._db.fetch(query, *given)
+
+
+async def test_it_is_the_same_with_and_without_a_memory(fleet, connection):
+    db = connection.pool
+    for part in PARTS:
+        assert await read_part(db, part, fleet.view) == await read_part(db, part, None), part
+    assert [len(await read_part(db, part, fleet.view)) for part in PARTS] == [5, 2, 2, 5, 1, 4, 2, 1, 0]
+
+
+async def test_what_is_remembered_as_it_stands_is_not_read_again(fleet, connection):
+    db = Reads(connection.pool)
+    found = await read_part(db, Part(2), fleet.view)
+    assert db.asked == ["ids"]
+    assert [one is fleet.view.endpoint(one.id) for one in found] == [True, True]
+
+
+async def test_what_was_changed_behind_the_daemon_s_back_is_shown_as_it_stands_now(fleet, connection):
+    await connection.pool.execute("update service_endpoint set name = 'new' where id = 'b'")
+    assert fleet.view.endpoint("b").name == "b"  # it has not heard yet
+    shown = await read_part(connection.pool, Part(100), fleet.view)
+    assert {one.id: one.name for one in shown} == {"a": "a", "b": "new", "c": "c", "d": "d", "e": "e"}
+
+
+async def test_an_endpoint_deleted_between_the_two_questions_leaves_no_gap(fleet, connection):
+    async def delete() -> None:
+        await connection.pool.execute("update service_endpoint set archived_at = now() where id = 'c'")
+
+    db = Reads(connection.pool, between=delete)
+    assert [one.id for one in await read_part(db, Part(3), fleet.view)] == ["a", "b", "d"]
+    assert db.asked == ["ids", "rows", "rows"]
