@@ -10,10 +10,8 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from statistics import median
 
 from bench import daemon
@@ -80,9 +78,7 @@ def _floor(protocol: str, port: int, core: int) -> float:
 
 
 def _load(protocol: str, target_port: int, core: int, asked: argparse.Namespace) -> daemon.Cost:
-    with tempfile.TemporaryDirectory(prefix="servmon-bench-") as name:
-        folder = Path(name)
-        folder.chmod(0o711)  # started by root, PostgreSQL runs under another account and has to get in
+    with daemon.scratch() as folder:
         port = daemon.free_port()
         file = daemon.configuration(folder, port, protocol, target_port, asked.endpoints, asked.interval)
         with daemon.running(file, port, core) as pid:

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -53,6 +54,15 @@ class Cost:
     skipped: int
     late_share: float
     daemon_mib: float
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder for one run, gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="servmon-bench-") as name:
+        folder = Path(name)
+        folder.chmod(0o711)  # started by root, PostgreSQL runs under another account and has to get in
+        yield folder
 
 
 def configuration(folder: Path, port: int, protocol: str, target_port: int, endpoints: int, interval: int) -> Path:

@@ -12,7 +12,6 @@ import json
 import os
 import random
 import sys
-import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import datetime, timedelta
@@ -21,7 +20,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.daemon import _resident_mib, _tree_cpu
+from bench.daemon import _resident_mib, _tree_cpu, scratch
 from servmon.clock import now
 from servmon.model import CheckResult, Endpoint, FailureKind, Phases, Status
 from servmon.store import batch, endpoints, partitions, rollup_worker, statuses
@@ -46,9 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="bench.records", description=__doc__)
     parser.add_argument("--rows", type=int, default=5_000_000)
     rows = parser.parse_args().rows
-    with tempfile.TemporaryDirectory(prefix="servmon-bench-") as name:
-        folder = Path(name)
-        folder.chmod(0o711)  # started by root, PostgreSQL runs under another account and has to get in
+    with scratch() as folder:
         print(json.dumps(asyncio.run(_run(folder, rows))))
 
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.daemon import configuration, free_port, metrics, running
+from bench.daemon import configuration, free_port, metrics, running, scratch
 
 # A change is asked about within 5 s; all of that belongs to the reload.
 AFTER_SECONDS = 7.0
@@ -25,12 +23,8 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--endpoints", type=int, default=12_000)
     total = arguments.parse_args().endpoints
-    folder = Path(tempfile.mkdtemp(prefix="servmon-bench-"))
-    folder.chmod(0o711)  # started by root, PostgreSQL runs under another account
-    try:
+    with scratch() as folder:
         _measure(folder, total)
-    finally:
-        shutil.rmtree(folder)
 
 
 def _measure(folder: Path, total: int) -> None:

@@ -9,13 +9,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from bench.daemon import scratch
 from servmon.checks.doubts import Doubts
 from servmon.checks.lanes import Lanes
 from servmon.checks.pulse import Pulse
@@ -134,12 +133,8 @@ def main() -> None:
     parser.add_argument("--endpoints", type=int, default=10_000)
     parser.add_argument("--repetitions", type=int, default=3)
     asked = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="servmon-bench-"))
-    folder.chmod(0o711)  # started by root, PostgreSQL runs under another account and has to get in
-    try:
+    with scratch() as folder:
         asyncio.run(measure(folder, asked.endpoints, asked.repetitions))
-    finally:
-        shutil.rmtree(folder)
 
 
 if __name__ == "__main__":
