@@ -56,7 +56,7 @@ def _page(document: dict[str, Any]) -> Iterator[str]:
     yield '<meta name="viewport" content="width=device-width"><title>servmon: the API</title>'
     yield f"<style>{_STYLE}</style></head><body><h1>servmon {escape(info['version'])}: the API</h1>"
     yield f"<p>{escape(info['description'])} Send <code>Authorization: Bearer TOKEN</code>,"
-    yield " or in a browser the cookie from <code>POST /session</code>."
+    yield " or in a browser the cookie that <code>/ui/login</code> or <code>POST /session</code> gives."
     yield " As a document for programs: <code>/openapi.json</code>.</p>"
     for section, operations in _by_section(document).items():
         yield f"<h2>{escape(section)}</h2>"

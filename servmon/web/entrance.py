@@ -15,7 +15,7 @@ from servmon.api.problems import ProblemResponse, RequestError
 from servmon.api.routing import Route
 from servmon.api.typed import Form, NoQuery
 from servmon.model import Role
-from servmon.web.page import inner_page, lead
+from servmon.web.page import be_ready, inner_page, lead
 from servmon.web.queries import AnyQuery
 
 HOME = "/ui/"
@@ -78,6 +78,8 @@ async def in_a_browser(request: web.Request, handler: Handler) -> web.StreamResp
 
     Programs are told what they always are: this is for those who ask for HTML, at the addresses of pages alone.
     """
+    if request.path.startswith(HOME):
+        await be_ready()
     answer = await handler(request)
     if not _OUR_PAGES.fullmatch(request.rel_url.raw_path) or "text/html" not in request.headers.get("Accept", ""):
         return answer

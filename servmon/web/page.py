@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import math
 from base64 import b64encode
@@ -61,6 +62,19 @@ def root(request: web.Request) -> str:
 def lead(request: web.Request, path: str) -> web.Response:
     """An answer that sends the browser on to ``path``, one of ours."""
     return web.Response(status=303, headers={"Location": root(request) + path.removeprefix("/")})
+
+
+async def be_ready() -> None:
+    """Read the templates, where that was not done yet: for some tenths of a second, which no check has to wait for."""
+    if not _read_templates.cache_info().currsize:
+        await asyncio.to_thread(_read_templates)
+
+
+@cache
+def _read_templates() -> None:
+    environment = _environment()
+    for name in environment.list_templates(extensions=("html",)):
+        environment.get_template(name)
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,3 +59,14 @@ def test_a_period_in_which_nothing_was_seen_has_no_availability():
 def test_an_outage_that_outlasts_its_window_counts_from_the_windows_end():
     found = uptime(span(0, 60), [("a", span(10, 40))], [span(0, 30)], [])
     assert (found.outage_seconds, found.availability) == (10, 100 * 20 / 30)
+
+
+@given(cuts=st.lists(st.integers(1, 30 * 86_400_000_000 - 1), min_size=1, max_size=4, unique=True).map(sorted))
+def test_where_no_time_is_left_none_is_counted_as_up(cuts):
+    """A month cut at odd microseconds: sums of floats leave crumbs, of which 100 % could be said."""
+    ends = [START, *(START + timedelta(microseconds=cut) for cut in cuts), START + timedelta(days=30)]
+    parts = [Span(*one) for one in pairwise(ends)]
+    blind = uptime(Span(ends[0], ends[-1]), [], parts[::2], parts[1::2])
+    assert (blind.up_seconds, blind.availability) == (0, None)
+    down = uptime(Span(ends[0], ends[-1]), [("a", parts[0])], [], parts[1:])
+    assert (down.up_seconds, down.availability) == (0, 0)

@@ -16,6 +16,7 @@ from servmon.api.requests import DEFAULT_LIMIT
 from servmon.clock import now
 from servmon.model import FailureKind, Outage, Phases, Severity, Status
 from servmon.services.alerts import AlertService
+from servmon.web import page as pages
 from servmon.web.overview import by_cause
 from tests.fix_api import OPERATE_TOKEN, READ_TOKEN, UNKNOWN_UUID, services_on, serving, window
 from tests.fix_pages import BROWSER, page_of, send_form, text_of
@@ -301,8 +302,19 @@ async def test_when_postgres_goes_away_under_a_page_it_says_so_too(daemon, conne
     await seen_by(daemon, connection, look)
 
 
+async def test_templates_are_read_beside_the_checks_and_once(door):
+    pages._read_templates.cache_clear()
+    pages._environment.cache_clear()
+    await door.get("/ui/login", headers=BROWSER)
+    assert pages._read_templates.cache_info().currsize == 1
+    assert {name for _, name in [*pages._environment().cache]} >= {
+        "login.html",
+        "overview.html",
+        "outage.html",
+        "parts.html",
+    }
+
+
 @pytest.mark.parametrize(("value", "said"), [(100.0, "100.000 %"), (99.99999, "99.999 %"), (-1e-9, "0.000 %")])
 def test_only_what_was_never_down_was_up_for_all_of_the_time(value, said):
-    from servmon.web.page import _percent  # noqa: PLC0415
-
-    assert _percent(value) == said
+    assert pages._percent(value) == said
