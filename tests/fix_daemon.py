@@ -31,6 +31,16 @@ retry_interval = 1
 check_timeout = 0.5
 check_retries = 0
 """
+# The witnesses of the machine that runs the tests may be slow to answer, or silent.
+SEEING = f"""{FAST}
+[outage]
+witnesses = ["127.0.0.1"]
+"""
+# Where no test is about how an outage is found: the first failed check opens one, the first good one ends it.
+QUICK = f"""{SEEING}
+detection_threshold = 1
+recovery_threshold = 1
+"""
 
 
 class RunningServmon:

@@ -6,14 +6,14 @@ import signal
 
 import pytest
 
-from tests.fix_daemon import FAST
+from tests.fix_daemon import QUICK
 
 pytestmark = pytest.mark.timeout(90)
 
 
 def watching(port: int, dsn: str) -> str:
     return (
-        f'{FAST}[database]\nurl = "{dsn}"\n[outage]\nwitnesses = ["127.0.0.1"]\n'
+        f'{QUICK}[database]\nurl = "{dsn}"\n'
         f'[[endpoints]]\nid = "web"\nname = "A web server"\nurl = "http://127.0.0.1:{port}/"\ncheck_interval = 1\n'
     )
 

@@ -18,15 +18,15 @@ import pytest
 
 from servmon import cli
 from servmon.api.events import HEARTBEAT_SECONDS
-from tests.fix_daemon import FAST, is_alive
+from tests.fix_daemon import FAST, QUICK, SEEING, is_alive
 from tests.fix_servers import settled
 
 pytestmark = pytest.mark.timeout(60)
 
 
-def watching(port: int, *, endpoint_id: str = "web") -> str:
+def watching(port: int, *, endpoint_id: str = "web", settings: str = SEEING) -> str:
     return (
-        f'{FAST}[[endpoints]]\nid = "{endpoint_id}"\nname = "A web server"\n'
+        f'{settings}[[endpoints]]\nid = "{endpoint_id}"\nname = "A web server"\n'
         f'url = "http://127.0.0.1:{port}/"\ncheck_interval = 1\n'
     )
 
@@ -64,7 +64,7 @@ async def _rows_agree(daemon, history):
 
 
 async def test_killed_in_the_middle_of_an_outage_the_same_outage_goes_on_and_no_postgres_is_left(servmon_daemon, site):
-    daemon = servmon_daemon(watching(site.port))
+    daemon = servmon_daemon(watching(site.port, settings=QUICK))
     await daemon.start()
     await daemon.get_until("/services/web/status", lambda found: found["status"] == "UP")
     await site.stop()
@@ -121,8 +121,10 @@ async def test_an_edit_of_the_file_is_applied_and_a_broken_one_changes_nothing(s
     assert (await daemon.get("/services/web2"))["is_active"]
     assert "servmon_config_last_reload_successful 0" in (await daemon.text("/metrics")).splitlines()
     daemon.configure("[service]\nnonsense = 4\n")
+    daemon.signal(signal.SIGHUP)
     await daemon.get_until("/readyz", lambda found: not any("not -1" in one for one in found["degraded"]))
     daemon.configure(watching(site.port))
+    daemon.signal(signal.SIGHUP)
     await daemon.get_until("/readyz", lambda found: found["degraded"] == [])
     assert "servmon_config_last_reload_successful 1" in (await daemon.text("/metrics")).splitlines()
     refused, applied = await configuration_events(daemon)
@@ -251,9 +253,11 @@ async def test_a_file_that_lost_many_endpoints_takes_none_out_neither_at_a_reloa
     daemon = servmon_daemon(many(50))
     await daemon.start()
     daemon.configure(many(40))
+    daemon.signal(signal.SIGHUP)
     await daemon.logged("it would remove 10 of 50 endpoints, such as e40, e41, e42")
     assert await active(daemon) == 50
     daemon.configure(many(41))
+    daemon.signal(signal.SIGHUP)
     await daemon.logged("configuration applied")
     assert await active(daemon) == 41
     await daemon.stop(signal.SIGKILL)
@@ -275,6 +279,7 @@ async def test_started_with_a_broken_file_it_runs_the_last_good_one_and_says_so(
     assert "servmon.toml:7: not valid TOML" in trouble
     await daemon.get_until("/services/web/status", lambda found: found["status"] == "UP")
     daemon.configure(watching(site.port))
+    daemon.signal(signal.SIGHUP)
     await daemon.get_until("/readyz", lambda found: found["degraded"] == [])
     await daemon.stop()
 

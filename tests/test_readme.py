@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fix_daemon import FAST
+from tests.fix_daemon import FAST, QUICK
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -64,7 +64,7 @@ async def test_the_first_hour_on_the_command_line_which_finds_the_daemon_by_itse
     servmon_daemon, site, closed_port, tmp_path
 ):
     daemon = servmon_daemon(
-        f'{FAST}[[endpoints]]\nid = "dead"\nurl = "tcp://127.0.0.1:{closed_port}"\ncheck_interval = 1\n'
+        f'{QUICK}[[endpoints]]\nid = "dead"\nurl = "tcp://127.0.0.1:{closed_port}"\ncheck_interval = 1\n'
     )
     await daemon.start()
     (outage,) = (await daemon.get_until("/outages/active", lambda found: found["items"]))["items"]

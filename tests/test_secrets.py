@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from servmon.api.app import ROUTES
-from tests.fix_daemon import FAST, RunningServmon
+from tests.fix_daemon import SEEING, RunningServmon
 from tests.test_cli import servmon
 
 pytestmark = pytest.mark.timeout(90)
@@ -62,7 +62,7 @@ allow_networks = ["127.0.0.0/8"]
 hosts = ["{web}"]
 api_key = "{PLANTED}-elastic"
 sync_interval = 1
-{FAST}
+{SEEING}
 [[endpoints]]
 id = "dead"
 url = "http://127.0.0.1:{closed}/"

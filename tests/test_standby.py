@@ -13,7 +13,7 @@ from servmon.store import leadership as leading
 from servmon.store.leadership import Leadership
 from servmon.tasks import cancel, spawn
 from tests.alerts.test_telling import mail_to
-from tests.fix_daemon import FAST
+from tests.fix_daemon import QUICK
 from tests.fix_servers import settled
 
 pytestmark = pytest.mark.timeout(90)
@@ -114,7 +114,7 @@ async def _hold(one: Leadership) -> str:
 async def test_kill_the_first_and_the_second_checks_and_tells(waits, servmon_daemon, site, mail_server, database, db):
     mail = await mail_server()
     text = (
-        f'{FAST}[database]\nurl = "{database}"\n[outage]\nwitnesses = ["127.0.0.1"]\n[alert]\n'
+        f'{QUICK}[database]\nurl = "{database}"\n[alert]\n'
         f'{mail_to(mail.port)}[[endpoints]]\nid = "web"\nname = "A web server"\n'
         f'url = "http://127.0.0.1:{site.port}/"\ncheck_interval = 1\n'
     )

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import aiohttp
 import pytest
 
-from tests.fix_daemon import FAST
+from tests.fix_daemon import QUICK
 from tests.fix_servers import Page, settled
 from tests.test_cli import servmon
 
@@ -27,7 +27,7 @@ def mail_to(port: int, name: str = "email", more: str = "") -> str:
 
 def watching(port: int, alert: str, more: str = "") -> str:
     return (
-        f'{FAST}[outage]\nwitnesses = ["127.0.0.1"]\n[alert]\n{alert}\n{more}[[endpoints]]\nid = "web"\n'
+        f'{QUICK}[alert]\n{alert}\n{more}[[endpoints]]\nid = "web"\n'
         f'name = "A web server"\nurl = "http://127.0.0.1:{port}/"\ncheck_interval = 1\nowner = "core team"\n'
     )
 
@@ -167,7 +167,7 @@ async def test_an_outage_while_postgres_is_away_is_told_and_stored_afterwards(se
 
 async def test_planned_work_is_announced_and_its_end_names_what_is_still_down(servmon_daemon, mail_server, site):
     mail = await mail_server()
-    daemon = await watched(servmon_daemon, watching(site.port, "end_grace = 6", mail_to(mail.port)))
+    daemon = await watched(servmon_daemon, watching(site.port, "end_grace = 4", mail_to(mail.port)))
     begins, ends = (datetime.now(UTC) + timedelta(seconds=seconds) for seconds in (-1, 3600))  # noqa: TID251 - real time
     planned = {"endpoint_ids": ["web"], "description": "New firmware", "notify": ["email"]}
     window = await daemon.send(
