@@ -12,6 +12,7 @@ from servmon.errors import StoreUnavailableError
 from servmon.metrics import Counters
 from servmon.model import State
 from servmon.store import endpoints, pool, pooler
+from servmon.store.endpoints import Part
 from servmon.store.hosts import hosts_of
 from servmon.store.pool import connect, is_pooled, open_pool
 from servmon.store.writer import Writer
@@ -68,7 +69,7 @@ async def test_a_pooler_by_the_transaction_is_noticed_and_takes_all_that_is_stor
     assert is_pooled(url)
     assert await pooler.shares_sessions(url)
     async with await open_pool(url) as through:
-        ids = [[one.id for one in await endpoints.get_page(through, after=None, limit=9)] for _ in range(20)]
+        ids = [[one.id for one in await endpoints.get_page(through, Part(9))] for _ in range(20)]
     assert ids == [["a"]] * 20
     troubles: dict[str, str] = {}
     with pytest.raises(TimeoutError):

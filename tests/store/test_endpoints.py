@@ -14,6 +14,7 @@ from servmon.clock import now
 from servmon.errors import ConflictError, NotFoundError
 from servmon.model import Endpoint, Severity, State, Status
 from servmon.store import endpoints, outages, state_changes, statuses
+from servmon.store.endpoints import Part
 from tests.store.seeds import change, endpoint, insert_outage, result, store
 
 FULL = Endpoint(
@@ -90,7 +91,7 @@ async def test_a_deleted_endpoint_is_gone_and_comes_back_with_its_history(db, da
         await endpoints.get(db, "a")
     with pytest.raises(NotFoundError):
         await endpoints.archive(db, "a")
-    assert await endpoints.get_page(db, after=None, limit=10) == []
+    assert await endpoints.get_page(db, Part(10)) == []
     assert len(await statuses.history(db, "a", limit=10, before=None)) == 1
     revived = await endpoints.insert(db, replace(FULL, id="a"))
     assert definition(revived) == replace(FULL, id="a")
@@ -101,8 +102,8 @@ async def test_a_deleted_endpoint_is_gone_and_comes_back_with_its_history(db, da
 async def test_pages_go_by_id_in_byte_order(db):
     for endpoint_id in ("b", "a.1", "B", "a-1", "a_1"):
         await endpoints.insert(db, endpoint(endpoint_id))
-    first = await endpoints.get_page(db, after=None, limit=2)
-    rest = await endpoints.get_page(db, after=first[-1].id, limit=10)
+    first = await endpoints.get_page(db, Part(2))
+    rest = await endpoints.get_page(db, Part(10, first[-1].id))
     assert [one.id for one in first + rest] == ["B", "a-1", "a.1", "a_1", "b"]
 
 
@@ -170,12 +171,12 @@ async def test_provisioning_adds_changes_and_takes_out_of_use(db):
     source = "config:main"
     done = await endpoints.provision(db, source, [endpoint("a"), endpoint("b"), endpoint("c")])
     assert (done.added, done.changed, done.removed, done.conflicts) == (["a", "b", "c"], [], [], [])
-    before = {one.id: one for one in await endpoints.get_page(db, after=None, limit=10)}
+    before = {one.id: one for one in await endpoints.get_page(db, Part(10))}
     assert {one.source for one in before.values()} == {source}
 
     done = await endpoints.provision(db, source, [endpoint("a"), endpoint("b", timeout=1)])
     assert (done.added, done.changed, done.removed, done.conflicts) == ([], ["b"], ["c"], [])
-    after = {one.id: one for one in await endpoints.get_page(db, after=None, limit=10)}
+    after = {one.id: one for one in await endpoints.get_page(db, Part(10))}
     assert after["a"] == before["a"]
     assert (after["b"].timeout, after["c"].is_active) == (1, False)
 
