@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from servmon.errors import ConflictError, InvalidInputError, NotFoundError, Problem, ServmonError
+from servmon.errors import ConflictError, InvalidInputError, LostUpdateError, NotFoundError, Problem, ServmonError
 from servmon.model import Endpoint
 from servmon.services.availability import AvailabilityService
 from servmon.services.connection import Connection
@@ -18,7 +18,7 @@ from servmon.store.pool import transaction
 
 MOST_OPERATIONS = 1000
 # What one operation may be refused for without saying anything about the others.
-_REFUSALS = (InvalidInputError, NotFoundError, ConflictError)
+_REFUSALS = (InvalidInputError, NotFoundError, ConflictError, LostUpdateError)
 
 
 class Mode(StrEnum):

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
 
-from servmon.errors import StoreUnavailableError
+from servmon.errors import ServmonError, StoreUnavailableError
 from servmon.store.hosts import hosts_of, says_which
 
 # The driver has no types of its own.
@@ -83,7 +83,9 @@ async def transaction(connection: Connection) -> AsyncIterator[None]:
     await connection.execute("begin")
     try:
         yield
-    except (asyncpg.PostgresError, *NEVER):
+    except StoreUnavailableError:
+        raise
+    except (asyncpg.PostgresError, ServmonError, *NEVER):
         await connection.execute("rollback")
         raise
     await connection.execute("commit")

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from servmon.model import Status
+from servmon.store import endpoints as store
 
 URL = "tcp://192.0.2.1:1"
 
@@ -120,7 +121,7 @@ async def test_many_changes_are_made_at_once(api, fleet):
     assert (await api.get("/services/a")).json["retries"] == 1
 
 
-async def test_of_all_or_nothing_one_refusal_undoes_everything_and_every_one_is_named(api, fleet):
+async def test_of_all_or_nothing_one_refusal_undoes_everything_and_every_one_is_named(api, fleet, caplog):
     reply = await api.post("/services/bulk", {"operations": OPERATIONS + REFUSED})
     assert (reply.status, reply.wrong_fields) == (
         422,
@@ -128,6 +129,7 @@ async def test_of_all_or_nothing_one_refusal_undoes_everything_and_every_one_is_
     )
     assert await ids(api, "") == "abcd"
     assert (await api.get("/services/a")).json["retries"] == 3
+    assert not caplog.records  # the driver would say that it had to clean up behind us
 
 
 async def test_each_for_itself_a_refusal_stops_no_other(api, fleet):
@@ -135,6 +137,22 @@ async def test_each_for_itself_a_refusal_stops_no_other(api, fleet):
     assert [one["ok"] for one in reply.json["results"]] == [False] * 3 + [True] * 3
     assert reply.json["results"][2]["errors"][0]["field"] == "retries"
     assert await ids(api, "") == "acdnew"
+
+
+async def test_each_for_itself_one_that_somebody_else_changed_meanwhile_stops_no_other(api, fleet, monkeypatch):
+    update = store.update
+
+    async def late(db, endpoint, revision):
+        if endpoint.id == "a":
+            await db.execute("update service_endpoint set name = 'theirs' where id = 'a'")
+        return await update(db, endpoint, revision)
+
+    monkeypatch.setattr(store, "update", late)
+    edits = [{"action": "update", "id": one, "fields": {"name": "ours"}} for one in "ab"]
+    reply = await api.post("/services/bulk", {"mode": "per_item", "operations": edits})
+    assert [one["ok"] for one in reply.json["results"]] == [False, True]
+    assert "changed by somebody else" in reply.json["results"][0]["errors"][0]["message"]
+    assert [(await api.get(f"/services/{one}")).json["name"] for one in "ab"] == ["theirs", "ours"]
 
 
 async def test_a_bulk_that_is_none_is_422(api):
