@@ -221,4 +221,4 @@ async def _store(db: Connection, waiting: Round) -> None:
         _log.error("decisions could not be stored", problem=str(error))
         await alerts.record(db, waiting.record.only_settled())
     if waiting.worse:
-        await silences.unacknowledge(db, waiting.worse)
+        await silences.unacknowledge(db, waiting.worse, "servmon", waiting.record.at, "it became worse")

@@ -51,7 +51,7 @@ async def acknowledge_outage(request: web.Request, body: Acknowledgement = Ackno
 
 async def unacknowledge_outage(request: web.Request, body: Body = Body()) -> None:  # noqa: ARG001, B008 - none is needed
     """Take an acknowledgement back."""
-    await request.app[ALERTS].unacknowledge(request.match_info["outage_id"])
+    await request.app[ALERTS].unacknowledge(request.match_info["outage_id"], request[TOKEN_NAME])
 
 
 async def list_silences(request: web.Request) -> Page[Row]:

@@ -137,10 +137,10 @@ class AlertService:
         found = await silences.acknowledgements(self._db, list(outage_ids))
         return {str(row["outage_id"]): _shown(row, _ACKNOWLEDGEMENT) for row in found}
 
-    async def unacknowledge(self, outage_id: str) -> None:
+    async def unacknowledge(self, outage_id: str, by: str) -> None:
         """Take an acknowledgement back, if there is one. Raises ``NotFoundError``."""
         outage = await outages.get(self._db, known_uuid(outage_id, "outage"))
-        await silences.unacknowledge(self._db, [outage.id])
+        await silences.unacknowledge(self._db, [outage.id], by, now(self._clock))
 
     async def list_silences(self) -> list[dict[str, Any]]:
         """The silences that are not over, the one that ends first before the others."""

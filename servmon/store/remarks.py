@@ -13,7 +13,7 @@ from servmon.store.pool import Executor
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """Something a person said of an outage: ``kind`` is note, excluded or included."""
+    """Something said of an outage: ``kind`` is note, excluded, included, acknowledged or unacknowledged."""
 
     id: str
     outage_id: str
@@ -61,8 +61,6 @@ select at, 'state_change' as kind, old_state || ' → ' || new_state || ': ' || 
 from state_change where outage_id = $1::text::uuid
 union all
 select said_at, kind, text, said_by from outage_remark where outage_id = $1::text::uuid
-union all
-select acknowledged_at, 'acknowledged', note, acknowledged_by from acknowledgement where outage_id = $1::text::uuid
 union all
 select n.sent_at, 'told', n.channel || ': ' || n.subject, null
 from notification n join alert_outage m on m.alert_id = n.alert_id

@@ -55,13 +55,23 @@ async def end(db: Executor, silence_id: str, at: datetime) -> None:
         raise NotFoundError(f"there is no silence in force with the id {silence_id}")
 
 
-_ACKNOWLEDGE = """
-insert into acknowledgement (outage_id, acknowledged_by, acknowledged_at, note)
-select id, $2, $3, $4 from service_outage where id = $1::text::uuid and not resolved
-on conflict (outage_id) do update set
-    acknowledged_by = excluded.acknowledged_by, acknowledged_at = excluded.acknowledged_at, note = excluded.note
-returning *
+# An acknowledgement may end or be another's later; in the timeline each stays.
+_SAID = """
+said as (
+    insert into outage_remark (id, outage_id, kind, text, said_by, said_at)
+    select gen_random_uuid(), outage_id, 'acknowledged', note, acknowledged_by, acknowledged_at from seen
+)
 """
+_ACKNOWLEDGE = f"""
+with seen as (
+    insert into acknowledgement (outage_id, acknowledged_by, acknowledged_at, note)
+    select id, $2, $3, $4 from service_outage where id = $1::text::uuid and not resolved
+    on conflict (outage_id) do update set
+        acknowledged_by = excluded.acknowledged_by, acknowledged_at = excluded.acknowledged_at, note = excluded.note
+    returning *
+), {_SAID}
+select * from seen
+"""  # noqa: S608 - made of the constant above
 
 _EXISTS = """
 select resolved from service_outage where id = $1::text::uuid
@@ -112,13 +122,17 @@ async def acknowledged(db: Executor) -> list[str]:
 
 
 _UNACKNOWLEDGE = """
-delete from acknowledgement where outage_id = any($1::text[]::uuid[])
+with over as (
+    delete from acknowledgement where outage_id = any($1::text[]::uuid[]) returning outage_id
+)
+insert into outage_remark (id, outage_id, kind, text, said_by, said_at)
+select gen_random_uuid(), outage_id, 'unacknowledged', $4, $2, $3 from over
 """
 
 
-async def unacknowledge(db: Executor, outage_ids: Sequence[str]) -> None:
-    """Nobody sees to these outages any more."""
-    await db.execute(_UNACKNOWLEDGE, list(outage_ids))
+async def unacknowledge(db: Executor, outage_ids: Sequence[str], by: str, at: datetime, why: str = "") -> None:
+    """Nobody sees to these outages any more, as ``by`` says."""
+    await db.execute(_UNACKNOWLEDGE, list(outage_ids), by, at, why)
 
 
 _OF_LINK = """
@@ -137,14 +151,17 @@ async def outages_of_link(db: Executor, outage_id: str | None, alert_id: str | N
     return list(await db.fetch(_OF_LINK, outage_id, alert_id))
 
 
-_ACKNOWLEDGE_UNSEEN = """
-insert into acknowledgement (outage_id, acknowledged_by, acknowledged_at, note)
-select o.id, $3, $4, '' from service_outage o
-where not o.resolved
-    and (o.id = $1::text::uuid or o.id in (select outage_id from alert_outage where alert_id = $2::text::uuid))
-on conflict (outage_id) do nothing
-returning outage_id
-"""
+_ACKNOWLEDGE_UNSEEN = f"""
+with seen as (
+    insert into acknowledgement (outage_id, acknowledged_by, acknowledged_at, note)
+    select o.id, $3, $4, '' from service_outage o
+    where not o.resolved
+        and (o.id = $1::text::uuid or o.id in (select outage_id from alert_outage where alert_id = $2::text::uuid))
+    on conflict (outage_id) do nothing
+    returning *
+), {_SAID}
+select outage_id from seen
+"""  # noqa: S608 - made of the constant above
 
 
 async def acknowledge_unseen(

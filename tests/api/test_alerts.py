@@ -18,7 +18,7 @@ from servmon.metrics import Counters
 from servmon.model import Outage, Severity, State, StateChange, Transition
 from servmon.store.writer import Writer
 from servmon.tasks import cancel, spawn
-from tests.fix_api import UNKNOWN_UUID
+from tests.fix_api import OPERATE_TOKEN, UNKNOWN_UUID
 from tests.fix_servers import settled
 
 
@@ -219,6 +219,16 @@ async def test_an_acknowledgement_is_shown_and_taken_back(api, desk):
     assert (await api.get(f"{address}/alerts")).json["acknowledgement"]["note"] == "on my way"
     assert (await api.post(f"{address}/unacknowledge")).status == 204
     assert (await api.get(f"{address}/alerts")).json["acknowledgement"] is None
+    assert (await api.post(f"{address}/unacknowledge")).status == 204  # nobody did see to it
+    operator = {"Authorization": f"Bearer {OPERATE_TOKEN}"}
+    again = await api.post(f"{address}/acknowledge", {"note": "my turn"}, headers=operator)
+    assert again.json["acknowledged_by"] == "operator"
+    said = [one for one in (await api.get(f"{address}/timeline")).json["items"] if "acknowledged" in one["kind"]]
+    assert [(one["kind"], one["by"], one["text"]) for one in said] == [
+        ("acknowledged", "admin", "on my way"),
+        ("unacknowledged", "admin", ""),
+        ("acknowledged", "operator", "my turn"),
+    ]
     await desk.happen(came_up(down))
     assert (await api.post(f"{address}/acknowledge")).status == 409
     assert (await api.post(f"/outages/{UNKNOWN_UUID}/acknowledge")).status == 404
