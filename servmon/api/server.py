@@ -7,13 +7,15 @@ one, and whoever sends or reads too slowly is cut off.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+import socket
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import structlog
 from aiohttp import web
 
+from servmon.api.gate import BACKLOG, Gate, listening
 from servmon.api.problems import problem_response
 from servmon.api.unix_socket import UnixPlace
 from servmon.errors import StartError
@@ -31,7 +33,6 @@ SLOWEST_READER_SECONDS = 30.0
 SWEEP_SECONDS = 5.0
 # What a client still sends of a body that was refused is read and thrown away for so long.
 LINGERING_SECONDS = 1.0
-BACKLOG = 512
 
 
 class Connection(web.RequestHandler):
@@ -159,15 +160,15 @@ class ApiServer:
     """A listening API. ``port`` is the real one where any free one was asked for; 0 where there is none."""
 
     port: int
-    _listeners: tuple[asyncio.Server, ...]
+    _gates: tuple[Gate, ...]
     _runner: web.AppRunner
     _sweeper: asyncio.Task[None]
     _place: UnixPlace | None
 
     async def stop(self) -> None:
         """Listen no more and end what is under way, within 5 s."""
-        for listener in self._listeners:
-            listener.close()
+        for gate in self._gates:
+            await gate.close()
         if self._place is not None:
             self._place.remove()
         await cancel(self._sweeper)
@@ -183,29 +184,29 @@ async def serve(app: web.Application, host: str | None, port: int, place: UnixPl
     await runner.setup()
     door, server = app[DOOR], runner.server
     assert server is not None  # noqa: S101 - setup() made it
-    listeners: list[asyncio.Server] = []
+    gates: list[Gate] = []
     try:
-        async for listener in _listen(lambda: Connection(door, server), host, port, place):
-            listeners.append(listener)  # noqa: PERF401 - those that stand are closed where a later one fails
+        async for sock in _listening(host, port, place):
+            gates.append(Gate.at(sock, lambda: Connection(door, server)))  # noqa: PERF401 - closed where a later one fails
     except StartError:
-        for listener in listeners:
-            listener.close()
+        for gate in gates:
+            await gate.close()
         await runner.cleanup()
         raise
-    real_port = listeners[0].sockets[0].getsockname()[1] if host is not None else 0
+    real_port = gates[0].sock.getsockname()[1] if host is not None else 0
     sweeper = spawn(door.cut_slow_readers(), name="slow readers of the API")
-    return ApiServer(real_port, tuple(listeners), runner, sweeper, place)
+    return ApiServer(real_port, tuple(gates), runner, sweeper, place)
 
 
-async def _listen(
-    connection: Callable[[], Connection], host: str | None, port: int, place: UnixPlace | None
-) -> AsyncIterator[asyncio.Server]:
-    loop = asyncio.get_running_loop()
+async def _listening(host: str | None, port: int, place: UnixPlace | None) -> AsyncIterator[socket.socket]:
     if host is not None:
         try:
-            yield await loop.create_server(connection, host, port, backlog=BACKLOG)
+            for sock in await listening(host, port):
+                yield sock
         except OSError as error:
             reason = error.strerror or error
             raise StartError(f"api: cannot listen on {host} port {port}: {reason}; set api.host or api.port") from None
     if place is not None:
-        yield await loop.create_unix_server(connection, sock=place.bind(), backlog=BACKLOG)
+        sock = place.bind()
+        sock.listen(BACKLOG)
+        yield sock
