@@ -7,7 +7,6 @@ import pytest
 from servmon.errors import InvalidInputError
 from servmon.model import DependencyRule, Status
 from servmon.services.availability import AvailabilityService
-from tests.services.test_live import daemon  # noqa: F401 - a fixture
 
 
 async def create(api, endpoint_id: str, **fields):
@@ -70,7 +69,7 @@ async def test_rules_of_the_file_count_and_a_circle_through_one_is_refused_from_
         await service.update_endpoint("router", {"depends_on": [["web"]]})
 
 
-async def test_in_a_daemon_the_answer_is_of_this_moment(daemon):  # noqa: F811
+async def test_in_a_daemon_the_answer_is_of_this_moment(daemon):
     for endpoint_id, parents in (("r1", []), ("r2", []), ("both", [["r1", "r2"]])):
         fields = {"id": endpoint_id, "url": f"tcp://{endpoint_id}.example:1", "depends_on": parents}
         await daemon.availability.create_endpoint(fields)

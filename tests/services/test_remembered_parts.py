@@ -6,9 +6,7 @@ import pytest
 
 from servmon.services.availability import read_part
 from servmon.store.endpoints import EVERYTHING, EndpointFilter, Part
-from tests.services.test_live import create, daemon
-
-__all__ = ["daemon"]
+from tests.services.test_live import create
 
 PARTS = [
     Part(100),
