@@ -270,7 +270,8 @@ class Daemon:
         return self.beginning.waits or self.ground.writer.is_away
 
     def _observed_as(self, number: int) -> None:
-        self.ground.writer.observer = self.api.connection.observer = number
+        for who in (self.ground.writer, self.checks.monitor, self.api.connection):
+            who.observer = number
 
 
 def _settle_interpreter() -> None:

@@ -28,7 +28,7 @@ from servmon.model import (
     Status,
     Transition,
 )
-from servmon.store.rows import status_id
+from servmon.store.status_rows import status_id
 from servmon.tasks import in_turns
 from servmon.verdicts import Verdicts
 from servmon.watched import Rules, Watched

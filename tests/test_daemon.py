@@ -165,6 +165,7 @@ async def test_sighup_reads_the_file_again(servmon_daemon, site):
 
 async def test_on_sigusr1_the_log_file_is_opened_anew_and_each_check_bears_the_apis_id(servmon_daemon, site):
     daemon = servmon_daemon('[log]\nlevel = "debug"\nfile = "own.log"\n' + watching(site.port))
+    daemon.environment["SERVMON_INSTANCE"] = "second"  # whose rows bear another number than those of the first
     await daemon.start()
     own = daemon.folder / "own.log"
     before = own.read_text(encoding="utf-8")

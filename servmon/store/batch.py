@@ -9,11 +9,11 @@ import asyncpg
 
 from servmon.errors import StoreUnavailableError
 from servmon.model import Outage, Transition
-from servmon.store import events, rollup_worker, rows
+from servmon.store import events, rollup_worker, rows, status_rows
 from servmon.store.entries import Entry, events_in, results_in, transitions_in
 from servmon.store.pool import Connection, transaction
 
-_COLUMNS = ", ".join(rows.STATUS_COLUMNS)
+_COLUMNS = ", ".join(status_rows.STATUS_COLUMNS)
 
 _STAGE = f"""
 create temporary table if not exists service_status_staged on commit delete rows
@@ -95,7 +95,7 @@ async def write(connection: Connection, part: Sequence[Entry], observer: int) ->
     ``observer`` is who found them out. Raises one of ``pool.NEVER`` where a row of it can never be stored, and
     ``StoreUnavailableError`` or the driver's errors where Postgres does not take it now.
     """
-    records = [rows.status_record(result, observer) for result in results_in(part)]
+    records = [status_rows.status_record(result, observer) for result in results_in(part)]
     transitions = list(transitions_in(part))
     happened = events_in(part)
     copy = _copy
@@ -123,14 +123,14 @@ async def write(connection: Connection, part: Sequence[Entry], observer: int) ->
         await connection.execute(_CLOSE_UNWATCHED)
 
 
-async def _copy(connection: Connection, records: Sequence[rows.StatusRecord]) -> None:
-    await connection.copy_records_to_table("service_status_row", records=records, columns=rows.STATUS_COLUMNS)
+async def _copy(connection: Connection, records: Sequence[status_rows.StatusRecord]) -> None:
+    await connection.copy_records_to_table("service_status_row", records=records, columns=status_rows.STATUS_COLUMNS)
 
 
-async def _copy_new(connection: Connection, records: Sequence[rows.StatusRecord]) -> None:
+async def _copy_new(connection: Connection, records: Sequence[status_rows.StatusRecord]) -> None:
     """Store those of ``records`` that are not there yet. COPY knows no ON CONFLICT; twice as dear."""
     await connection.execute(_STAGE)
-    await connection.copy_records_to_table("service_status_staged", records=records, columns=rows.STATUS_COLUMNS)
+    await connection.copy_records_to_table("service_status_staged", records=records, columns=status_rows.STATUS_COLUMNS)
     await connection.execute(_UNSTAGE)
 
 

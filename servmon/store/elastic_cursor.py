@@ -16,7 +16,7 @@ import asyncpg
 
 from servmon.errors import ServmonError, StoreUnavailableError
 from servmon.model import Endpoint, ServiceStatus
-from servmon.store import rows
+from servmon.store import rows, status_rows
 from servmon.store.pool import Connection, Executor, connect, transaction
 
 POLL_SECONDS = 0.05
@@ -181,7 +181,7 @@ async def _numbered(db: Executor, subjects: Subjects, found: Sequence[rows.Row])
     known = await subjects.of(db, {row["endpoint_key"] for row in found})
     # An endpoint is never removed from its table but by somebody's own hand; then nobody knows what its rows tell.
     told = [row for row in found if row["endpoint_key"] in known]
-    return [Numbered(row["seq"], rows.service_status(row), known[row["endpoint_key"]]) for row in told]
+    return [Numbered(row["seq"], status_rows.service_status(row), known[row["endpoint_key"]]) for row in told]
 
 
 _SUBJECTS = """

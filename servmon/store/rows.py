@@ -6,62 +6,34 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from servmon.model import (
-    NO_PHASES,
-    CheckResult,
-    CheckSource,
     Endpoint,
-    FailureKind,
     MaintenanceMode,
     MaintenanceWindow,
     Occurrence,
     Outage,
-    Phases,
-    ServiceStatus,
     Severity,
     State,
     StateChange,
-    Status,
 )
 
 Row = Mapping[str, Any]
-StatusRecord = tuple[Any, ...]
 
-# The numbers of the tables failure_kind and service_status_row.source. New kinds go to the end of their enum.
-FAILURE_KIND_NUMBERS: Mapping[FailureKind | None, int | None] = {
-    None: None,
-    **{kind: number for number, kind in enumerate(FailureKind, start=1)},
-}
-FAILURE_KINDS: Mapping[int | None, FailureKind | None] = {number: kind for kind, number in FAILURE_KIND_NUMBERS.items()}
-SOURCE_NUMBERS: Mapping[CheckSource, int] = {CheckSource.SCHEDULE: 0, CheckSource.MANUAL: 1}
-SOURCES: Mapping[int, CheckSource] = {number: source for source, number in SOURCE_NUMBERS.items()}
-
-# What of a status row is written, in the order of status_record.
-STATUS_COLUMNS = (
-    "timestamp",
-    "endpoint_key",
-    "status",
-    "response_time",
-    "dns_ms",
-    "connect_ms",
-    "tls_ms",
-    "first_byte_ms",
-    "transfer_ms",
-    "observer",
-    "attempts",
-    "source",
-    "failure_kind",
-    "error_message",
-    "details",
+# What the database alone says of an endpoint, and what people alone say of an outage, is not written with the others.
+_ENDPOINT_FIELDS = tuple(
+    field.name
+    for field in fields(Endpoint)
+    if field.name not in {"key", "revision", "created_at", "updated_at", "archived_at"}
+)
+_OUTAGE_FIELDS = tuple(
+    field.name
+    for field in fields(Outage)
+    if field.name not in {"elasticsearch_synced", "excluded_reason", "false_alarm"}
 )
 
-# A look-up costs a third of a call of the enum, and a start reads a hundred thousand results.
-STATUSES: Mapping[str, Status] = {status.value: status for status in Status}
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 _NUL_IN_JSON = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 
 
@@ -103,80 +75,6 @@ def from_json(value: Any) -> Any:
     return json.loads(value) if isinstance(value, str) else value
 
 
-def status_record(result: CheckResult, observer: int) -> StatusRecord:
-    """One status row, as ``STATUS_COLUMNS`` lists it."""
-    phases = result.phases
-    return (
-        result.timestamp,
-        result.endpoint_key,
-        result.status,
-        result.response_time,
-        phases.dns_ms,
-        phases.connect_ms,
-        phases.tls_ms,
-        phases.first_byte_ms,
-        phases.transfer_ms,
-        observer,
-        result.attempts,
-        SOURCE_NUMBERS[result.source],
-        FAILURE_KIND_NUMBERS[result.failure_kind],
-        None if result.error_message is None else storable(result.error_message),
-        None if result.details is None else to_json(result.details),
-    )
-
-
-def check_result(row: Row) -> CheckResult:
-    """A stored check as the state machine takes it."""
-    return CheckResult(
-        endpoint_id=row["endpoint_id"],
-        endpoint_key=row["endpoint_key"],
-        status=STATUSES[row["status"]],
-        timestamp=row["timestamp"],
-        response_time=seven_digits(row["response_time"]),
-        attempts=row["attempts"],
-        failure_kind=FAILURE_KINDS[row["failure_kind"]],
-        error_message=row["error_message"],
-        source=SOURCES[row["source"]],
-        details=from_json(row["details"]),
-    )
-
-
-def service_status(row: Row) -> ServiceStatus:
-    """A stored check as the seed names it."""
-    return ServiceStatus(
-        id=status_id(row["endpoint_key"], row["observer"], row["timestamp"]),
-        endpoint_id=row["endpoint_id"],
-        status=STATUSES[row["status"]],
-        timestamp=row["timestamp"],
-        response_time=seven_digits(row["response_time"]),
-        attempts=row["attempts"],
-        failure_kind=FAILURE_KINDS[row["failure_kind"]],
-        error_message=row["error_message"],
-        source=SOURCES[row["source"]],
-        observer=row["observer_name"],
-        phases=_phases(row),
-        details=from_json(row["details"]),
-        elasticsearch_synced=row["elasticsearch_synced"],
-    )
-
-
-def status_id(endpoint_key: int, observer: int, timestamp: datetime) -> str:
-    """The id of a stored check: ``{endpoint_key}-{observer}-{timestamp in µs}``."""
-    # Not timestamp() * 1e6: a float's last microsecond is not exact.
-    return f"{endpoint_key}-{observer}-{(timestamp - _EPOCH) // _MICROSECOND}"
-
-
-def _phases(row: Row) -> Phases:
-    phases = Phases(
-        dns_ms=seven_digits(row["dns_ms"]),
-        connect_ms=seven_digits(row["connect_ms"]),
-        tls_ms=seven_digits(row["tls_ms"]),
-        first_byte_ms=seven_digits(row["first_byte_ms"]),
-        transfer_ms=seven_digits(row["transfer_ms"]),
-    )
-    return NO_PHASES if phases == NO_PHASES else phases
-
-
 def seven_digits(value: float | None) -> float | None:
     """What a real column holds of ``value``; the other digits that Python shows are noise."""
     return None if value is None else float(f"{value:.7g}")
@@ -184,30 +82,7 @@ def seven_digits(value: float | None) -> float | None:
 
 def endpoint_fields(endpoint: Endpoint) -> dict[str, Any]:
     """What of an endpoint is written, by column."""
-    return {
-        "id": endpoint.id,
-        "name": endpoint.name,
-        "url": endpoint.url,
-        "protocol": endpoint.protocol,
-        "check_interval": endpoint.check_interval,
-        "timeout": endpoint.timeout,
-        "retries": endpoint.retries,
-        "expected_status_code": endpoint.expected_status_code,
-        "expected_response_pattern": endpoint.expected_response_pattern,
-        "is_active": endpoint.is_active,
-        "retry_interval": endpoint.retry_interval,
-        "detection_threshold": endpoint.detection_threshold,
-        "detection_window": endpoint.detection_window,
-        "degraded_outage_after": endpoint.degraded_outage_after,
-        "recovery_threshold": endpoint.recovery_threshold,
-        "severity": endpoint.severity,
-        "degraded_threshold_ms": endpoint.degraded_threshold_ms,
-        "depends_on": endpoint.depends_on,
-        "tags": endpoint.tags,
-        "site": endpoint.site,
-        "options": endpoint.options,
-        "source": endpoint.source,
-    }
+    return {name: getattr(endpoint, name) for name in _ENDPOINT_FIELDS}
 
 
 def endpoint(row: Row) -> Endpoint:
@@ -250,22 +125,7 @@ def _groups(depends_on: list[Any]) -> tuple[tuple[str, ...], ...]:
 
 def outage_fields(outage: Outage) -> dict[str, Any]:
     """What of an outage is written, by column."""
-    return {
-        "id": outage.id,
-        "endpoint_id": outage.endpoint_id,
-        "severity": outage.severity,
-        "description": outage.description,
-        "start_time": outage.start_time,
-        "declared_at": outage.declared_at,
-        "last_good_at": outage.last_good_at,
-        "resolved": outage.resolved,
-        "resolved_at": outage.resolved_at,
-        "resolution_notes": outage.resolution_notes,
-        "notification_channels": outage.notification_channels,
-        "evidence": outage.evidence,
-        "caused_by": outage.caused_by,
-        "revision": max(outage.revision, 1),
-    }
+    return {**{name: getattr(outage, name) for name in _OUTAGE_FIELDS}, "revision": max(outage.revision, 1)}
 
 
 def outage(row: Row) -> Outage:

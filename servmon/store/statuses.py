@@ -9,12 +9,12 @@ import asyncpg
 
 from servmon.clock import now
 from servmon.model import CheckResult, ServiceStatus, Status
-from servmon.store import rows
+from servmon.store import rows, status_rows
 from servmon.store.pool import Executor
 
 # COPY cannot say it, but a person's check may wait for a statement of its own.
 _INSERT = f"""
-insert into service_status_row ({", ".join(rows.STATUS_COLUMNS)})
+insert into service_status_row ({", ".join(status_rows.STATUS_COLUMNS)})
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15::text::jsonb)
 on conflict do nothing
 """  # noqa: S608 - only column names stand in it
@@ -26,14 +26,14 @@ select ensure_status_partition(($1::timestamptz at time zone 'UTC')::date)
 
 async def insert_manual(db: Executor, result: CheckResult, observer: int) -> str:
     """Store a check that a person asked for, and return the row's id."""
-    record = rows.status_record(result, observer)
+    record = status_rows.status_record(result, observer)
     try:
         await db.execute(_INSERT, *record)
     except asyncpg.CheckViolationError:
         # The table has no other check than its partitions' bounds: this day has no partition yet.
         await db.execute(_ENSURE_PARTITION, result.timestamp)
         await db.execute(_INSERT, *record)
-    return rows.status_id(result.endpoint_key, observer, result.timestamp)
+    return status_rows.status_id(result.endpoint_key, observer, result.timestamp)
 
 
 # Most of what is asked for lies within that, and a plan over three days' partitions is made in a fraction of the time
@@ -82,7 +82,7 @@ async def history(
         found = await db.fetch(_HISTORY, endpoint_id, before, lately, until, limit)
     if len(found) < limit:
         found = await db.fetch(_HISTORY, endpoint_id, before, since, until, limit)
-    return [rows.service_status(row) for row in found]
+    return [status_rows.service_status(row) for row in found]
 
 
 async def latest(db: Executor, endpoint_id: str) -> ServiceStatus | None:
@@ -130,7 +130,7 @@ async def recent_results(db: Executor) -> list[CheckResult]:
     twenty intervals, at most 80, where any of them was not good at the first attempt. Phases are left out, and details
     but for packets.
     """
-    return [rows.check_result(row) for row in await db.fetch(_RECENT_RESULTS)]
+    return [status_rows.check_result(row) for row in await db.fetch(_RECENT_RESULTS)]
 
 
 _LAST_STATUSES = """
@@ -153,7 +153,7 @@ where e.is_active and e.archived_at is null
 
 async def last_statuses(db: Executor) -> dict[str, Status]:
     """The status of each active endpoint by its newest stored check, UNKNOWN where there is none."""
-    return {row["id"]: rows.STATUSES[row["status"]] for row in await db.fetch(_LAST_STATUSES)}
+    return {row["id"]: status_rows.STATUSES[row["status"]] for row in await db.fetch(_LAST_STATUSES)}
 
 
 _FAILING_SINCE = """

@@ -10,7 +10,7 @@ import pytest
 
 from servmon.clock import now
 from servmon.model import FailureKind
-from servmon.store import endpoints, rows, statuses
+from servmon.store import endpoints, status_rows, statuses
 from tests.store.seeds import endpoint, insert_outage, outage, result, store
 
 SEED_COLUMNS = ["id", "endpoint_id", "status", "response_time", "timestamp", "error_message", "elasticsearch_synced"]
@@ -25,7 +25,7 @@ from generate_series(1, $1::int) number
 
 async def test_the_numbers_of_failure_kinds_are_the_same_in_program_and_database(db):
     stored = {row["number"]: row["name"] for row in await db.fetch("select number, name from failure_kind")}
-    assert stored == {number: kind.value for kind, number in rows.FAILURE_KIND_NUMBERS.items() if kind}
+    assert stored == {number: kind.value for kind, number in status_rows.FAILURE_KIND_NUMBERS.items() if kind}
     assert len(stored) == len(FailureKind)
 
 
@@ -36,7 +36,7 @@ async def test_the_view_has_the_seeds_columns(db, database):
     row = await db.fetchrow("select * from service_status")
     assert list(row.keys())[:7] == SEED_COLUMNS
     assert dict(row) | {
-        "id": rows.status_id(watched.key, 1, found.timestamp),
+        "id": status_rows.status_id(watched.key, 1, found.timestamp),
         "endpoint_id": "a",
         "response_time": 12.5,
         "failure_kind": "tls",
@@ -54,7 +54,7 @@ async def test_a_status_has_the_same_id_in_program_and_database(db, database, mi
     watched = await endpoints.insert(db, endpoint("a"))
     at = now().replace(microsecond=microseconds)
     await store(database, result(watched, timestamp=at))
-    assert await db.fetchval("select id from service_status") == rows.status_id(watched.key, 1, at)
+    assert await db.fetchval("select id from service_status") == status_rows.status_id(watched.key, 1, at)
 
 
 async def test_a_plain_row_takes_at_most_145_bytes_with_its_index(db):
