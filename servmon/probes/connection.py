@@ -12,6 +12,7 @@ from servmon.clock import SYSTEM_CLOCK
 from servmon.model import FailureKind
 from servmon.probes.addresses import host_and_port
 from servmon.probes.base import ProbeFailed, failure_from
+from servmon.probes.readiness import Readiness
 from servmon.probes.route import ANY_ROUTE, Route
 
 if TYPE_CHECKING:
@@ -33,24 +34,35 @@ async def connect(context: ProbeContext, address: str, port: int) -> Connected:
     place = host_and_port(address, port)
     context.doing = f"connecting to {place}"
     try:
-        return await connect_to(address, port, context.route)
+        return await connect_to(context.network.readiness, address, port, context.route)
     except OSError as error:
         raise connect_failure(error, place, context.doing) from None
 
 
-async def connect_to(address: str, port: int, route: Route = ANY_ROUTE) -> Connected:
+async def connect_to(readiness: Readiness, address: str, port: int, route: Route = ANY_ROUTE) -> Connected:
     """Open a TCP connection over this way. Raises ``OSError``."""
     sock, began_at = begin_to_connect(address, port, route)
-    loop, number = asyncio.get_running_loop(), sock.fileno()
-    established: asyncio.Future[float] = loop.create_future()
-    loop.add_writer(number, _on_writable, sock, established)
+    number = sock.fileno()
+    established: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+
+    def ready() -> None:
+        now = SYSTEM_CLOCK.monotonic()
+        readiness.forget(number)
+        error = connecting_error(sock)
+        if established.done():
+            return
+        if error is None:
+            established.set_result(now)
+        else:
+            established.set_exception(error)
+
+    readiness.watch(number, ready, write=True)
     try:
         ended_at = await established
     except BaseException:
-        loop.remove_writer(number)
+        readiness.forget(number)
         sock.close()
         raise
-    loop.remove_writer(number)
     return Connected(sock, (ended_at - began_at) * 1000)
 
 
@@ -105,14 +117,3 @@ def connect_failure(error: OSError, place: str, doing: str) -> ProbeFailed:
 
 def _unreachable_words(error: OSError) -> str:
     return (error.strerror or os.strerror(error.errno or errno.EHOSTUNREACH)).lower()
-
-
-def _on_writable(sock: socket.socket, established: asyncio.Future[float]) -> None:
-    now = SYSTEM_CLOCK.monotonic()
-    if established.done():
-        return
-    error = connecting_error(sock)
-    if error is None:
-        established.set_result(now)
-    else:
-        established.set_exception(error)

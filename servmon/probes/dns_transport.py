@@ -20,6 +20,7 @@ from servmon.clock import SYSTEM_CLOCK
 from servmon.model import FailureKind
 from servmon.probes.base import ProbeFailed, failure_from
 from servmon.probes.connection import connect_to
+from servmon.probes.readiness import Readiness
 from servmon.probes.route import ANY_ROUTE, Ancillary, Route
 from servmon.probes.shared_socket import RECVERR, NetworkError, Pacer, SharedSocket, destination, elapsed_ms
 from servmon.probes.tls import tls_failure
@@ -215,7 +216,8 @@ def _spoken(tls: ssl.SSLContext | None) -> str:
 class DnsTransport:
     """Carries everybody's questions in this process. Nothing is cached: every question reaches its server."""
 
-    def __init__(self) -> None:
+    def __init__(self, readiness: Readiness) -> None:
+        self._readiness = readiness
         self._sockets: dict[int, UdpSocket] = {}
         self._draining: list[UdpSocket] = []
         self._asking: set[Query] = set()
@@ -250,7 +252,7 @@ class DnsTransport:
         started = SYSTEM_CLOCK.monotonic()
         question = os.urandom(2) + query.wire[2:]
         host = f"{query.host}%{query.to.scope}" if query.to.scope else query.host
-        sock, connect_ms = await connect_to(host, query.port, route)
+        sock, connect_ms = await connect_to(self._readiness, host, query.port, route)
         began_at = SYSTEM_CLOCK.monotonic()
         try:
             reader, writer = await asyncio.open_connection(sock=sock, ssl=tls, server_hostname=name or None)

@@ -103,10 +103,11 @@ class Exchange:
         """
         place = host_and_port(self.address, self.place.port)
         answer = self._answer = HttpAnswer(place, wanted)
+        readiness = context.network.readiness
         stream = self._stream = (
-            Stream(self._ask, answer.hear, self._end)
+            Stream(readiness, self._ask, answer.hear, self._end)
             if encryption is None
-            else TlsStream(self._ask, answer.hear, self._end, *encryption, connected=self._shake_hands)
+            else TlsStream(readiness, self._ask, answer.hear, self._end, *encryption, connected=self._shake_hands)
         )
         self._context = context
         context.doing = f"connecting to {place}"

@@ -16,6 +16,7 @@ from servmon.probes.canaries import Canaries
 from servmon.probes.dns_transport import DnsTransport
 from servmon.probes.icmp_engine import IcmpEngine
 from servmon.probes.pattern import Matcher
+from servmon.probes.readiness import readiness
 from servmon.probes.resolver import Evidence, Resolver
 from servmon.probes.route import ANY_ROUTE, Route
 from servmon.probes.slots import SLOTS_PER_ADDRESS, Slots
@@ -38,6 +39,7 @@ class Network:
         self.clock = clock
         self.slots = Slots()
         self.matcher = Matcher()
+        self.readiness = readiness()
         self._canaries = Canaries(canary_names, clock, nameservers)
         self._is_fresh = False
         self._nameservers = nameservers
@@ -54,6 +56,7 @@ class Network:
         other = Network(self.clock, nameservers=self._nameservers)
         other._evidence = self._evidence
         other.matcher = self.matcher
+        other.readiness = self.readiness
         other._canaries = self._canaries
         other._is_fresh = True
         return other
@@ -76,12 +79,13 @@ class Network:
     def dns(self) -> DnsTransport:
         """DNS questions to any server, over one socket."""
         if self._dns is None:
-            self._dns = DnsTransport()
+            self._dns = DnsTransport(self.readiness)
         return self._dns
 
     async def close(self) -> None:
         """Close what was opened."""
         if not self._is_fresh:
+            self.readiness.close()
             await self.matcher.close()
             await self._canaries.close()
         for opened in (self._dns, self._icmp, self._resolver):

@@ -5,13 +5,13 @@ No task, no transport and no buffer stand between the system's calls and who lis
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import ssl
 from collections.abc import Callable
 
 from servmon.clock import SYSTEM_CLOCK
 from servmon.probes.connection import begin_to_connect, connecting_error
+from servmon.probes.readiness import Readiness
 from servmon.probes.route import ANY_ROUTE, Route
 
 Ready = Callable[[], None]
@@ -32,15 +32,14 @@ class Stream:
     connecting. Who has heard enough calls ``close``; until then a callable may be called once more.
     """
 
-    def __init__(self, ready: Ready, hear: Hear, end: End) -> None:
+    def __init__(self, readiness: Readiness, ready: Ready, hear: Hear, end: End) -> None:
+        self._readiness = readiness
         self._ready = self._connected = ready
         self._hear = hear
         self._end = end
-        self._loop = asyncio.get_running_loop()
         self._socket: socket.socket | None = None
         self._number = -1
         self._unsent = b""
-        self._is_watched_for_room = False
         self.opened_at = 0.0
         self.connected_at: float | None = None
 
@@ -48,7 +47,7 @@ class Stream:
         """Begin to connect. Raises ``OSError`` where that fails at once."""
         self._socket, self.opened_at = begin_to_connect(address, port, route)
         self._number = self._socket.fileno()
-        self._watch_for_room(self._on_connected)
+        self._readiness.watch(self._number, self._on_connected, write=True)
 
     def write(self, octets: bytes) -> None:
         """Send; what the system has no room for goes as soon as it has."""
@@ -58,17 +57,11 @@ class Stream:
         """Drop the connection, whatever state it is in."""
         if self._socket is None:
             return
-        if self._is_watched_for_room:
-            self._loop.remove_writer(self._number)
-        self._loop.remove_reader(self._number)
+        self._readiness.forget(self._number)
         self._socket.close()
         self._socket = None
         # Who listens holds us as well: without this both would wait for the collector of garbage.
         self._ready = self._connected = self._hear = self._end = _nobody
-
-    def _watch_for_room(self, call: Callable[[], None]) -> None:
-        self._is_watched_for_room = True
-        self._loop.add_writer(self._number, call)
 
     def _on_connected(self) -> None:
         now, sock = SYSTEM_CLOCK.monotonic(), self._socket
@@ -77,13 +70,10 @@ class Stream:
         error = connecting_error(sock)
         if error is None:
             self.connected_at = now
-            # In this order the loop's watch over the descriptor is changed, not ended and begun anew.
-            self._loop.add_reader(self._number, self._on_readable)
-        self._loop.remove_writer(self._number)
-        self._is_watched_for_room = False
-        if error is None:
+            self._readiness.watch(self._number, self._on_readable, read=True)
             self._established()
         else:
+            self._readiness.forget(self._number)
             self._end(error)
 
     def _established(self) -> None:
@@ -101,13 +91,14 @@ class Stream:
             return  # it may have answered before it stopped listening: reading tells
         if sent < len(octets):
             self._unsent = octets[sent:]
-            self._watch_for_room(self._on_writable)
+            self._readiness.watch(self._number, self._on_either, read=True, write=True)
 
-    def _on_writable(self) -> None:
-        self._loop.remove_writer(self._number)
-        self._is_watched_for_room = False
+    def _on_either(self) -> None:
         octets, self._unsent = self._unsent, b""
         self._send(octets)
+        if not self._unsent:
+            self._readiness.watch(self._number, self._on_readable, read=True)
+        self._on_readable()
 
     def _on_readable(self) -> None:
         if self._socket is None:
@@ -117,13 +108,13 @@ class Stream:
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
-            self._loop.remove_reader(self._number)
+            self._readiness.forget(self._number)
             self._ended(error)
             return
         if octets:
             self._received(octets)
         else:
-            self._loop.remove_reader(self._number)
+            self._readiness.forget(self._number)
             self._ended(None)
 
     def _received(self, octets: bytes) -> None:
@@ -142,9 +133,17 @@ class TlsStream(Stream):
     """
 
     def __init__(
-        self, ready: Ready, hear: Hear, end: End, context: ssl.SSLContext, name: str, *, connected: Ready = _nobody
+        self,
+        readiness: Readiness,
+        ready: Ready,
+        hear: Hear,
+        end: End,
+        context: ssl.SSLContext,
+        name: str,
+        *,
+        connected: Ready = _nobody,
     ) -> None:
-        super().__init__(ready, hear, end)
+        super().__init__(readiness, ready, hear, end)
         self._connected = connected
         self.name = name
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()

@@ -22,6 +22,7 @@ from servmon.probes.connection import connect_failure, open_socket
 from servmon.probes.network import ProbeContext
 from servmon.probes.ntp import TimeAnswer, TimeQuestion
 from servmon.probes.pattern import compiled, search
+from servmon.probes.readiness import Readiness
 from servmon.probes.route import ConnectingOptions, check_route
 
 _LARGEST_PAYLOAD = 65_507
@@ -208,7 +209,7 @@ async def _exchange(
                 # Connected, so that only this server's datagrams arrive, and its host's "port unreachable" too.
                 context.route.prepare(sock)
                 sock.connect((address, port))
-                return address, await _reply(sock, payload, accept)
+                return address, await _reply(context.network.readiness, sock, payload, accept)
         except ConnectionRefusedError:
             message = f"nothing listens at {place}: its host says port unreachable"
             raise ProbeFailed(FailureKind.REFUSED, message) from None
@@ -216,29 +217,29 @@ async def _exchange(
             raise connect_failure(error, place, context.doing) from None
 
 
-async def _reply(sock: socket.socket, payload: bytes, accept: Accept | None) -> _Reply:
-    loop = asyncio.get_running_loop()
-    arrived: asyncio.Future[tuple[bytes, float]] = loop.create_future()
-    loop.add_reader(sock, _on_readable, sock, arrived, accept)
+async def _reply(readiness: Readiness, sock: socket.socket, payload: bytes, accept: Accept | None) -> _Reply:
+    arrived: asyncio.Future[tuple[bytes, float]] = asyncio.get_running_loop().create_future()
+
+    def ready() -> None:
+        now = SYSTEM_CLOCK.monotonic()
+        if arrived.done():
+            return
+        try:
+            datagram = sock.recv(_LARGEST_REPLY)
+        except BlockingIOError:
+            pass  # a datagram with a wrong checksum woke us
+        except OSError as error:
+            arrived.set_exception(error)
+        else:
+            if accept is None or accept(datagram):
+                arrived.set_result((datagram, now))
+
+    number = sock.fileno()
+    readiness.watch(number, ready, read=True)
     try:
         sent_wall, started = SYSTEM_CLOCK.wall(), SYSTEM_CLOCK.monotonic()
         sock.send(payload)
         datagram, ended = await arrived
     finally:
-        loop.remove_reader(sock)
+        readiness.forget(number)
     return _Reply(datagram, sent_wall, (ended - started) * 1000)
-
-
-def _on_readable(sock: socket.socket, arrived: asyncio.Future[tuple[bytes, float]], accept: Accept | None) -> None:
-    now = SYSTEM_CLOCK.monotonic()
-    if arrived.done():
-        return
-    try:
-        datagram = sock.recv(_LARGEST_REPLY)
-    except BlockingIOError:
-        pass  # a datagram with a wrong checksum woke us
-    except OSError as error:
-        arrived.set_exception(error)
-    else:
-        if accept is None or accept(datagram):
-            arrived.set_result((datagram, now))

@@ -18,6 +18,7 @@ from servmon.model import FailureKind
 from servmon.probes import dns_transport
 from servmon.probes.base import ProbeFailed
 from servmon.probes.dns_transport import DnsTransport, Query, why_not_an_answer
+from servmon.probes.readiness import readiness
 from servmon.probes.shared_socket import BURST, Pacer, elapsed_ms
 from tests.fix_dns import DnsServer
 
@@ -36,7 +37,7 @@ QUESTION = message("example.test")
 @pytest.fixture
 async def transport():
     """A transport of its own for each test."""
-    transport = DnsTransport()
+    transport = DnsTransport(readiness())
     yield transport
     await transport.close()
 
@@ -101,7 +102,7 @@ async def test_a_question_is_answered_over_ipv6(transport):
 @LOOPS
 def test_500_questions_at_once_each_get_their_own_answer(loop):
     async def main():
-        server, transport = DnsServer(), DnsTransport()
+        server, transport = DnsServer(), DnsTransport(readiness())
         for n in range(500):
             server.zone[f"n{n}.test", "A"] = [f"10.1.{n // 250}.{n % 250 + 1}"]
         await server.start("127.0.0.1")
@@ -125,7 +126,7 @@ def test_a_closed_port_is_refused_at_once_and_the_next_question_is_answered_all_
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unused:
             unused.bind(("127.0.0.1", 0))
             port = unused.getsockname()[1]
-        server, transport = DnsServer(), DnsTransport()
+        server, transport = DnsServer(), DnsTransport(readiness())
         server.zone["example.test", "A"] = ["192.0.2.1"]
         await server.start("127.0.0.1")
         refusals = []
@@ -151,7 +152,7 @@ def test_a_closed_port_is_refused_at_once_and_the_next_question_is_answered_all_
 
 def test_where_no_way_leads_it_is_said_at_once(netns):
     async def main():
-        transport = DnsTransport()
+        transport = DnsTransport(readiness())
         with pytest.raises(ProbeFailed) as caught:
             await transport.ask(Query("192.0.2.1", 53, QUESTION))
         await transport.close()
