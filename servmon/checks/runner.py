@@ -16,7 +16,7 @@ from servmon.clock import SYSTEM_CLOCK, Clock
 from servmon.metrics import Counters
 from servmon.model import CheckResult, Endpoint, FailureKind, Status
 from servmon.probes.network import Network
-from servmon.tasks import cancel, spawn
+from servmon.tasks import cancel
 
 # What came to nothing because we were late is asked again soon, spread so that it is no burst.
 ASK_AGAIN_WITHIN_SECONDS = 5.0
@@ -76,7 +76,7 @@ class Runner:
         self._done = done
         self._counters = counters
         self._clock = clock
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._under_way: dict[Slot, asyncio.Task[None]] = {}
         self._stopped = False
 
     def __len__(self) -> int:
@@ -103,7 +103,8 @@ class Runner:
     async def stop(self) -> None:
         """Abandon the checks under way; they have no result, and none that waits for its place is started."""
         self._stopped = True
-        await cancel(*self._under_way)
+        await cancel(*self._under_way.values())
+        self._under_way.clear()  # those that had not begun
 
     def _start_waiting(self, due: Due, plan: Plan, lane: Lane) -> bool:
         if self._stopped:
@@ -117,9 +118,9 @@ class Runner:
         return True
 
     def _begin(self, due: Due, plan: Plan, lane: Lane | None) -> None:
-        task = spawn(self._run(due, plan, lane), name=f"check {plan.endpoint.id}")
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        # Each callback at a task's end is another turn of the loop's; a check takes itself off the list.
+        run = self._run(due, plan, lane)
+        self._under_way[due.slot] = asyncio.get_running_loop().create_task(run, name=f"check {plan.endpoint.id}")
 
     async def _run(self, due: Due, plan: Plan, lane: Lane | None) -> None:
         endpoint_id = plan.endpoint.id
@@ -147,6 +148,7 @@ class Runner:
                     self._deliver(result)
         finally:
             place.leave()
+            del self._under_way[due.slot]
             self._done(due.slot, self._judge.pace(endpoint_id) if ask_again is None else ask_again)
 
     def _deliver(self, result: CheckResult) -> None:

@@ -16,11 +16,11 @@ class TimeLimit:
     __slots__ = ("_cancelling", "_expired", "_loop", "_task", "_timer", "_when")
 
     def __init__(self, seconds: float) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._when: float | None = self._loop.time() + seconds
+        self._loop = loop = asyncio.get_running_loop()
+        self._when: float | None = loop.time() + seconds
         self._timer: asyncio.TimerHandle | None = None
         self._expired = False
-        task = asyncio.current_task()
+        task = asyncio.current_task(loop)
         if task is None:
             raise RuntimeError("a time limit needs a task to cancel")
         self._task = task
@@ -41,10 +41,11 @@ class TimeLimit:
             self._timer = None
         self._when = when
         if when is not None:
-            self._timer = self._loop.call_at(max(when, self._loop.time()), self._expire)
+            self._timer = self._loop.call_at(when, self._expire)
 
     def __enter__(self) -> Self:
-        self.reschedule(self._when)
+        if self._when is not None:
+            self._timer = self._loop.call_at(self._when, self._expire)
         return self
 
     def __exit__(
