@@ -209,7 +209,8 @@ class Phases:
 NO_PHASES = Phases()
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, though nobody changes one: freezing costs as much as all else of making it.
+@dataclass(slots=True, unsafe_hash=True)
 class CheckResult:
     """The outcome of one check (1..n attempts).
 

@@ -44,7 +44,8 @@ class Policy:
         return timedelta(seconds=EVIDENCE_LASTS_INTERVALS * self.check_interval)
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, though nobody changes one: each check makes one, and freezing costs as much as all else of making it.
+@dataclass(slots=True, unsafe_hash=True)
 class EndpointState:
     """All that is remembered of one endpoint between two checks.
 
