@@ -41,7 +41,7 @@ async def ping_again(host: str, options: IcmpOptions, context: ProbeContext) -> 
     spread = (PACKETS - 1) * SECONDS_BETWEEN
     patience = max(context.attempt_seconds - MARGIN_SECONDS - spread, MARGIN_SECONDS)
     phases = NO_PHASES if context.dns_ms is None else Phases(dns_ms=context.dns_ms)
-    kind = Packet(options.payload_size, options.ttl, options.dont_fragment, context.route)
+    kind = options.packet
     # aioping sends packets of one kind: where the question is another one, only ours asks it.
     aioping = find_aioping() if kind == PLAIN_PACKET else None
     if aioping is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from itertools import pairwise
 from statistics import fmean, median
 from typing import Any, ClassVar
@@ -33,6 +34,11 @@ class IcmpOptions(ConnectingOptions):
     degraded_loss_percent: float = Field(default=20, ge=0, le=100)
     max_loss_percent: float = Field(default=100, ge=0, le=100)
 
+    @cached_property
+    def packet(self) -> Packet:
+        """What kind of packet that makes."""
+        return Packet(self.payload_size, self.ttl, self.dont_fragment, self.route)
+
 
 class IcmpProbe:
     """Send a few echo requests and judge the share that is answered.
@@ -57,7 +63,7 @@ class IcmpProbe:
         patience = max(give_up_at - SYSTEM_CLOCK.monotonic(), 0.0)
         series = await context.network.icmp.ask(
             address,
-            Packet(options.payload_size, options.ttl, options.dont_fragment, context.route),
+            options.packet,
             packets=options.packets,
             interval=spacing(options.packets, options.packet_interval_ms / 1000, patience),
             patience=patience,

@@ -333,7 +333,8 @@ def _open_raw(version: int) -> tuple[socket.socket, int]:
         else:
             words = [0xFFFFFFFF & ~sum(1 << kind - 32 * n for kind in wanted if kind // 32 == n) for n in range(8)]
             sock.setsockopt(socket.IPPROTO_ICMPV6, _ICMP6_FILTER, struct.pack("=8I", *words))
-    _ask_for_ttl(sock, version)
+    if version == 6:  # under IPv4 the header comes along, and says it
+        _ask_for_ttl(sock, version)
     return sock, int.from_bytes(os.urandom(2), "big")
 
 
