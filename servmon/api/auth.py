@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,6 +14,7 @@ from servmon.api.problems import RequestError
 from servmon.api.proxies import ADDRESS, TrustedProxies, is_secure
 from servmon.clock import SYSTEM_CLOCK, Clock
 from servmon.model import Role
+from servmon.services.pace import Pace
 from servmon.services.sessions import Sessions
 from servmon.services.tokens import AccessToken, TokenBook
 
@@ -27,7 +27,6 @@ ACCESS: web.AppKey[Access] = web.AppKey("access")
 # So many wrong tokens from one address within so many seconds, and no more are looked at for a while.
 MOST_WRONG = 30
 WRONG_SECONDS = 60.0
-MOST_ADDRESSES = 10_000
 _CHALLENGE = 'Bearer realm="servmon"'
 _SAFE = ("GET", "HEAD")
 
@@ -44,21 +43,13 @@ class WrongTokens:
     """Counts wrong tokens by address: whoever tries many is told to wait."""
 
     def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
-        self._clock = clock
-        self._tried: dict[str, deque[float]] = {}
+        self._pace = Pace(MOST_WRONG, WRONG_SECONDS, clock)
 
     def note(self, address: str) -> None:
         """One more wrong token came from ``address``. Raises ``RequestError`` 429 where they are too many."""
-        at = self._clock.monotonic()
-        if len(self._tried) >= MOST_ADDRESSES:
-            self._tried = {known: tries for known, tries in self._tried.items() if tries[-1] > at - WRONG_SECONDS}
-        tries = self._tried.setdefault(_household(address), deque(maxlen=MOST_WRONG))
-        if len(tries) == MOST_WRONG and tries[0] > at - WRONG_SECONDS:
-            wait = str(max(1, round(tries[0] + WRONG_SECONDS - at)))
-            raise RequestError(
-                429, f"more than {MOST_WRONG} wrong tokens in a minute from {address}", headers={"Retry-After": wait}
-            )
-        tries.append(at)
+        if wait := self._pace.wait(_household(address)):
+            said = f"more than {MOST_WRONG} wrong tokens in a minute from {address}"
+            raise RequestError(429, said, headers={"Retry-After": str(max(1, round(wait)))})
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from aiohttp import web
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from servmon.api.auth import TOKEN_NAME
 from servmon.api.endpoint_shapes import CurrentStatusShape, EndpointShape, current_status_shape, endpoint_shape
 from servmon.api.health import LIVE
 from servmon.api.history_shapes import (
@@ -22,7 +23,7 @@ from servmon.api.history_shapes import (
 from servmon.api.requests import cursor_moment, is_this_version, read_cursor, write_cursor, wrong_cursor
 from servmon.api.routing import AVAILABILITY, BEFORE, CONNECTION, Route
 from servmon.api.shapes import Page, page
-from servmon.api.typed import Answer, Body, Created, Flag, JsonObject, PageQuery, Query
+from servmon.api.typed import Answer, Body, Created, Flag, JsonObject, MomentOrDay, PageQuery, Query, Zone
 from servmon.clock import rfc3339
 from servmon.model import Endpoint, Role, Status
 from servmon.services import bulk
@@ -58,17 +59,19 @@ class BulkShape(TypedDict):
 class UptimeQuery(Query):
     """Which period; a day such as 2026-11-01 stands for its first moment in the time zone."""
 
-    since: str | None = Field(None, description="A time or a day; by default 30 days before the end.")
-    until: str | None = Field(None, description="A time or a day; by default now.")
-    timezone: str | None = Field(None, description="An IANA name such as Asia/Kolkata; by default UTC.")
+    since: MomentOrDay | None = Field(None, description="A time or a day; by default 30 days before the end.")
+    until: MomentOrDay | None = Field(None, description="A time or a day; by default now.")
+    timezone: Zone | None = Field(None, description="An IANA name such as Asia/Kolkata; by default UTC.")
 
 
 class HistoryQuery(PageQuery):
     """Which part of a history; with neither period nor resolution the newest single checks."""
 
-    since: str | None = Field(None, description="A time, or a day in UTC.")
-    until: str | None = Field(None, description="A time, or a day in UTC.")
-    resolution: str | None = Field(None, description="raw, hour, day or auto: what fits the period's length.")
+    since: MomentOrDay | None = Field(None, description="A time, or a day in UTC.")
+    until: MomentOrDay | None = Field(None, description="A time, or a day in UTC.")
+    resolution: Literal["raw", "hour", "day", "auto"] | None = Field(
+        None, description="Single checks, hours or days; auto: what fits the period's length."
+    )
 
 
 class Deletion(Query):
@@ -158,7 +161,7 @@ async def change_many(request: web.Request, body: BulkBody) -> BulkShape:
 
 async def check_endpoint(request: web.Request) -> StatusShape:
     """Manually check a service endpoint, now."""
-    return status_shape(await request.app[AVAILABILITY].check_endpoint(_id(request)))
+    return status_shape(await request.app[AVAILABILITY].check_endpoint(_id(request), by=request[TOKEN_NAME]))
 
 
 async def get_status(request: web.Request) -> CurrentStatusShape:

@@ -19,14 +19,14 @@ from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin, get_t
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from servmon.api.problems import RequestError
 from servmon.api.requests import DEFAULT_LIMIT, HIGHEST_LIMIT, read_form, read_object, read_optional_object
 from servmon.api.shapes import json_answer
 from servmon.errors import InvalidInputError, Problem
 from servmon.probes.sentences import sentences_of
-from servmon.services.moments import read_moment
+from servmon.services.moments import read_moment, read_moment_or_day, read_zone
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
@@ -67,6 +67,21 @@ def _flag(value: Any) -> bool:
 
 Flag = Annotated[bool, BeforeValidator(_flag)]
 Moment = Annotated[datetime, BeforeValidator(read_moment), WithJsonSchema({"type": "string", "format": "date-time"})]
+
+
+def _moment_or_day(value: str) -> str:
+    read_moment_or_day(value, read_zone(None))
+    return value
+
+
+def _zone(value: str) -> str:
+    read_zone(value)
+    return value
+
+
+# Read by the services; looked at here so that all that is wrong is named together.
+MomentOrDay = Annotated[str, AfterValidator(_moment_or_day)]
+Zone = Annotated[str, AfterValidator(_zone)]
 
 
 class PageQuery(Query):

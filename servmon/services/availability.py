@@ -164,13 +164,14 @@ class AvailabilityService:
             await refresh(self._live)
         await purge(self._db, endpoint.id)
 
-    async def check_endpoint(self, endpoint_id: str) -> ServiceStatus:
+    async def check_endpoint(self, endpoint_id: str, *, by: str | None = None) -> ServiceStatus:
         """Check an endpoint now, store what was found and return it; takes as long as the target takes to answer.
 
-        Counts for no outage. Raises ``NotFoundError``, and ``TooSoonError`` within a second of the last such check.
+        Counts for no outage. Raises ``NotFoundError``, and ``TooSoonError`` within a second of the last such check,
+        or where they are too many that are asked for ``by`` the same person.
         """
         endpoint = await self.get_endpoint(endpoint_id)
-        self._connection.manual_checks.admit(endpoint.id)
+        self._connection.manual_checks.admit(endpoint.id, by)
         if self._live is not None:
             return await self._store_result(await self._live.check(endpoint))
         async with Network(self._connection.clock) as network:

@@ -11,30 +11,34 @@ from servmon.clock import SYSTEM_CLOCK, Clock
 from servmon.errors import TooSoonError
 from servmon.model import DependencyRule
 from servmon.probes.specification import EndpointDefaults
+from servmon.services.pace import Pace
 from servmon.store.pool import Pool, open_pool
 
 # The number of the one who asks, in the rows; every daemon is 1 as long as there is but one.
 DEFAULT_OBSERVER = 1
 MANUAL_CHECK_SPACING_SECONDS = 1.0
+MOST_MANUAL_CHECKS = 120
+MANUAL_CHECKS_SECONDS = 60.0
 POOL_SIZE = 8
 
 
 class ManualChecks:
-    """Lets one manual check a second through for each endpoint."""
+    """Lets one manual check a second through for each endpoint, and so many a minute for each who asks over the API."""
 
     def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._started: dict[str, float] = {}
+        self._of_endpoint = Pace(1, MANUAL_CHECK_SPACING_SECONDS, clock)
+        self._of_person = Pace(MOST_MANUAL_CHECKS, MANUAL_CHECKS_SECONDS, clock)
 
-    def admit(self, endpoint_id: str) -> None:
-        """Note that a check of ``endpoint_id`` starts now. Raises ``TooSoonError`` within a second of the last."""
-        now = self._clock.monotonic()
-        # What is older than a second decides nothing any more, so the notes never pile up.
-        self._started = {known: at for known, at in self._started.items() if now - at < MANUAL_CHECK_SPACING_SECONDS}
-        if endpoint_id in self._started:
-            wait = self._started[endpoint_id] + MANUAL_CHECK_SPACING_SECONDS - now
+    def admit(self, endpoint_id: str, by: str | None = None) -> None:
+        """Note that a check of ``endpoint_id`` starts now. Raises ``TooSoonError`` within a second of the last.
+
+        Where it is asked for ``by`` somebody it also raises that where these are too many in a minute.
+        """
+        if wait := self._of_endpoint.wait(endpoint_id):
             raise TooSoonError(f"{endpoint_id} was checked by hand less than a second ago", retry_after=wait)
-        self._started[endpoint_id] = now
+        if by is not None and (wait := self._of_person.wait(by)):
+            said = f"{by} asked for {MOST_MANUAL_CHECKS} checks within a minute; the schedule goes on by itself"
+            raise TooSoonError(said, retry_after=wait)
 
 
 @dataclass(slots=True)

@@ -132,6 +132,7 @@ async def test_an_endpoint_that_was_never_checked_has_no_availability(api):
         ("timezone=Mars/Olympus", ["timezone"]),
         ("timezone=../../etc/passwd", ["timezone"]),
         ("month=10", ["month"]),
+        ("since=yesterday&timezone=Mars/Olympus&month=10", ["since", "timezone", "month"]),
     ],
 )
 async def test_a_wrong_period_is_named(api, query, fields):

@@ -49,12 +49,3 @@ def test_an_endpoint_is_checked_by_hand_once_a_second():
     assert caught.value.retry_after == pytest.approx(0.6)
     clock.now += 0.6
     checks.admit("a")
-
-
-def test_old_checks_are_forgotten():
-    clock = HandClock()
-    checks = ManualChecks(clock)
-    for number in range(1000):
-        checks.admit(f"endpoint-{number}")
-        clock.now += 0.1
-    assert len(checks._started) <= 11
