@@ -201,12 +201,11 @@ class Daemon:
             yield name, supervise(name, work, ground.troubles)
 
     async def _follow_changes(self, feed: ChangeFeed) -> None:
-        """Whatever somebody changed in Postgres counts here within a second."""
-        while True:
-            await feed.wait()
-            await self.api.tokens.refresh()  # first: who has to go is not to wait for thousands of endpoints
-            await self.checks.watchlist.refresh()
-            await self.alerts.refresh_rules()
+        """Whatever somebody changed in Postgres counts here within a second.
+
+        Who has to go does not wait until thousands of endpoints are read.
+        """
+        await feed.follow(self.api.tokens.refresh, self.checks.watchlist.refresh, self.alerts.refresh_rules)
 
     def say_ready(self, address: str) -> None:
         """Say what is watched and where to look."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import asyncpg
 import structlog
@@ -42,6 +43,23 @@ class ChangeFeed:
             self.close()  # nobody waits any more
             raise
         await self._probe()
+
+    async def follow(self, *refreshes: Callable[[], Awaitable[object]]) -> None:
+        """Call each of them whenever ``wait`` returns, for ever, and none later because another one takes long.
+
+        What one of them raises ends it.
+        """
+        bells = [asyncio.Event() for _ in refreshes]
+        try:
+            async with asyncio.TaskGroup() as group:
+                for bell, refresh in zip(bells, refreshes, strict=True):
+                    group.create_task(_whenever(bell, refresh))
+                while True:
+                    await self.wait()
+                    for bell in bells:
+                        bell.set()
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
 
     def close(self) -> None:
         """Give the connection up; a later ``wait`` opens another."""
@@ -101,3 +119,10 @@ class ChangeFeed:
 
     def _wake(self, *_: object) -> None:
         self._woken.set()
+
+
+async def _whenever(bell: asyncio.Event, work: Callable[[], Awaitable[object]]) -> None:
+    while True:
+        await bell.wait()
+        bell.clear()
+        await work()

@@ -147,3 +147,32 @@ async def test_a_follower_that_is_cancelled_leaves_no_connection(db, changes):
     async with asyncio.timeout(5):
         while await db.fetchval(f"select count(pg_sleep(0.01)) from ({LISTENERS}) l"):
             pass
+
+
+async def test_one_who_takes_long_over_a_change_holds_up_no_other(db, changes):
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    began = asyncio.Event()
+
+    async def slow() -> None:
+        began.set()
+        await asyncio.Event().wait()
+
+    async def quick() -> None:
+        heard.put_nowait("a change")
+
+    following = spawn(changes.follow(slow, quick), name="follower")
+    for endpoint_id in ("a", "b"):
+        await endpoints.insert(db, endpoint(endpoint_id))
+        await soon(heard.get())
+    assert began.is_set()
+    await cancel(following)
+
+
+async def test_what_one_of_them_fails_of_is_what_ends_it(db, changes):
+    async def broken() -> None:
+        raise ValueError("it is broken")
+
+    following = spawn(changes.follow(broken), name="follower")
+    await endpoints.insert(db, endpoint("a"))
+    with pytest.raises(ValueError, match="it is broken"):
+        await soon(following)
