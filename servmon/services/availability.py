@@ -196,7 +196,7 @@ class AvailabilityService:
         endpoint_id = known_endpoint_id(endpoint_id)
         rows = await statuses.history(self._db, endpoint_id, limit=limit, before=before)
         if not rows:
-            await self.get_endpoint(endpoint_id)
+            await endpoints.get_any(self._db, endpoint_id)
         return rows
 
     async def get_history(
@@ -212,15 +212,15 @@ class AvailabilityService:
         """At most ``limit`` entries from ``since`` until ``until``, newest first, all from before ``before``.
 
         ``resolution`` is ``raw`` (single checks), ``hour``, ``day`` (UTC), or ``auto``, which takes the finest one that
-        is kept for the whole period and suits its length. Raises ``NotFoundError``, and ``InvalidInputError`` naming
-        every wrong field.
+        is kept for the whole period and suits its length. Those of a deleted endpoint can be read too. Raises
+        ``NotFoundError`` where there never was one, and ``InvalidInputError`` naming every wrong field.
         """
         asked = read_asked({"since": since, "until": until, "resolution": resolution})
         endpoint_id = known_endpoint_id(endpoint_id)
         present = now(self._connection.clock)
         found = await read(self._db, endpoint_id, asked, limit=limit, before=before, present=present)
         if not found.rows:
-            await self.get_endpoint(endpoint_id)
+            await endpoints.get_any(self._db, endpoint_id)
         return found
 
     async def get_state_changes(
@@ -234,7 +234,7 @@ class AvailabilityService:
         endpoint_id = known_endpoint_id(endpoint_id)
         found = await state_changes.of_endpoint(self._db, endpoint_id, limit, before)
         if not found:
-            await self.get_endpoint(endpoint_id)
+            await endpoints.get_any(self._db, endpoint_id)
         return found
 
     async def get_impact(self, endpoint_id: str) -> EndpointImpact:

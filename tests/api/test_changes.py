@@ -167,6 +167,15 @@ async def test_a_bulk_that_is_none_is_422(api):
         assert (reply.status, set(reply.wrong_fields)) == (422, fields), body
 
 
+async def test_of_a_deleted_endpoint_that_was_never_checked_nothing_is_found_but_not_nobody(api):
+    await api.post("/services/", {"id": "a", "url": URL})
+    await api.send("DELETE", "/services/a")
+    for path in ("history", "history?since=2026-01-01", "state-changes"):
+        reply = await api.get(f"/services/a/{path}")
+        assert (reply.status, reply.json["items"]) == (200, []), path
+        assert (await api.get(f"/services/b/{path}")).status == 404, path
+
+
 async def test_the_id_of_a_deleted_endpoint_brings_its_history_back_and_the_answer_says_so(api, history):
     first = await api.post("/services/", {"id": "a", "url": URL})
     assert "revived" not in first.json
