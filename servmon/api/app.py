@@ -29,6 +29,7 @@ from servmon.api import (
 from servmon.api import tokens as tokens_resource
 from servmon.api.auth import ACCESS, Access, WrongTokens, authorisation
 from servmon.api.cross_origin import add_headers, cross_origin
+from servmon.api.endpoint_shapes import EndpointTexts
 from servmon.api.openapi import describe
 from servmon.api.problems import REQUEST_ID, REQUEST_ID_HEADER, answer_errors, name_requests
 from servmon.api.proxies import TrustedProxies
@@ -149,6 +150,7 @@ def build_app(
     app[ORIGINS] = origins
     app[CONNECTION] = services.connection
     app[AVAILABILITY] = services.availability
+    app[endpoints.TEXTS] = EndpointTexts()
     app[OUTAGES] = services.outages
     app[ALERTS] = services.alerts
     app[RULES] = services.rules

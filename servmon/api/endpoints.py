@@ -9,7 +9,13 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from servmon.api.auth import TOKEN_NAME
-from servmon.api.endpoint_shapes import CurrentStatusShape, EndpointShape, current_status_shape, endpoint_shape
+from servmon.api.endpoint_shapes import (
+    CurrentStatusShape,
+    EndpointShape,
+    EndpointTexts,
+    current_status_shape,
+    endpoint_shape,
+)
 from servmon.api.health import LIVE
 from servmon.api.history_shapes import (
     HistoryPage,
@@ -31,6 +37,7 @@ from servmon.services.history import Resolution
 from servmon.services.identity import is_endpoint_id
 from servmon.store.endpoints import EndpointFilter
 
+TEXTS = web.AppKey("texts", EndpointTexts)
 EndpointBody = Annotated[dict[str, Any], JsonObject("EndpointFields")]
 EndpointChanges = Annotated[dict[str, Any], JsonObject("EndpointChanges")]
 
@@ -106,7 +113,7 @@ async def list_endpoints(request: web.Request, query: EndpointQuery) -> Page[End
         status=query.status,
         backwards=query.sort == "-id",
     )
-    return await page(rows, query.limit, shape=endpoint_shape, cursor=lambda row: write_cursor(row.id))
+    return await page(rows, query.limit, shape=request.app[TEXTS].of, cursor=lambda row: write_cursor(row.id))
 
 
 async def create_endpoint(request: web.Request, body: EndpointBody) -> Created[EndpointShape]:
