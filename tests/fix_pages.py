@@ -20,10 +20,11 @@ def text_of(reply: Reply) -> str:
     return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", main)).split())
 
 
-async def sign_in(api: Client, token: str = TOKEN, *, origin: str | None = None, next: str | None = None) -> Reply:  # noqa: A002 - the parameter's name
+async def sign_in(api: Client, token: str = TOKEN, *, origin: str = "", host: str = "", to: str | None = None) -> Reply:
     """Send the form to sign in."""
-    headers = {**BROWSER, "Origin": origin or f"http://127.0.0.1:{api.port}", "Content-Type": _FORM}
-    where = "/ui/login" if next is None else f"/ui/login?{urlencode({'next': next})}"
+    host = host or f"127.0.0.1:{api.port}"
+    headers = {**BROWSER, "Host": host, "Origin": origin or f"http://127.0.0.1:{api.port}", "Content-Type": _FORM}
+    where = "/ui/login" if to is None else f"/ui/login?{urlencode({'next': to})}"
     return await api.send("POST", where, data=urlencode({"token": token}), headers=headers, skip_token=True)
 
 

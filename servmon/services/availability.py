@@ -84,18 +84,22 @@ class AvailabilityService:
         return await stored_or_remembered(
             self._live,
             lambda: read_part(self._db, part, self._live),
-            lambda live: None if backwards or wanted != EVERYTHING else _page(live.endpoints(), after, limit),
+            lambda live: (
+                None if backwards or wanted.is_active is False else _page(wanted.among(live.endpoints()), after, limit)
+            ),
         )
 
     async def get_names(self, endpoint_ids: Iterable[str]) -> dict[str, str]:
         """The names of those endpoints by their ids; a deleted one has none any more."""
-        ids = set(endpoint_ids)
-        found = await stored_or_remembered(
-            self._live,
-            lambda: endpoints.get_some(self._db, list(ids)),
-            lambda live: [one for one in live.endpoints() if one.id in ids],
-        )
-        return {one.id: one.name for one in found}
+        ids = dict.fromkeys(endpoint_ids)
+        held = [one for one in map(self._live.endpoint, ids) if one is not None] if self._live is not None else []
+        names = {one.id: one.name for one in held}
+        if other := [one for one in ids if one not in names]:
+            found = await stored_or_remembered(
+                self._live, lambda: endpoints.get_some(self._db, other), lambda _live: list[Endpoint]()
+            )
+            names |= {one.id: one.name for one in found}
+        return names
 
     async def count_tags(self) -> dict[str, int]:
         """How many endpoints bear each tag, by tag."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from servmon.errors import ConflictError, LostUpdateError, NotFoundError
@@ -153,6 +153,21 @@ class EndpointFilter:
     is_active: bool | None = None
     text: str | None = None
     ids: Sequence[str] | None = None
+
+    def among(self, known: Iterable[Endpoint]) -> Iterator[Endpoint]:
+        """Those of ``known`` that it chooses, as ``_FILTERED`` does, for whoever cannot ask Postgres."""
+        ids = None if self.ids is None else set(self.ids)
+        for one in known:
+            text = "\n".join(part for part in (one.id, one.name, one.url, one.site) if part is not None).lower()
+            if (
+                self.protocol in (None, one.protocol)
+                and (self.tag is None or self.tag in one.tags)
+                and self.site in (None, one.site)
+                and self.is_active in (None, one.is_active)
+                and (self.text is None or self.text.lower() in text)
+                and (ids is None or one.id in ids)
+            ):
+                yield one
 
 
 EVERYTHING = EndpointFilter()

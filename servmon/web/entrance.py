@@ -8,6 +8,7 @@ from urllib.parse import quote, unquote
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
+from yarl import URL
 
 from servmon.api import sessions
 from servmon.api.auth import ACCESS, COOKIE
@@ -51,6 +52,9 @@ async def ask_for_token(request: web.Request, query: LoginQuery) -> web.Response
 
 async def take_token(request: web.Request, query: LoginQuery, body: TokenForm) -> web.Response:
     """Exchange a token for a session, and lead on to where the visitor wanted to go."""
+    if elsewhere := _where_the_cookie_is_kept(request):
+        said = f"Sign in at {elsewhere}: over plain http your browser would not keep the cookie."
+        return _form(request, query, said, status=HTTPStatus.FORBIDDEN)
     try:
         begun = await sessions.sign_in(request, body.token.strip())
     except RequestError as error:
@@ -90,6 +94,16 @@ async def in_a_browser(request: web.Request, handler: Handler) -> web.StreamResp
     if answer.status == HTTPStatus.UNAUTHORIZED:
         return lead(request, f"/ui/login?next={quote(_wanted(request), safe='/')}")
     return _problem(request, answer)
+
+
+def _where_the_cookie_is_kept(request: web.Request) -> str | None:
+    """The public address, where only https goes, and the browser says that it does not speak it."""
+    public = request.app[ACCESS].public_origin or ""
+    own = f"http://{request.host}"
+    on_this_machine = URL(own).host in ("localhost", "127.0.0.1", "::1")
+    return (
+        public if public.startswith("https:") and request.headers.get("Origin") == own and not on_this_machine else None
+    )
 
 
 def _refusal(error: RequestError) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from servmon.errors import StoreUnavailableError
 from servmon.services.availability import read_part
 from servmon.store.endpoints import EVERYTHING, EndpointFilter, Part
 from tests.services.test_live import create
@@ -49,6 +50,19 @@ async def test_it_is_the_same_with_and_without_a_memory(fleet, connection):
     for part in PARTS:
         assert await read_part(db, part, fleet.view) == await read_part(db, part, None), part
     assert [len(await read_part(db, part, fleet.view)) for part in PARTS] == [5, 2, 2, 5, 1, 4, 2, 1, 0]
+
+
+async def test_while_postgres_is_away_memory_chooses_among_what_is_active_as_postgres_does(fleet, connection):
+    wanted = [EVERYTHING, *(part.wanted for part in PARTS), EndpointFilter(text="A\nA"), EndpointFilter("TCP", "core")]
+    active = [one for one in wanted if one.is_active is not False]
+    stored = [await read_part(connection.pool, Part(100, wanted=one), None) for one in active]
+    fleet.away = True
+    for one, found in zip(active, stored, strict=True):
+        remembered = await fleet.availability.list_endpoints(wanted=one)
+        assert remembered == [endpoint for endpoint in found if endpoint.is_active], one
+    assert {len(found) for found in stored} == {0, 1, 2, 4, 5}
+    with pytest.raises(StoreUnavailableError):
+        await fleet.availability.list_endpoints(wanted=EndpointFilter(is_active=False))
 
 
 async def test_what_is_remembered_as_it_stands_is_not_read_again(fleet, connection):

@@ -44,7 +44,7 @@ async def test_the_first_address_leads_a_browser_to_the_pages_and_tells_programs
 
 
 async def test_a_token_is_exchanged_and_leads_back_to_where_one_wanted_to_go(door):
-    reply = await sign_in(door, f"  {OPERATE_TOKEN}\r\n", next="/ui/outages/?state=open")
+    reply = await sign_in(door, f"  {OPERATE_TOKEN}\r\n", to="/ui/outages/?state=open")
     assert (reply.status, reply.headers["Location"]) == (303, "../ui/outages/?state=open")
     cookie = reply.headers["Set-Cookie"]
     assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(cookie.split("; "))
@@ -64,17 +64,17 @@ ELSEWHERE = (
 
 async def test_the_form_leads_to_pages_of_our_own_alone(door):
     for elsewhere in ELSEWHERE:
-        reply = await sign_in(door, next=elsewhere)
+        reply = await sign_in(door, to=elsewhere)
         assert (reply.status, reply.headers["Location"]) == (303, "../ui/"), elsewhere
         assert len(reply.headers.getall("Set-Cookie")) == 1
-    reply = await sign_in(door, next="/ui/%0d%0aSet-Cookie:a=b")
+    reply = await sign_in(door, to="/ui/%0d%0aSet-Cookie:a=b")
     assert reply.headers["Location"] == "../ui/%0d%0aSet-Cookie:a=b"
     assert len(reply.headers.getall("Set-Cookie")) == 1
 
 
 async def test_a_wrong_token_is_one_sentence_and_too_many_are_not_looked_at(door):
     for wrong in ("wrong", "", "größe", "x" * 5000):
-        reply = await sign_in(door, wrong, next="/docs")
+        reply = await sign_in(door, wrong, to="/docs")
         assert reply.status == 401
         assert text_of(reply).startswith("Sign in to servmon This token is not known here: it was revoked, has expired")
         assert "Set-Cookie" not in reply.headers
@@ -104,6 +104,14 @@ async def test_behind_a_proxy_the_public_address_is_ours_and_the_cookie_for_http
     async with serving(NOTHING, entrance=Entrance(public_url="https://servmon.isp.example/monitor/")) as api:
         reply = await sign_in(api, origin="https://servmon.isp.example")
         assert (reply.status, "Secure" in reply.headers["Set-Cookie"]) == (303, True)
+
+
+async def test_where_the_browser_would_not_keep_the_cookie_it_is_told_where_to_sign_in():
+    async with serving(NOTHING, entrance=Entrance(public_url="https://servmon.isp.example")) as api:
+        reply = await sign_in(api, origin="http://monitor-1:8350", host="monitor-1:8350")
+        assert (reply.status, "Set-Cookie" in reply.headers) == (403, False)
+        assert "Sign in at https://servmon.isp.example: over plain http" in text_of(reply)
+        assert (await sign_in(api)).status == 303
 
 
 async def test_signing_out_ends_the_session_and_shows_the_form(door):
