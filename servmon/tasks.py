@@ -44,6 +44,31 @@ async def in_turns(items: Iterable[T], clock: Clock = SYSTEM_CLOCK) -> AsyncIter
             began = clock.monotonic()
 
 
+async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
+    """What ``work`` gives. Raises ``TimeoutError`` after ``seconds``, also where it takes its time to be cancelled.
+
+    A database driver does: it waits for a word of the silent server before it lets go.
+    """
+    task = asyncio.get_running_loop().create_task(work)
+    _running.add(task)
+    task.add_done_callback(_running.discard)
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+        if task.done():
+            return task.result()
+        raise TimeoutError
+    finally:
+        if not task.done():
+            task.cancel()
+            task.add_done_callback(_unheard)
+
+
+def _unheard(task: asyncio.Task[Any]) -> None:
+    """Nobody waits for it any more, so how it failed is of no interest."""
+    if not task.cancelled():
+        task.exception()
+
+
 async def cancel(*tasks: asyncio.Task[Any]) -> None:
     """Cancel ``tasks`` and wait until each has ended, whatever it ends with."""
     for task in tasks:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from servmon.errors import StoreUnavailableError
 from servmon.services.live import LiveView
 from servmon.store.pool import AWAY
+from servmon.tasks import within
 
 T = TypeVar("T")
 
@@ -18,15 +18,14 @@ UNKNOWN = "Postgres is away just now, and servmon does not remember this; it goe
 
 
 async def stored_or_remembered(
-    live: LiveView | None, ask: Callable[[], Awaitable[T]], remember: Callable[[LiveView], T | None]
+    live: LiveView | None, ask: Callable[[], Coroutine[Any, Any, T]], remember: Callable[[LiveView], T | None]
 ) -> T:
     """What Postgres says, or while it is away what ``live`` remembers. Raises ``StoreUnavailableError``."""
     if live is None:
         return await ask()
     if not live.is_away:
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                return await ask()
+            return await within(PATIENCE_SECONDS, ask())
         except AWAY as error:
             if (found := remember(live)) is not None:
                 return found

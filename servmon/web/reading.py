@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Iterable
+from collections.abc import Coroutine, Iterable
 from typing import Any, TypeVar
 
 from aiohttp import web
@@ -12,8 +11,11 @@ from servmon.api.health import VITALS
 from servmon.api.routing import ALERTS, AVAILABILITY
 from servmon.services.memory import PATIENCE_SECONDS
 from servmon.store.pool import AWAY
+from servmon.tasks import within
 
 T = TypeVar("T")
+# What services remember they tell after theirs, so a page waits a little longer.
+_PATIENCE_SECONDS = PATIENCE_SECONDS + 1
 
 
 class Reading:
@@ -23,11 +25,10 @@ class Reading:
         self._app = request.app
         self.away = request.app[VITALS].is_away()
 
-    async def known(self, asked: Awaitable[T]) -> T | None:
+    async def known(self, asked: Coroutine[Any, Any, T]) -> T | None:
         """What a running daemon remembers by itself; ``None`` where it does not, and Postgres is away."""
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                return await asked
+            return await within(_PATIENCE_SECONDS, asked)
         except AWAY:
             self.away = True
             return None

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
+
 import pytest
 
 from servmon.errors import StoreUnavailableError
 from servmon.services.availability import read_part
+from servmon.services.memory import stored_or_remembered
 from servmon.store.endpoints import EVERYTHING, EndpointFilter, Part
 from tests.services.test_live import create
 
@@ -63,6 +67,22 @@ async def test_while_postgres_is_away_memory_chooses_among_what_is_active_as_pos
     assert {len(found) for found in stored} == {0, 1, 2, 4, 5}
     with pytest.raises(StoreUnavailableError):
         await fleet.availability.list_endpoints(wanted=EndpointFilter(is_active=False))
+
+
+async def test_a_server_that_hangs_is_not_waited_for_though_the_driver_does(fleet, monkeypatch):
+    monkeypatch.setattr("servmon.services.memory.PATIENCE_SECONDS", 0.01)
+    answered = asyncio.Event()
+
+    async def hang():
+        with suppress(asyncio.CancelledError):
+            await answered.wait()
+        await answered.wait()
+
+    found = await stored_or_remembered(fleet.view, hang, lambda live: live.endpoint("a"))
+    assert found.id == "a"
+    with pytest.raises(StoreUnavailableError, match="does not remember"):
+        await stored_or_remembered(fleet.view, hang, lambda _live: None)
+    answered.set()
 
 
 async def test_what_is_remembered_as_it_stands_is_not_read_again(fleet, connection):
