@@ -145,8 +145,9 @@ def _problem(request: web.Request, answer: ProblemResponse) -> web.Response:
         HTTPStatus.FORBIDDEN: "Not for you",
         HTTPStatus.SERVICE_UNAVAILABLE: "Not just now",
     }
+    # It shows nothing of what is remembered, so it does not say so.
     shown = inner_page(
-        request, "said.html", status, heading=headings.get(status, status.phrase), lines=answer.sentences
+        request, "said.html", status, heading=headings.get(status, status.phrase), lines=answer.sentences, away=False
     )
     kept = ("Allow", "Retry-After")
     shown.headers.update({name: answer.headers[name] for name in kept if name in answer.headers})

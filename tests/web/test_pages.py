@@ -287,6 +287,7 @@ async def test_while_postgres_is_away_the_pages_show_what_the_daemon_remembers(d
             reply = await api.get(f"/ui/{path}", headers=page, skip_token=True)
             assert (reply.status, "Retry-After" in reply.headers) == (503, True), path
             assert text_of(reply).startswith("Not just now "), path
+            assert AWAY not in reply.body.decode(), path
         reply = await send_form(api, f"/ui/outages/{outage_id}/acknowledge", page)
         assert reply.status == 503
 
