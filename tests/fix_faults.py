@@ -23,7 +23,7 @@ import pytest
 from servmon.alerts import alerting as telling
 from servmon.clock import now
 from servmon.model import Endpoint, Outage, Status
-from servmon.store import bridge, pool
+from servmon.store import bridge, own_connection, pool
 from servmon.store import writer as writing
 from servmon.tasks import cancel, spawn
 from tests.alerts.test_ledger import Life, Receiver
@@ -40,7 +40,7 @@ def impatience(monkeypatch):
     monkeypatch.setattr(bridge, "PATIENCE_SECONDS", 1.0)
     for module in (writing, bridge):
         monkeypatch.setattr(module, "LONGEST_RETRY_SECONDS", 0.2)
-    monkeypatch.setattr(telling, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(own_connection, "PATIENCE_SECONDS", 0.5)
     monkeypatch.setattr(telling, "ROUND_SECONDS", 0.1)
     monkeypatch.setattr(pool, "CONNECT_SECONDS", 1.0)
 

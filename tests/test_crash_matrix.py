@@ -79,7 +79,7 @@ class Steps:
         self.over(life.file, "_in_thread", StoreUnavailableError)
         for delivery in (life.writer._delivery, life.writer._bridge._delivery):
             self.over(delivery, "take", ConnectionResetError)
-        self.over(life.alerting, "_ask", ConnectionResetError)
+        self.over(life.alerting._postgres, "ask", ConnectionResetError)
         self.over(life.receiver, "send", ChannelError)
 
 
