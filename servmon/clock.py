@@ -6,6 +6,9 @@ import time
 from datetime import UTC, datetime
 from typing import Protocol
 
+# Timers count in whole milliseconds on uvloop and may ring half a one too early.
+TIMER_SLACK_SECONDS = 0.001
+
 
 class Clock(Protocol):
     """Wall time to write down, monotonic time to measure with."""

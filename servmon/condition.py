@@ -105,14 +105,12 @@ class Condition:
         self._provisioning.say_broken()
         _log.info("servmon runs", version=__version__, endpoints=len(self._scheduler), api=address)
         if sys.stderr.isatty():
-            where = (
-                f"--unix-socket {path} http://localhost"
-                if (path := address.removeprefix("unix:")) != address
-                else address
-            )
+            path = address.removeprefix("unix:")
+            where = address if path == address else f"--unix-socket {path} http://localhost"
+            browser = f"Or sign in with the token in a browser: {address}/ui/\n\n" if path == address else ""
             sys.stderr.write(
                 f"\nTry this in a second terminal:\n\n"
-                f'    curl -H "Authorization: Bearer {token.token}" {where}/services/\n\n'
+                f'    curl -H "Authorization: Bearer {token.token}" {where}/services/\n\n{browser}'
             )
         elif token.path:
             _log.info("the API's token is in this file", path=str(token.path))

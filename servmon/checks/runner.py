@@ -118,7 +118,7 @@ class Runner:
         return True
 
     def _begin(self, due: Due, plan: Plan, lane: Lane | None) -> None:
-        # Each callback at a task's end is another turn of the loop's; a check takes itself off the list.
+        # A callback at the task's end would be one more for the loop to call; a check takes itself off the list.
         run = self._run(due, plan, lane)
         self._under_way[due.slot] = asyncio.get_running_loop().create_task(run, name=f"check {plan.endpoint.id}")
 

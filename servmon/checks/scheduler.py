@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from servmon.clock import SYSTEM_CLOCK, Clock
+from servmon.clock import SYSTEM_CLOCK, TIMER_SLACK_SECONDS, Clock
 from servmon.metrics import Counters, Histogram
 
 TICK_SECONDS = 0.025
@@ -26,8 +26,6 @@ FIRST_CHECK_WITHIN_SECONDS = 5.0
 LATE_SECONDS = 2.0
 # An endpoint with a long interval does not wait a whole one for a slot that a stall swallowed.
 MAKE_UP_WITHIN_SECONDS = 60.0
-# Timers count in whole milliseconds on uvloop and may ring half a one too early.
-_TIMER_SLACK_SECONDS = 0.001
 
 
 @dataclass(slots=True, eq=False)
@@ -206,14 +204,14 @@ class Scheduler:
             return self._clock.monotonic()
         now = self._clock.monotonic()
         until = max(math.ceil(self._heap[0][0] / TICK_SECONDS) * TICK_SECONDS, now)
-        # For a fifth of what asyncio.timeout costs, which matters some dozens of times a second.
+        # asyncio.timeout would end each of some dozens of ticks a second with an exception.
         timer = asyncio.get_running_loop().call_later(until - now, self._changed.set)
         try:
             await self._changed.wait()
         finally:
             timer.cancel()
         now = self._clock.monotonic()
-        if now < until - _TIMER_SLACK_SECONDS:
+        if now < until - TIMER_SLACK_SECONDS:
             return now
         self.loop_lag = max(0.0, now - until)
         return until

@@ -214,7 +214,10 @@ def _spoken(tls: ssl.SSLContext | None) -> str:
 
 
 class DnsTransport:
-    """Carries everybody's questions in this process. Nothing is cached: every question reaches its server."""
+    """Carries everybody's questions in this process. Nothing is cached: every question reaches its server.
+
+    ``readiness`` watches the connections of those that go over TCP.
+    """
 
     def __init__(self, readiness: Readiness) -> None:
         self._readiness = readiness

@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable
 from typing import Protocol
 
+from typing_extensions import override
+
 _AT_ONCE = 512
 
 Call = Callable[[], None]
@@ -34,15 +36,15 @@ class Readiness(Protocol):
         ...
 
 
-class EpollReadiness:
+class EpollReadiness(Readiness):
     """All sockets in one epoll set, which the loop watches."""
 
     def __init__(self) -> None:
         self._epoll: select.epoll | None = None
         self._calls: dict[int, Call] = {}
 
+    @override
     def watch(self, number: int, call: Call, *, read: bool = False, write: bool = False) -> None:
-        """Have ``call`` called whenever there is something to read or room to write; takes the place of what was."""
         epoll = self._epoll or self._open()
         events = (select.EPOLLIN if read else 0) | (select.EPOLLOUT if write else 0)
         if number in self._calls:
@@ -51,14 +53,14 @@ class EpollReadiness:
             epoll.register(number, events)
         self._calls[number] = call
 
+    @override
     def forget(self, number: int) -> None:
-        """Call for it no more; to be said before a socket is closed. Twice is as good as once."""
         # Closing alone would not do: where a program is being started it holds the socket too, for a moment.
         if self._calls.pop(number, None) is not None and self._epoll is not None:
             self._epoll.unregister(number)
 
+    @override
     def close(self) -> None:
-        """Watch nothing any more."""
         self._calls.clear()
         if self._epoll is not None:
             asyncio.get_running_loop().remove_reader(self._epoll.fileno())
@@ -86,14 +88,14 @@ class EpollReadiness:
                 raise
 
 
-class LoopReadiness:
+class LoopReadiness(Readiness):
     """Each socket watched by the loop itself."""
 
     def __init__(self) -> None:
         self._watched: set[int] = set()
 
+    @override
     def watch(self, number: int, call: Call, *, read: bool = False, write: bool = False) -> None:
-        """Have ``call`` called whenever there is something to read or room to write; takes the place of what was."""
         loop = asyncio.get_running_loop()
         self._watched.add(number)
         # In this order the loop's watch over the descriptor is changed, not ended and begun anew.
@@ -106,16 +108,16 @@ class LoopReadiness:
         if not read:
             loop.remove_reader(number)
 
+    @override
     def forget(self, number: int) -> None:
-        """Call for it no more; to be said before a socket is closed. Twice is as good as once."""
         if number in self._watched:
             self._watched.discard(number)
             loop = asyncio.get_running_loop()
             loop.remove_reader(number)
             loop.remove_writer(number)
 
+    @override
     def close(self) -> None:
-        """Watch nothing any more."""
         for number in tuple(self._watched):
             self.forget(number)
 

@@ -21,7 +21,7 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from servmon.clock import SYSTEM_CLOCK
+from servmon.clock import SYSTEM_CLOCK, TIMER_SLACK_SECONDS
 from servmon.probes.network_pace import network_of
 
 T = TypeVar("T")
@@ -31,8 +31,6 @@ TICK_SECONDS = 0.02
 # A long queue is sent in bursts of the same size, only closer together, so that it never outgrows the checks.
 HURRIED_TICK_SECONDS = 0.005
 HURRY_ABOVE = 5 * BURST
-# Timers count in whole milliseconds on uvloop and may ring half a one too early.
-_TIMER_SLACK_SECONDS = 0.001
 
 RECEIVE_BUFFER = 4 << 20
 _ANCILLARY_SIZE = 256
@@ -319,7 +317,7 @@ class Pacer(Generic[T]):
         return HURRIED_TICK_SECONDS if len(self._line) > HURRY_ABOVE else TICK_SECONDS
 
     def _take_room(self) -> bool:
-        now = SYSTEM_CLOCK.monotonic() + _TIMER_SLACK_SECONDS
+        now = SYSTEM_CLOCK.monotonic() + TIMER_SLACK_SECONDS
         if now >= self._tick_at + self._tick:
             self._tick_at, self._room = now, BURST
         if self._room == 0:
@@ -329,7 +327,7 @@ class Pacer(Generic[T]):
 
     def _on_tick(self) -> None:
         self._stop_timer()
-        now = SYSTEM_CLOCK.monotonic() + _TIMER_SLACK_SECONDS
+        now = SYSTEM_CLOCK.monotonic() + TIMER_SLACK_SECONDS
         while self._later and self._later[0][0] <= now:
             self._line.append(heapq.heappop(self._later)[2])
         while self._line and self._take_room():

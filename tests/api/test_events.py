@@ -138,10 +138,12 @@ async def test_one_who_reads_nothing_cannot_keep_a_revoked_stream_open(connectio
         reader, writer = await asyncio.open_connection("127.0.0.1", api.port, limit=1000)
         writer.write(f"GET /events HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {made['token']}\r\n\r\n".encode())
         await reader.readuntil(b"retry: 3000\n")
+        assert len(stream._listeners) == 1
         for _ in range(REMEMBERED):
             stream.publish("change", {"text": "x" * 20_000})
         await api.send("DELETE", f"/tokens/{made['id']}")
         await settled(lambda: not stream._listeners)
+        assert not stream._listeners  # though not a byte of what was published has been read
         writer.transport.abort()
 
 

@@ -124,8 +124,8 @@ async def test_a_stream_ends_when_its_browser_signs_out(door):
     page = await signed_in(door)
     async with door.session.get("/events", headers={"Cookie": page["Cookie"]}) as stream:
         await as_page(door, "DELETE", "/session", page)
-        async with asyncio.timeout(5):
-            await stream.content.read()
+        async with asyncio.timeout(5):  # a heartbeat would come later
+            assert await stream.content.read() == b"retry: 3000\n\n"
 
 
 async def test_a_header_counts_more_than_a_cookie_and_nonsense_is_nobody(door):
