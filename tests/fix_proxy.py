@@ -16,7 +16,8 @@ class PostgresProxy:
     """Listens on a port of this machine and passes everything on to the server of ``dsn``, a unix socket.
 
     ``mode`` says how: ``open``; ``cut``: connections are broken and new ones too; ``stalled``: nothing passes in
-    either direction; ``deaf``: the server hears, and its answers get lost.
+    either direction; ``deaf``: the server hears, and its answers get lost; ``clinging``: the client is not told that a
+    connection has ended.
     """
 
     def __init__(self, dsn: str) -> None:
@@ -79,6 +80,8 @@ class PostgresProxy:
                 there = group.create_task(self._pass_on(reader, server_writer, from_client=True))
                 back = group.create_task(self._pass_on(server_reader, writer, from_client=False))
                 await asyncio.wait({there, back}, return_when=asyncio.FIRST_COMPLETED)
+                while self.mode == "clinging":
+                    await self._changed.wait()
                 there.cancel()
                 back.cancel()
         self._open -= {writer, server_writer}

@@ -35,6 +35,7 @@ _BUSY = (_AnotherServmonError, asyncpg.LockNotAvailableError, asyncpg.DeadlockDe
 _AWAY = (
     OSError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,

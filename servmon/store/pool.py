@@ -39,13 +39,15 @@ _FAILURES = (
 
 
 # What a query raises while Postgres is away, shuts down, is full or takes no writes just now, or where somebody changes
-# its tables at this moment (the driver's own second try met that, too).
+# its tables at this moment (the driver's own second try met that, too). InternalClientError is the driver's word for a
+# session that the server has ended, between its farewell and the connection's end.
 AWAY = (
     StoreUnavailableError,
     ConnectionError,
     TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.ReadOnlySQLTransactionError,

@@ -6,6 +6,7 @@ import asyncio
 import socket
 from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 
 from servmon.errors import StoreUnavailableError
@@ -14,7 +15,7 @@ from servmon.model import State
 from servmon.store import endpoints, pool, pooler
 from servmon.store.endpoints import Part
 from servmon.store.hosts import hosts_of
-from servmon.store.pool import connect, is_pooled, open_pool
+from servmon.store.pool import AWAY, connect, is_pooled, open_pool
 from servmon.store.writer import Writer
 from tests.store.seeds import change, endpoint, result
 
@@ -54,6 +55,19 @@ async def test_of_several_hosts_one_that_takes_writes_is_used(db, pg_proxy):
         await connect(f"postgresql://servmon@{hosts}{urlsplit(pg_proxy.dsn).path}")
     any_will_do = await connect(f"postgresql://servmon@{hosts}{urlsplit(pg_proxy.dsn).path}?target_session_attrs=any")
     await any_will_do.close()
+
+
+async def test_a_server_that_has_ended_a_session_whose_connection_still_stands_is_away(db, pg_proxy):
+    connection = await connect(pg_proxy.dsn)
+    pid = await connection.fetchval("select pg_backend_pid()")
+    pg_proxy.set("clinging")
+    await db.fetchval("select pg_terminate_backend($1, 5000)", pid)
+    for _ in range(100):  # the farewell is on its way through the proxy, which is in this loop
+        await asyncio.sleep(0)
+    with pytest.raises(AWAY) as farewell:
+        await connection.fetchval("select pg_backend_pid()")
+    assert farewell.type is asyncpg.InternalClientError
+    connection.terminate()
 
 
 async def test_a_pooler_by_the_transaction_is_noticed_and_takes_all_that_is_stored(pgbouncer, db, monkeypatch):
