@@ -144,12 +144,15 @@ class RunningServmon:
             yield answer.content
 
     async def get_until(self, path: str, holds: Callable[[Any], bool]) -> Any:
-        """The answer of ``path`` as soon as it ``holds``."""
+        """The answer of ``path`` as soon as it ``holds``; one that says "ask again soon" is asked again."""
         found: list[Any] = []
 
         async def ask() -> bool:
-            found[:] = [await self.get(path)]
-            return holds(found[0])
+            assert self._session is not None
+            async with self._session.get(f"http://127.0.0.1:{self.port}{path}") as answer:
+                assert answer.status in (200, 503), (path, answer.status, await answer.text())
+                found[:] = [await answer.json()]
+                return answer.status == 200 and holds(found[0])
 
         await self.until(ask, path, found)
         return found[0]
