@@ -396,6 +396,23 @@ class CurrentStatus:
     outage_id: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """An endpoint that fails and has no outage yet, since its first failure.
+
+    After ``failures_needed`` more (``None``: that is not known here) it is asked over a fresh path; while that, or what
+    it depends on, is waited for it is ``verifying``. The reason is that of its last check.
+    """
+
+    endpoint_id: str
+    since: datetime
+    failures: int
+    failures_needed: int | None
+    verifying: bool = False
+    failure_kind: FailureKind | None = None
+    error_message: str | None = None
+
+
 # The seed's names for two of them.
 ServiceEndpoint = Endpoint
 ServiceOutage = Outage

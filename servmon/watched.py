@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from servmon.checks.attempts import Plan
+from servmon.detection import maintenance, window
 from servmon.detection.dependencies import Groups, groups_of
 from servmon.detection.state import NEW, EndpointState, Policy
-from servmon.model import DependencyRule, Endpoint, Occurrence
+from servmon.model import DependencyRule, Endpoint, Occurrence, State, Status, Suspect
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,3 +65,23 @@ class Watched:
     state: EndpointState = NEW
     windows: Sequence[Occurrence] = ()
     blind: bool = False
+
+    def suspect(self, at: datetime) -> Suspect | None:
+        """How it fails, where it does and has no outage yet; what a window covers ``at`` that time does not count."""
+        state, last = self.state, self.state.last
+        if last is None or state.outage is not None:
+            return None
+        if state.state is not State.SUSPECTED and last.status is not Status.DOWN:
+            return None
+        if self.windows and maintenance.mode_at(self.windows, at) is not None:
+            return None
+        failures = window.failures_in(state.marks) if state.marks else state.failures
+        return Suspect(
+            endpoint_id=self.plan.endpoint.id,
+            since=state.first_failure_at or last.timestamp,
+            failures=failures,
+            failures_needed=0 if state.verifying else max(self.policy.detection_threshold - failures, 1),
+            verifying=state.verifying,
+            failure_kind=last.failure_kind,
+            error_message=last.error_message,
+        )

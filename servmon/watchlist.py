@@ -18,7 +18,7 @@ from servmon.clock import SYSTEM_CLOCK, Clock, now
 from servmon.detection import maintenance, restart
 from servmon.detection.dependencies import Graph
 from servmon.errors import StoreUnavailableError
-from servmon.model import CheckResult, CurrentStatus, Endpoint, MaintenanceWindow, Occurrence, Outage, Status
+from servmon.model import CheckResult, CurrentStatus, Endpoint, MaintenanceWindow, Occurrence, Outage, Status, Suspect
 from servmon.monitor import Monitor, Writer, as_stored
 from servmon.store import endpoints, notes, outages, statuses
 from servmon.store import maintenance as stored_windows
@@ -186,6 +186,12 @@ class Watchlist:
     def ids_with(self, status: Status) -> list[str]:
         """The ids of the active endpoints whose last check ended so."""
         return self._monitor.ids_with(status)
+
+    def suspects(self) -> Iterator[Suspect]:
+        """Every active endpoint that fails and has no outage yet; who is watched may change between two of them."""
+        present = now(self._clock)
+        found = (watched.suspect(present) for watched in list(self._monitor.watched.values()))
+        return (one for one in found if one is not None)
 
     def in_maintenance(self) -> int:
         """How many active endpoints are in a window now."""

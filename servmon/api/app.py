@@ -26,6 +26,7 @@ from servmon.api import (
     metrics,
     outages,
     sessions,
+    suspects,
 )
 from servmon.api import tokens as tokens_resource
 from servmon.api.auth import ACCESS, Access, WrongTokens, authorisation
@@ -82,6 +83,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/", list_routes, Role.READ),
     dependencies.LIST,
     *endpoints.ROUTES,
+    *suspects.ROUTES,
     *dependencies.ROUTES,
     *outages.ROUTES,
     *alert_rules.ROUTES,

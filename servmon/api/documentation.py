@@ -12,6 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
+from servmon.api.requests import root
 from servmon.api.routing import Route
 from servmon.model import Role
 
@@ -46,15 +47,17 @@ async def get_openapi(request: web.Request) -> dict[str, Any]:
 async def get_docs(request: web.Request) -> web.Response:
     """Read what the API takes and gives, as a page."""
     headers = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
-    page = "".join(_page(request.app[DOCUMENT]))
+    page = "".join(_page(request.app[DOCUMENT], root(request)))
     return web.Response(text=page, content_type="text/html", headers=headers)
 
 
-def _page(document: dict[str, Any]) -> Iterator[str]:
+def _page(document: dict[str, Any], up: str) -> Iterator[str]:
     info, schemas = document["info"], document["components"]["schemas"]
     yield '<!doctype html><html lang="en"><head><meta charset="utf-8">'
     yield '<meta name="viewport" content="width=device-width"><title>servmon: the API</title>'
-    yield f"<style>{_STYLE}</style></head><body><h1>servmon {escape(info['version'])}: the API</h1>"
+    yield f"<style>{_STYLE}</style></head><body>"
+    yield f'<nav><a href="{up}ui/">To the overview</a></nav>'
+    yield f"<h1>servmon {escape(info['version'])}: the API</h1>"
     yield f"<p>{escape(info['description'])} Send <code>Authorization: Bearer TOKEN</code>,"
     yield " or in a browser the cookie that <code>/ui/login</code> or <code>POST /session</code> gives."
     yield " As a document for programs: <code>/openapi.json</code>.</p>"

@@ -66,6 +66,11 @@ async def read_form(request: web.Request) -> dict[str, str]:
     return fields
 
 
+def root(request: web.Request) -> str:
+    """The way from a page up to where servmon's addresses begin, which a proxy may have put below another one."""
+    return "../" * (request.rel_url.raw_path.count("/") - 1) or "./"
+
+
 def write_cursor(*key: str) -> str:
     """The place in a list behind the entry with this sort ``key``."""
     return base64.urlsafe_b64encode(json.dumps(key).encode()).decode().rstrip("=")

@@ -14,8 +14,20 @@ from servmon.cli.base import EXIT_CONFIGURATION, fail, shown
 from servmon.cli.desk import Desk, over_api, width
 from servmon.cli.maintenance import COLUMNS as WINDOW_COLUMNS
 from servmon.cli.outages import COLUMNS as OUTAGE_COLUMNS
-from servmon.cli.tables import lines, table
+from servmon.cli.tables import Column, lines, table
+from servmon.cli.when import lasted, readable
 from servmon.errors import ServmonError
+
+SUSPECT_COLUMNS = (
+    Column("ENDPOINT", "endpoint_id"),
+    Column("SINCE", lambda row: readable(row["since"])),
+    Column("LASTED", lambda row: lasted(row["since"], None)),
+    Column("FAILED", "failures"),
+    Column("STILL NEEDED", lambda row: "being verified" if row["verifying"] else row["failures_needed"]),
+    Column("WHY", "error_message"),
+)
+# What is read at a glance; the list of services has the others.
+SUSPECTS_SHOWN = 20
 
 # Home, and nothing below what is written: no flicker, nothing left of a longer screen before.
 _BEGIN, _END_OF_LINE, _REST = "\x1b[H", "\x1b[K\n", "\x1b[J"
@@ -56,6 +68,7 @@ def _look(desk: Desk) -> dict[str, Any]:
         "services": desk.api.get("/services/status/summary"),
         "degraded": desk.api.get("/readyz")["degraded"],
         "outages": list(desk.api.pages("/outages/active")),
+        "suspects": desk.api.get("/services/status/suspects", limit=str(SUSPECTS_SHOWN)),
         "maintenance": desk.api.get("/maintenance/active")["items"],
     }
 
@@ -110,10 +123,21 @@ def _screen(found: dict[str, Any]) -> Iterator[str]:
         yield from table(OUTAGE_COLUMNS, found["outages"], width())
     else:
         yield "no outage is open"
+    yield from _suspects(found["suspects"])
     if found["maintenance"]:
         yield ""
         yield "planned work now"
         yield from table(WINDOW_COLUMNS, found["maintenance"], width())
+
+
+def _suspects(found: dict[str, Any]) -> Iterator[str]:
+    if not found["items"]:
+        return
+    yield ""
+    yield f"{found['total']} failing, not yet an outage"
+    yield from table(SUSPECT_COLUMNS, found["items"], width())
+    if (more := found["total"] - len(found["items"])) > 0:
+        yield f"… and {more} more: servmon services list --status DOWN"
 
 
 def _plain(found: dict[str, Any]) -> Iterator[str]:
@@ -121,4 +145,5 @@ def _plain(found: dict[str, Any]) -> Iterator[str]:
     yield from (f"services\t{name}\t{number}" for name, number in found["services"].items())
     yield from (f"degraded\t{shown(sentence)}" for sentence in found["degraded"])
     yield from (f"outage\t{line}" for line in lines(OUTAGE_COLUMNS, found["outages"]))
+    yield from (f"suspect\t{line}" for line in lines(SUSPECT_COLUMNS, found["suspects"]["items"]))
     yield from (f"maintenance\t{line}" for line in lines(WINDOW_COLUMNS, found["maintenance"]))

@@ -42,6 +42,7 @@ class ApiPart:
             defaults=_defaults_of(settings),
             observer=DEFAULT_OBSERVER,
             dependencies=loaded.dependencies,
+            detection_threshold=settings.outage.detection_threshold,
         )
         self.stream = Stream()
         self._book = TokenBook([AccessToken.of(ADMIN, self.token.token)])
@@ -52,6 +53,7 @@ class ApiPart:
         """Go by another configuration from now on."""
         self.connection.defaults = _defaults_of(loaded.settings)
         self.connection.dependencies = loaded.dependencies
+        self.connection.detection_threshold = loaded.settings.outage.detection_threshold
 
     @asynccontextmanager
     async def serve(self, live: Watchlist | None, *, running: Configuration, vitals: Vitals) -> AsyncIterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from heapq import nlargest, nsmallest
@@ -15,13 +15,15 @@ from servmon.model import CheckResult, CurrentStatus, Endpoint, ServiceStatus, S
 from servmon.probes.masking import keep_secrets
 from servmon.probes.network import Network
 from servmon.probes.specification import FROM_FILE, describe_endpoint, parse_endpoint
-from servmon.services import dependencies
+from servmon.services import dependencies, suspects
 from servmon.services.connection import Connection
 from servmon.services.dependencies import Dependency, EndpointImpact
 from servmon.services.history import History, read, read_asked
 from servmon.services.identity import known_endpoint_id
-from servmon.services.live import LiveView, live_summary, refresh, stored_status, stored_summary
+from servmon.services.live import LiveView, live_summary, refresh
 from servmon.services.memory import stored_or_remembered
+from servmon.services.stored import stored_statuses, stored_summary
+from servmon.services.suspects import Place, Suspects
 from servmon.services.uptime import UptimeReport, read_period, report
 from servmon.store import endpoints, state_changes, statuses
 from servmon.store.endpoints import EVERYTHING, EndpointFilter, Part
@@ -188,7 +190,26 @@ class AvailabilityService:
     async def get_current_status(self, endpoint_id: str) -> CurrentStatus:
         """What is known of an endpoint now; never checked is UNKNOWN with no timestamp. Raises ``NotFoundError``."""
         known = self._live.current(endpoint_id) if self._live is not None else None
-        return known or await stored_status(self._connection, await self.get_endpoint(endpoint_id))
+        if known is None:
+            endpoint = await self.get_endpoint(endpoint_id)
+            known = (await stored_statuses(self._connection, [endpoint]))[endpoint.id]
+        return known
+
+    async def get_current_statuses(self, asked: Sequence[Endpoint]) -> dict[str, CurrentStatus]:
+        """What is known now of each of these endpoints, by id: all of them at the cost of one."""
+        held = [self._live.current(one.id) for one in asked] if self._live is not None else []
+        known = {one.endpoint_id: one for one in held if one is not None}
+        if other := [one for one in asked if one.id not in known]:
+            known |= await stored_statuses(self._connection, other)
+        return known
+
+    async def get_suspects(self, *, limit: int = 100, after: Place | None = None) -> Suspects:
+        """At most ``limit`` of the endpoints that fail and have no outage yet, and how many there are.
+
+        Those that fail longest come first, from the first one behind the place ``after``: since when it fails, and its
+        id. What fails in a maintenance window is none of them.
+        """
+        return await suspects.find(self._connection, self._live, limit=limit, after=after)
 
     async def get_status_history(
         self, endpoint_id: str, *, limit: int = 100, before: datetime | None = None

@@ -45,7 +45,8 @@ class ManualChecks:
 class Connection:
     """What the services work on. ``defaults`` stand in for fields that a new endpoint leaves out.
 
-    ``dependencies`` are the rules of the configuration file, where there is one.
+    ``dependencies`` are the rules of the configuration file, where there is one, ``detection_threshold`` is what it
+    says for endpoints that say nothing of their own.
 
     As a context manager it closes its pool at the end. Every service on the same connection shares the limit on
     manual checks.
@@ -56,6 +57,7 @@ class Connection:
     clock: Clock = SYSTEM_CLOCK
     observer: int = DEFAULT_OBSERVER
     dependencies: tuple[DependencyRule, ...] = ()
+    detection_threshold: int = 3
     manual_checks: ManualChecks = field(init=False)
 
     def __post_init__(self) -> None:

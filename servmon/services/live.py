@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
-from datetime import datetime
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-from servmon.clock import now
 from servmon.detection.dependencies import Graph
-from servmon.model import CheckResult, CheckSource, CurrentStatus, Endpoint, Outage, ServiceStatus, State, Status
-from servmon.services import windows
-from servmon.services.connection import Connection
-from servmon.store import outages, state_changes, statuses
+from servmon.model import CheckResult, CurrentStatus, Endpoint, Outage, Status, Suspect
 from servmon.store.pool import AWAY
-
-# Far enough back for any threshold people set; a longer run of failures is shown as this many.
-COUNTED_FAILURES = 100
 
 
 class LiveView(Protocol):
@@ -36,6 +28,10 @@ class LiveView(Protocol):
 
     def last_statuses(self) -> list[Status]:
         """The status of every active endpoint's last check."""
+        ...
+
+    def suspects(self) -> Iterator[Suspect]:
+        """Every active endpoint that fails and has no outage yet, but for those in a window; in no order."""
         ...
 
     def in_maintenance(self) -> int:
@@ -85,43 +81,13 @@ async def refresh(view: LiveView | None) -> None:
             await view.refresh()
 
 
-async def stored_status(connection: Connection, endpoint: Endpoint) -> CurrentStatus:
-    """What the rows say of ``endpoint``: its newest check, and the state the last recorded change left it in."""
-    db = connection.pool
-    last = await statuses.latest(db, endpoint.id)
-    changes = await state_changes.of_endpoint(db, endpoint.id, 1)
-    open_outages = await outages.get_page(db, active=True, endpoint_id=endpoint.id, before=None, limit=1)
-    active = await windows.active(db, now(connection.clock))
-    return CurrentStatus(
-        endpoint_id=endpoint.id,
-        status=last.status if last else Status.UNKNOWN,
-        state=changes[0].new if changes and endpoint.is_active else State.UNKNOWN,
-        since=changes[0].at if changes and endpoint.is_active else None,
-        timestamp=last.timestamp if last else None,
-        response_time=last.response_time if last else None,
-        error_message=last.error_message if last else None,
-        failure_kind=last.failure_kind if last else None,
-        consecutive_failures=await _failures_in_a_row(connection, endpoint.id),
-        in_maintenance=any(window.covers(endpoint) for window in active),
-        outage_id=open_outages[0].id if open_outages else None,
-    )
-
-
-async def stored_summary(connection: Connection, at: datetime) -> dict[str, int]:
-    """How many active endpoints are in each status at ``at``, by the newest stored check of each."""
-    db = connection.pool
-    last = await statuses.last_statuses(db)
-    in_maintenance = await windows.in_maintenance(db, at, last)
-    open_outages = await outages.open_outages(db)
-    return _summary(list(last.values()), len(in_maintenance), len(open_outages))
-
-
 def live_summary(view: LiveView) -> dict[str, int]:
     """How many active endpoints are in each status, as the running daemon knows them."""
-    return _summary(view.last_statuses(), view.in_maintenance(), sum(1 for _ in view.open_outages()))
+    return summary(view.last_statuses(), view.in_maintenance(), sum(1 for _ in view.open_outages()))
 
 
-def _summary(last: list[Status], in_maintenance: int, active_outages: int) -> dict[str, int]:
+def summary(last: list[Status], in_maintenance: int, active_outages: int) -> dict[str, int]:
+    """How many there are of each status, beside how many are in a window and out."""
     return {
         "total": len(last),
         "up": last.count(Status.UP),
@@ -131,18 +97,3 @@ def _summary(last: list[Status], in_maintenance: int, active_outages: int) -> di
         "in_maintenance": in_maintenance,
         "active_outages": active_outages,
     }
-
-
-async def _failures_in_a_row(connection: Connection, endpoint_id: str) -> int:
-    count = 0
-    for row in await statuses.history(connection.pool, endpoint_id, limit=COUNTED_FAILURES, before=None):
-        if _counts(row):
-            if row.status is not Status.DOWN:
-                break
-            count += 1
-    return count
-
-
-def _counts(row: ServiceStatus) -> bool:
-    # A manual check counts for nothing, and UNKNOWN neither adds to nor breaks a run.
-    return row.source is CheckSource.SCHEDULE and row.status is not Status.UNKNOWN

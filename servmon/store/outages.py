@@ -94,6 +94,16 @@ async def open_outages(db: Executor) -> list[Outage]:
     return [rows.outage(row) for row in await db.fetch(_OPEN_OUTAGES)]
 
 
+_OPEN_AT = """
+select * from service_outage where not resolved and endpoint_id = any($1::text[])
+"""
+
+
+async def open_at(db: Executor, endpoint_ids: Sequence[str]) -> list[Outage]:
+    """The open outages of these endpoints, in no order."""
+    return [rows.outage(row) for row in await db.fetch(_OPEN_AT, endpoint_ids)]
+
+
 _DURING = """
 select * from service_outage where not resolved or resolved_at >= $1 or start_time >= $1 order by start_time, id
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from datetime import datetime
 
 from servmon.model import StateChange
@@ -24,6 +25,23 @@ where e.archived_at is null
 async def last_changes(db: Executor) -> list[StateChange]:
     """The newest change of each endpoint that is not deleted; notices of flapping are none."""
     return [rows.state_change(row) for row in await db.fetch(_LAST_CHANGES)]
+
+
+_LAST_OF = """
+select c.*
+from unnest($1::text[]) asked(id)
+cross join lateral (
+    select * from state_change
+    where endpoint_id = asked.id and old_state <> new_state
+    order by at desc, seq desc limit 1
+) c
+"""
+
+
+async def last_of(db: Executor, endpoint_ids: Sequence[str]) -> dict[str, StateChange]:
+    """The last time each of these endpoints came from one state into another; without those that never did."""
+    found = map(rows.state_change, await db.fetch(_LAST_OF, endpoint_ids) if endpoint_ids else ())
+    return {one.endpoint_id: one for one in found}
 
 
 _FLAPPING = """

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import asyncpg
 
 from servmon.clock import now
-from servmon.model import CheckResult, ServiceStatus, Status
+from servmon.model import CheckResult, FailureKind, ServiceStatus, Status
 from servmon.store import rows, status_rows
 from servmon.store.pool import Executor
 
@@ -154,6 +155,57 @@ where e.is_active and e.archived_at is null
 async def last_statuses(db: Executor) -> dict[str, Status]:
     """The status of each active endpoint by its newest stored check, UNKNOWN where there is none."""
     return {row["id"]: status_rows.STATUSES[row["status"]] for row in await db.fetch(_LAST_STATUSES)}
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """An endpoint's newest stored check, whoever asked for it, and how many scheduled ones failed in a row."""
+
+    status: Status
+    timestamp: datetime
+    response_time: float | None
+    failure_kind: FailureKind | None
+    error_message: str | None
+    failures: int
+
+
+# Far enough back for any threshold people set; a longer run of failures is shown as this many.
+COUNTED_FAILURES = 100
+# UNKNOWN neither adds to nor breaks a run, and what a person asked for (source 1) counts for nothing.
+_STANDINGS = f"""
+select distinct on (e.id) e.id as endpoint_id, r.*,
+    count(*) filter (where r.source = 0 and r.status = 'DOWN' and not r.broken) over (partition by e.id) as failures
+from service_endpoint e
+cross join lateral (
+    select s.*, bool_or(s.source = 0 and s.status in ('UP', 'DEGRADED')) over (order by s.timestamp desc) as broken
+    from observer o
+    cross join lateral (
+        select timestamp, status, response_time, failure_kind, error_message, source from service_status_row
+        where endpoint_key = e.key and observer = o.number
+        order by timestamp desc
+        limit {COUNTED_FAILURES}
+    ) s
+    order by s.timestamp desc
+    limit {COUNTED_FAILURES}
+) r
+where e.id = any($1::text[])
+order by e.id, r.timestamp desc
+"""  # noqa: S608 - only a number of ours stands in it
+
+
+async def standings(db: Executor, endpoint_ids: Sequence[str]) -> dict[str, Standing]:
+    """How the checks of these endpoints stand, by id; without those that were never checked."""
+    return {
+        row["endpoint_id"]: Standing(
+            status=status_rows.STATUSES[row["status"]],
+            timestamp=row["timestamp"],
+            response_time=rows.seven_digits(row["response_time"]),
+            failure_kind=status_rows.FAILURE_KINDS[row["failure_kind"]],
+            error_message=row["error_message"],
+            failures=row["failures"],
+        )
+        for row in await db.fetch(_STANDINGS, endpoint_ids)
+    }
 
 
 _FAILING_SINCE = """

@@ -18,6 +18,7 @@ from servmon.web.reading import Reading
 # The list of outages has the others; what is read on a phone at night is short.
 SHOWN = 50
 NAMED = 20
+SUSPECTS_SHOWN = 20
 
 
 @dataclass(slots=True)
@@ -34,15 +35,18 @@ async def show_overview(request: web.Request, query: AnyQuery) -> web.Response:
     reading = Reading(request)
     summary = await reading.known(request.app[AVAILABILITY].get_status_summary())
     down = await reading.known(request.app[OUTAGES].get_open_outages()) or []
+    suspects = await reading.known(request.app[AVAILABILITY].get_suspects(limit=SUSPECTS_SHOWN))
     troubles = by_cause(down)
     shown = troubles[:SHOWN]
     named = [one.endpoint_id for trouble in shown for one in (trouble.outage, *trouble.causes[:NAMED])]
+    named += [one.endpoint_id for one in suspects.shown] if suspects else []
     windows = await reading.stored(request.app[OUTAGES].get_active_maintenance_windows)
     return inner_page(
         request,
         "overview.html",
         summary=summary,
         troubles=shown,
+        suspects=suspects,
         number=len(down),
         more=len(troubles) - len(shown),
         named=NAMED,

@@ -16,6 +16,7 @@ from aiohttp import web
 from servmon.alerts.lines import lasted
 from servmon.api.auth import COOKIE, TOKEN
 from servmon.api.health import VITALS
+from servmon.api.requests import root
 from servmon.clock import now
 from servmon.model import Role
 
@@ -52,11 +53,6 @@ def inner_page(request: web.Request, template: str, status: int = 200, **values:
         "away": request.app[VITALS].is_away(),
     }
     return page(template, status, referrer="same-origin", **(shared | values))
-
-
-def root(request: web.Request) -> str:
-    """The way from the page up to where servmon's addresses begin, which a proxy may have put below another one."""
-    return "../" * (request.rel_url.raw_path.count("/") - 1) or "./"
 
 
 def lead(request: web.Request, path: str) -> web.Response:

@@ -50,10 +50,12 @@ async def list_services(request: web.Request, query: ServicesQuery) -> web.Respo
     )
     shown = found[:DEFAULT_LIMIT]
     reading = Reading(request)
+    active = [one for one in shown if one.is_active]
+    known = await reading.known(request.app[AVAILABILITY].get_current_statuses(active)) or {}
     return inner_page(
         request,
         "services.html",
-        rows=[(one, await _current(request, reading, one)) for one in shown],
+        rows=[(one, known.get(one.id)) for one in shown],
         query=query,
         statuses=list(Status),
         further=further(request, write_cursor(shown[-1].id) if len(found) > len(shown) else None),

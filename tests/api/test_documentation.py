@@ -59,7 +59,8 @@ async def test_the_page_shows_every_route_and_loads_nothing(door):
     assert reply.headers["Content-Type"].startswith("text/html")
     assert "default-src 'none'" in reply.headers["Content-Security-Policy"]
     assert all(f"<code>{route.path}</code>" in page for route in ROUTES)
-    assert re.findall(r"(?:src|href)=\"(?!#)", page) == []
+    assert re.findall(r"(?:src|href)=\"(?!#)([^\"]*)", page) == ["./ui/"]
+    assert 'href="../../ui/"' in (await door.get("/api/v1/docs")).body.decode()
     assert "<script" not in page
 
 

@@ -53,7 +53,7 @@ async def test_the_status_is_lines_that_tell_their_kind(cli, troubled):
     assert [line[1] for line in lines if line[0] == "outage"] == ["shop"]
     assert [line[3] for line in lines if line[0] == "maintenance"] == ["edge"]
     code, out, _ = await cli("status", "--json")
-    assert set(json.loads(out)) == {"services", "degraded", "outages", "maintenance"}
+    assert set(json.loads(out)) == {"services", "degraded", "outages", "suspects", "maintenance"}
     assert (await cli("status", "--watch"))[0] == 2
 
 

@@ -199,5 +199,12 @@ async def test_what_grew_old_is_found_by_its_age(filled):
         check(await plan_of(filled, statement, FIRST - timedelta(days=1), retention.ROWS_AT_ONCE))
 
 
+async def test_how_some_stand_is_one_look_by_an_index_for_each(filled):
+    ids = [f"e{number}" for number in range(20)]
+    check(await plan_of(filled, statuses._STANDINGS, ids), days={day(number) for number in range(DAYS - 5, DAYS)})
+    check(await plan_of(filled, state_changes._LAST_OF, ids))
+    check(await plan_of(filled, outages._OPEN_AT, ids))
+
+
 async def test_the_last_status_of_all_is_one_look_into_the_newest_day_each(filled):
     check(await plan_of(filled, statuses._LAST_STATUSES), days={day(DAYS - 1)})

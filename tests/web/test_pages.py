@@ -16,6 +16,7 @@ from servmon.api.requests import DEFAULT_LIMIT
 from servmon.clock import now
 from servmon.model import FailureKind, Outage, Phases, Severity, Status
 from servmon.services.alerts import AlertService
+from servmon.web import overview
 from servmon.web import page as pages
 from servmon.web.overview import by_cause
 from tests.fix_api import OPERATE_TOKEN, READ_TOKEN, UNKNOWN_UUID, services_on, serving, window
@@ -63,6 +64,21 @@ async def test_the_overview_says_what_is_down_since_when_and_who_sees_to_it(api,
 
 async def test_where_nothing_is_watched_nothing_is_down(api):
     assert "Nothing is down, and nothing is watched yet. Planned work now None." in await shown(api, "/ui/")
+
+
+async def test_what_fails_and_is_no_outage_yet_stands_below_what_is_down(daemon, connection, monkeypatch):
+    monkeypatch.setattr(overview, "SUSPECTS_SHOWN", 1)
+    for view in (daemon.view, None):
+        async with serving(services_on(connection, view), live=view) as api:
+            if view is not None:
+                assert "not yet an outage" not in await shown(api, "/ui/")
+                for endpoint_id in ("a", "b"):
+                    await create(api, endpoint_id, detection_threshold=3)
+                    await daemon.finds(endpoint_id, Status.DOWN, error_message=HOSTILE)
+            said = await shown(api, "/ui/")
+            assert re.search(r"Nothing is down. Failing, not yet an outage 2 services A \d+ s <script>alert", said)
+            assert re.search(r"since [-\d]+ [:\d]+ UTC · 1 failed check · an outage after 2 more … and 1 more Pl", said)
+            assert b"<script>" not in (await api.get("/ui/", headers=BROWSER)).body
 
 
 async def test_servmons_own_troubles_stand_on_the_overview(connection):
