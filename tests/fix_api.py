@@ -40,6 +40,7 @@ from servmon.services.tokens import AccessToken, TokenBook, TokenService
 from servmon.store.writer import Writer
 from servmon.web import PAGES
 from servmon.web.acknowledge import LINKS
+from tests.ports import free_port
 
 TOKEN = "svm_00000000_for-tests"
 _NOW = datetime.now(UTC)  # noqa: TID251 - windows of the real daemon need the real time
@@ -232,10 +233,6 @@ async def open_port() -> AsyncIterator[int]:
 
 
 @pytest.fixture
-async def closed_port(open_port: int) -> int:
-    """A port where nothing listens: it was free a moment ago and is another than ``open_port``."""
-    server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    server.close()
-    await server.wait_closed()
-    return port
+def closed_port() -> int:
+    """A port where nothing listens."""
+    return free_port()

@@ -20,10 +20,11 @@ import aiohttp
 import pytest
 
 from servmon.store.embedded import EmbeddedPostgres
+from servmon.store.entries import decode, results_in
 from servmon.store.migrate import migrate
-from tests.fix_servers import free_port
+from servmon.store.status_rows import status_id
+from tests.fix_servers import free_port, patience
 
-PATIENCE_SECONDS = 40.0
 POLL_SECONDS = 0.05
 FAST = """
 [service]
@@ -40,6 +41,11 @@ witnesses = ["127.0.0.1"]
 QUICK = f"""{SEEING}
 detection_threshold = 1
 recovery_threshold = 1
+"""
+# Each check is in the log with the id that the API tells of it.
+SHOWING_CHECKS = """
+[log]
+level = "debug"
 """
 
 
@@ -100,7 +106,7 @@ class RunningServmon:
             self._session = None
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(number)
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with patience():
             return await self.process.wait()
 
     def signal(self, number: signal.Signals) -> None:
@@ -159,7 +165,7 @@ class RunningServmon:
 
     async def until(self, holds: Callable[[], Any], what: str, found: Any = None) -> None:
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
+            async with patience():
                 while not await holds():  # noqa: ASYNC110 - another process rings no bell here
                     await asyncio.sleep(POLL_SECONDS)
         except TimeoutError:
@@ -194,18 +200,24 @@ class RunningServmon:
             for pid in reversed(stopped):
                 os.kill(pid, signal.SIGCONT)
 
-    def spooled(self) -> int:
-        """How many results wait on disk."""
+    def checked(self) -> set[str]:
+        """The ids of all checks that it made, where its log is ``SHOWING_CHECKS``."""
+        whole = self.log().split("\n")[:-1]
+        lines = (json.loads(line) for line in whole if '"event": "checked"' in line)
+        return {line["check"] for line in lines}
+
+    def results_on_disk(self) -> set[str]:
+        """The ids of the results that wait on disk; what waits there beside them is something else."""
         file = self.data_dir / "spool.sqlite"
         if not file.exists():
-            return 0
+            return set()
         with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as spool:
             try:
-                return spool.execute("select coalesce(sum(entries), 0) from bundle where stored_at is null").fetchone()[
-                    0
-                ]
+                waiting = spool.execute("select body from bundle where stored_at is null").fetchall()
             except sqlite3.OperationalError:  # it is just being made
-                return 0
+                return set()
+        found = [one for (body,) in waiting for one in results_in(decode(body))]
+        return {status_id(one.endpoint_key, 1, one.timestamp) for one in found}
 
     async def _answers(self) -> bool:
         assert self.process is not None

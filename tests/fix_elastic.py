@@ -19,10 +19,9 @@ from aiohttp import web
 from elastic_transport import AiohttpHttpNode, HttpHeaders
 from osmem_server import OsmemServer
 
-from tests.fix_servers import free_port
+from tests.fix_servers import free_port, patience
 
 NOIDA, OSMEM = "noida", "osmem"
-START_SECONDS = 10.0
 
 
 class PlainMimeNode(AiohttpHttpNode):
@@ -195,7 +194,7 @@ async def cluster(request: pytest.FixtureRequest) -> AsyncIterator[Cluster]:
             clone.close()
         return
     found = Cluster(NOIDA, request.getfixturevalue("noida_url"))
-    async with asyncio.timeout(START_SECONDS):
+    async with patience():
         while not await _answers(found):  # noqa: ASYNC110 - another process rings no bell here
             await asyncio.sleep(0.02)
     yield found

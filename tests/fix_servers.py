@@ -20,10 +20,18 @@ from servmon.probes.base import Answer
 from servmon.probes.network import Network, ProbeContext
 from servmon.probes.route import ANY_ROUTE
 from servmon.probes.specification import EndpointDefaults, parse_endpoint, prepare
+from tests.ports import free_port
 
 Behaviour = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 CHUNK = b"x" * 65_536
+# How long a test waits for what has to come. It says nothing of how long that may take: the machine may be busy.
+PATIENCE_SECONDS = 40.0
+
+
+def patience() -> asyncio.Timeout:
+    """``async with patience():`` ends in vain what would else hang the test."""
+    return asyncio.timeout(PATIENCE_SECONDS)
 
 
 async def is_silent(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
@@ -278,13 +286,6 @@ def server_tls(authority: trustme.CA, *names: str, **how: Any) -> ssl.SSLContext
     return context
 
 
-def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    """A port where nobody listens."""
-    with socket.socket(socket.AF_INET, kind) as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
-
-
 def open_files() -> int:
     """How many file descriptors this process has open, watches of loops and over sockets (epoll) not counted."""
     return sum("eventpoll" not in link for link in map(_link_of, os.listdir("/proc/self/fd")))  # noqa: PTH208
@@ -297,7 +298,7 @@ def _link_of(number: str) -> str:
         return ""
 
 
-async def settled(wanted: Callable[[], bool], seconds: float = 5.0) -> None:
+async def settled(wanted: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
     """Wait until ``wanted`` holds."""
     async with asyncio.timeout(seconds):
         while not wanted():  # noqa: ASYNC110 - what is waited for happens in the kernel or in libraries

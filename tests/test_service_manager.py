@@ -20,6 +20,7 @@ import pytest
 
 from tests.fix_daemon import FAST, RunningServmon
 from tests.fix_netns import Namespace
+from tests.fix_servers import patience
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -43,7 +44,7 @@ class Manager:
     async def hear_until(self, fed: bool, times: int = 5) -> None:
         """Wait until so many messages in a row feed the watchdog, or do not."""
         lately: deque[bool] = deque(maxlen=times)
-        async with asyncio.timeout(30):
+        async with patience():
             while list(lately) != [fed] * times:
                 lately.append("WATCHDOG=1" in (await self.hear()).splitlines())
 

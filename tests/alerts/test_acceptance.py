@@ -181,9 +181,9 @@ async def test_whatever_a_receiver_does_each_message_arrives_under_its_key_and_n
     running = spawn(box.run(), name="outbox")
     try:
         box.put(messages)
-        await settled(lambda: any(mark.last_error for mark in marks.values()), 10)
+        await settled(lambda: any(mark.last_error for mark in marks.values()))
         await server.start()  # until now it refused
-        await settled(lambda: len(server.taken) == len(messages), 10)
+        await settled(lambda: len(server.taken) == len(messages))
     finally:
         await cancel(running)
         await server.stop()

@@ -27,7 +27,6 @@ from tests.fix_servers import free_port, server_tls, settled
 
 LOOPBACK = ("127.0.0.0/8",)
 NUMBER = 3
-PATIENCE_SECONDS = 20.0
 
 
 @pytest.fixture(autouse=True)
@@ -63,13 +62,13 @@ class Owed:
     async def arrive(self, works: Callable[[], object]) -> None:
         """See it fail, let it work, and wait until nothing is owed."""
         running = spawn(self.outbox.run(), name="outbox")
-        await settled(lambda: any(mark.attempts >= 2 for mark in self.marks.values()), PATIENCE_SECONDS)
+        await settled(lambda: any(mark.attempts >= 2 for mark in self.marks.values()))
         assert self.troubles
         assert not any(mark.sent_at for mark in self.marks.values())
         done = works()
         if asyncio.iscoroutine(done):
             await done
-        await settled(lambda: self.outbox.waiting == 0, PATIENCE_SECONDS)
+        await settled(lambda: self.outbox.waiting == 0)
         await cancel(running)
         assert all(self.marks[one.id].sent_at for one in self.messages)
         assert self.troubles == {}
@@ -92,7 +91,7 @@ class Moody:
     async def stop(self) -> None:
         if self._server is not None:
             self._server.close()
-            await settled(lambda: self._open == 0, PATIENCE_SECONDS)
+            await settled(lambda: self._open == 0)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open += 1

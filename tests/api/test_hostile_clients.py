@@ -23,6 +23,7 @@ from servmon.services.availability import AvailabilityService
 from servmon.services.tokens import AccessToken, TokenBook
 from servmon.tasks import spawn
 from tests.fix_api import NOTHING, TOKEN
+from tests.fix_servers import patience
 
 HEAD = f"POST /services/ HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
 JSON = "Content-Type: application/json\r\n"
@@ -197,7 +198,7 @@ async def test_a_thousand_idle_connections_leave_room_for_requests_and_for_check
             await raw.send(b"GET / HTTP/1.1\r\nHost: x\r\n")
         for _ in range(5):
             assert (await door.get("/healthz")).status == 200
-        async with asyncio.timeout(5):
+        async with patience():
             # Those that came first had to go.
             assert [await raw.answer() for raw in idle[: 1000 - MOST_CONNECTIONS]] == [b""] * (1000 - MOST_CONNECTIONS)
         open_still = [raw for raw in idle if not raw.reader.at_eof()]
@@ -224,7 +225,7 @@ async def test_where_all_are_at_work_it_is_the_new_one_that_has_to_go():
 
 async def until(holds):
     """What ``holds`` answers, as soon as it is something."""
-    async with asyncio.timeout(10):
+    async with patience():
         while not (found := holds()):  # noqa: ASYNC110 - the other end rings no bell
             await asyncio.sleep(0.01)
         return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import replace
 
 import pytest
@@ -16,6 +15,7 @@ from servmon.metrics import Counters, Gauge, Histogram
 from servmon.services.availability import AvailabilityService
 from servmon.services.tokens import AccessToken, TokenBook
 from tests.fix_api import NOTHING, TOKEN, serving
+from tests.fix_servers import patience
 
 
 async def test_healthz_tells_that_the_process_lives(door):
@@ -116,9 +116,9 @@ async def test_stopping_waits_for_no_idle_connection():
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
     await reader.readuntil(b"\r\n\r\n")
-    began = time.monotonic()
-    await server.stop()
-    assert time.monotonic() - began < 1
+    server._runner._shutdown_timeout = 3600
+    async with patience():
+        await server.stop()
     writer.close()
 
 
@@ -136,8 +136,7 @@ async def test_stopping_cuts_off_a_request_that_never_ends():
     writer.write(f"GET /services/ HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode())
     await started.wait()
     server._runner._shutdown_timeout = 0.2  # the real 5 s would only make this test slow
-    began = time.monotonic()
-    await server.stop()
-    assert time.monotonic() - began < 2
+    async with patience():
+        await server.stop()
     assert await reader.read() == b""
     writer.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from http.cookies import SimpleCookie
 
 import pytest
@@ -15,6 +14,7 @@ from servmon.services.tokens import AccessToken, TokenBook
 from servmon.store.local import LocalFile
 from servmon.store.notebook import Notebook
 from tests.fix_api import NOTHING, OPERATE_TOKEN, READ_TOKEN, TOKEN, Reply, services_on, serving
+from tests.fix_servers import patience
 
 
 class SetClock:
@@ -116,7 +116,7 @@ async def test_a_session_ends_with_its_token_at_once(connection):
         async with api.session.get("/events", headers=headers) as stream:
             await api.send("DELETE", f"/tokens/{made['id']}")
             assert (await as_page(api, "GET", "/services/", page)).status == 401
-            async with asyncio.timeout(5):
+            async with patience():
                 assert await stream.content.read() == b"retry: 3000\n\n"
 
 
@@ -124,7 +124,7 @@ async def test_a_stream_ends_when_its_browser_signs_out(door):
     page = await signed_in(door)
     async with door.session.get("/events", headers={"Cookie": page["Cookie"]}) as stream:
         await as_page(door, "DELETE", "/session", page)
-        async with asyncio.timeout(5):  # a heartbeat would come later
+        async with patience():  # a heartbeat would come later
             assert await stream.content.read() == b"retry: 3000\n\n"
 
 

@@ -356,7 +356,7 @@ async def test_a_server_that_says_no_good_bye_keeps_nothing_open(check, tcp_serv
     server = await tcp_server(says(answer, then=is_silent), tls=server_tls(trusted, "127.0.0.1"))
     before = open_files()
     await check(f"https://127.0.0.1:{server.port}")
-    await settled(lambda: open_files() == before and server.accepted == 1, 2)
+    await settled(lambda: open_files() == before and server.accepted == 1)
 
 
 # Odd servers

@@ -21,6 +21,7 @@ from servmon.store import embedded, postgres_binaries, postmaster
 from servmon.store.embedded import EmbeddedPostgres
 from servmon.store.pool import connect
 from servmon.tasks import cancel, spawn
+from tests.fix_servers import patience
 
 FAST = {"fsync": "off"}
 AS_ROOT = os.geteuid() == 0
@@ -69,7 +70,7 @@ async def ask(dsn: str, query: str):
 
 
 async def until(true):
-    async with asyncio.timeout(15):
+    async with patience():
         while True:
             if found := await true():
                 return found

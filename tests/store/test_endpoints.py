@@ -199,6 +199,7 @@ async def test_provisioning_leaves_what_others_own_alone(db):
     assert (await endpoints.get(db, "deleted")).source == "config:main"
 
 
+@pytest.mark.alone
 async def test_thousands_of_endpoints_are_provisioned_in_a_moment(db):
     wanted = [endpoint(f"endpoint-{number:05}", options={"headers": {"X": "y"}}) for number in range(12_000)]
     started = time.perf_counter()

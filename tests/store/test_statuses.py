@@ -141,6 +141,7 @@ async def test_an_endpoint_without_results_counts_as_unknown(db, watched):
     assert await statuses.last_statuses(db) == {"a": Status.UNKNOWN}
 
 
+@pytest.mark.alone
 async def test_thousands_of_endpoints_are_rebuilt_in_a_moment(db):
     await endpoints.provision(
         db, "api", [endpoint(f"endpoint-{number}", check_interval=10) for number in range(10_000)]
@@ -163,6 +164,7 @@ async def test_thousands_of_endpoints_are_rebuilt_in_a_moment(db):
     assert time.perf_counter() - started < 3
 
 
+@pytest.mark.alone
 async def test_the_newest_hundred_come_at_once(db, database, watched):
     await db.execute(
         "select ensure_status_partition((now() at time zone 'UTC')::date - n) from generate_series(0, 29) n"
