@@ -172,7 +172,8 @@ OPERATE_TOKEN = "svm_22222222_operates"
 
 @asynccontextmanager
 async def serving(services: Services, links: Links | None = None, **parts: Any) -> AsyncIterator[Client]:
-    """A client of an API over these services, with one token of each role."""
+    """A client of an API over these services, with one token of each role; on a ``port`` where one is given."""
+    port = parts.pop("port", 0)
     book = TokenBook(
         [
             AccessToken.of("night-shift", "another"),
@@ -186,7 +187,7 @@ async def serving(services: Services, links: Links | None = None, **parts: Any) 
     entrance = replace(parts.pop("entrance", Entrance()), pages=PAGES)
     app = build_app(services, book=book, entrance=entrance, **parts)
     app[LINKS] = links
-    server = await serve(app, "127.0.0.1", 0)
+    server = await serve(app, "127.0.0.1", port)
     async with ClientSession(f"http://127.0.0.1:{server.port}") as session:
         yield Client(session, server.port)
     await server.stop()

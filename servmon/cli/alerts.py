@@ -32,11 +32,13 @@ def explain(desk: Desk, outage: Annotated[str, typer.Argument(help="The id of an
 
 
 RULES = (
-    Column("NAME", "name"),
+    Column("NAME", "name", least=16),
     Column("KIND", "kind"),
     Column("ON", lambda row: "yes" if row["enabled"] else "no"),
-    Column("FOR", covered),
-    Column("CHANNELS", lambda row: "default" if row["channels"] is None else ", ".join(row["channels"]) or "none"),
+    Column("FOR", covered, least=12, rank=1),
+    Column(
+        "CHANNELS", lambda row: "default" if row["channels"] is None else ", ".join(row["channels"]) or "none", least=12
+    ),
     Column("FROM", "source"),
 )
 

@@ -36,14 +36,14 @@ def _span_of(row: Row) -> tuple[str, str]:
 
 
 COLUMNS = (
-    Column("BEGINS", lambda row: readable(_span_of(row)[0])),
+    Column("BEGINS", lambda row: readable(_span_of(row)[0]), rank=1),
     Column("ENDS", lambda row: readable(_span_of(row)[1])),
-    Column("FOR", covered),
-    Column("MODE", "mode"),
-    Column("AGAIN", "rrule"),
-    Column("BY", "created_by"),
+    Column("FOR", covered, least=12, rank=4),
+    Column("MODE", "mode", rank=5),
+    Column("AGAIN", "rrule", least=10, rank=6),
+    Column("BY", "created_by", least=8, rank=7),
     Column("ID", "id"),
-    Column("WHAT", "description"),
+    Column("WHAT", "description", least=12, rank=3),
 )
 
 

@@ -16,20 +16,22 @@ app = typer.Typer(help="What is or was down.", no_args_is_help=True)
 IdArgument = Annotated[str, typer.Argument(metavar="OUTAGE", help="The id of an outage.")]
 
 COLUMNS = (
-    Column("ENDPOINT", "endpoint_id"),
-    Column("SEVERITY", "severity"),
-    Column("SINCE", lambda row: readable(row["start_time"])),
-    Column("LASTED", lambda row: lasted(row["start_time"], row["resolved_at"])),
-    Column("STATE", lambda row: "resolved" if row["resolved"] else "open"),
-    Column("CAUSED BY", "caused_by"),
+    Column("ENDPOINT", "endpoint_id", least=12),
+    Column("SEVERITY", "severity", rank=4),
+    Column("SINCE", lambda row: readable(row["start_time"]), rank=5),
+    Column("LASTED", lambda row: lasted(row["start_time"], row["resolved_at"]), rank=1),
+    Column("STATE", lambda row: "resolved" if row["resolved"] else "open", rank=2),
+    Column("CAUSED BY", "caused_by", least=12, rank=3),
     Column("ID", "id"),
-    Column("WHAT", "description"),
+    Column("WHAT", "description", least=20, rank=3),
 )
+# Of those that are open the state says nothing.
+OPEN = tuple(column._replace(rank=6) if column.title == "STATE" else column for column in COLUMNS)
 HAPPENED = (
     Column("AT", lambda row: readable(row["at"])),
     Column("WHAT", "kind"),
-    Column("BY", "by"),
-    Column("TEXT", "text"),
+    Column("BY", "by", least=12, rank=1),
+    Column("TEXT", "text", least=20),
 )
 
 
@@ -45,7 +47,7 @@ def list_outages(
     if everything:
         desk.show_list(COLUMNS, list(desk.api.first(limit, "/outages/")), "there was no outage yet")
     else:
-        desk.show_list(COLUMNS, list(desk.api.pages("/outages/active")), "no outage is open")
+        desk.show_list(OPEN, list(desk.api.pages("/outages/active")), "no outage is open")
 
 
 @app.command()

@@ -24,19 +24,19 @@ STATUS_EXITS = {"UP": 0, "DEGRADED": 1, "DOWN": 2}
 NO_STATUS_EXIT = 3
 
 _LISTED = (
-    Column("ID", "id"),
+    Column("ID", "id", least=40),
     Column("PROTOCOL", "protocol"),
-    Column("SITE", "site"),
-    Column("EVERY", lambda row: f"{row['check_interval']} s"),
-    Column("ACTIVE", "is_active"),
-    Column("TAGS", "tags"),
-    Column("URL", "url"),
+    Column("SITE", "site", least=8, rank=2),
+    Column("EVERY", lambda row: f"{row['check_interval']} s", rank=3),
+    Column("ACTIVE", "is_active", rank=4),
+    Column("TAGS", "tags", least=8, rank=5),
+    Column("URL", "url", least=20),
 )
 _CHECKS = (
     Column("TIME", lambda row: readable(row.get("timestamp") or row.get("start"))),
     Column("STATUS", lambda row: row.get("status") or _counted(row["checks"])),
     Column("MS", lambda row: _milliseconds(row["response_time"])),
-    Column("MESSAGE", "error_message"),
+    Column("MESSAGE", "error_message", least=20),
 )
 
 

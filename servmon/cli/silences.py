@@ -15,10 +15,10 @@ app = typer.Typer(help="What is not told for a while.", no_args_is_help=True)
 
 COLUMNS = (
     Column("ENDS", lambda row: readable(row["ends_at"])),
-    Column("FOR", covered),
-    Column("BY", "created_by"),
+    Column("FOR", covered, least=12, rank=1),
+    Column("BY", "created_by", least=8, rank=2),
     Column("ID", "id"),
-    Column("WHY", "reason"),
+    Column("WHY", "reason", least=12),
 )
 
 

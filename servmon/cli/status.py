@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -13,18 +14,24 @@ import typer
 from servmon.cli.base import EXIT_CONFIGURATION, fail, shown
 from servmon.cli.desk import Desk, over_api, width
 from servmon.cli.maintenance import COLUMNS as WINDOW_COLUMNS
-from servmon.cli.outages import COLUMNS as OUTAGE_COLUMNS
-from servmon.cli.tables import Column, lines, table
+from servmon.cli.outages import OPEN as OUTAGE_COLUMNS
+from servmon.cli.tables import Column, cut, lines, table
 from servmon.cli.when import lasted, readable
+from servmon.clock import now
 from servmon.errors import ServmonError
 
+# At a glance the reason says more than the id.
+_MATTERS = {"ID": (None, 7), "WHAT": (32, 0)}
+_AT_A_GLANCE = tuple(
+    Column(title, value, *_MATTERS.get(title, (least, rank))) for title, value, least, rank in OUTAGE_COLUMNS
+)
 SUSPECT_COLUMNS = (
-    Column("ENDPOINT", "endpoint_id"),
-    Column("SINCE", lambda row: readable(row["since"])),
+    Column("ENDPOINT", "endpoint_id", least=12),
+    Column("SINCE", lambda row: readable(row["since"]), rank=1),
     Column("LASTED", lambda row: lasted(row["since"], None)),
     Column("FAILED", "failures"),
     Column("STILL NEEDED", lambda row: "being verified" if row["verifying"] else row["failures_needed"]),
-    Column("WHY", "error_message"),
+    Column("WHY", "error_message", least=32),
 )
 # What is read at a glance; the list of services has the others.
 SUSPECTS_SHOWN = 20
@@ -75,12 +82,13 @@ def _look(desk: Desk) -> dict[str, Any]:
 
 def _keep_showing(desk: Desk, every: float) -> None:
     desk.api.complain = _unanswered
+    screen = _Screen(desk)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)
     sys.stdout.write(_OTHER_SCREEN)
     try:
         while True:
-            sys.stdout.write(_BEGIN + "".join(line + _END_OF_LINE for line in _now(desk)) + _REST)
+            sys.stdout.write(_BEGIN + "".join(line + _END_OF_LINE for line in screen.lines()) + _REST)
             sys.stdout.flush()
             time.sleep(every)
     except KeyboardInterrupt:
@@ -95,19 +103,39 @@ def _end(number: int, _frame: object) -> NoReturn:
     raise SystemExit(128 + number)
 
 
-def _now(desk: Desk) -> list[str]:
-    """The screen, cut to the height of the terminal; what goes wrong stands on it and may be over at the next look."""
-    from shutil import get_terminal_size
+class _Screen:
+    """What stands on the terminal, as wide and as high as that is at the moment."""
 
-    from servmon.clock import now
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._last: tuple[datetime, dict[str, Any]] | None = None
 
-    try:
-        found = list(_screen(_look(desk)))
-    except UnansweredError as error:
-        found = [shown(line) for line in str(error).split("\n")]
-    room = max(1, get_terminal_size().lines - 2)
-    more = [f"… and {len(found) - room + 1} lines more"] if len(found) > room else []
-    return [f"{now():%Y-%m-%d %H:%M:%S}Z", *found[: room - len(more)], *more]
+    def lines(self) -> list[str]:
+        """The next look; where it fails, why, above what was seen last."""
+        from shutil import get_terminal_size
+
+        present = now()
+        try:
+            self._last = present, _look(self._desk)
+            trouble = []
+        except UnansweredError as error:
+            trouble = [*_wrapped(str(error)), ""]
+        room = max(1, get_terminal_size().lines - 2)
+        found = [*trouble, *self._seen(present)]
+        more = [f"… and {len(found) - room + 1} lines more"] if len(found) > room else []
+        return [_clock(present), *found[: room - len(more)], *more]
+
+    def _seen(self, present: datetime) -> Iterator[str]:
+        if self._last is None:
+            return
+        at, found = self._last
+        if at != present:
+            yield from _wrapped(f"as of {_clock(at)}:")
+        yield from _screen(found)
+
+
+def _clock(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S}Z"
 
 
 def _unanswered(sentence: str) -> NoReturn:
@@ -115,12 +143,13 @@ def _unanswered(sentence: str) -> NoReturn:
 
 
 def _screen(found: dict[str, Any]) -> Iterator[str]:
-    yield "  ".join(f"{number} {name}" for name, number in found["services"].items())
-    yield from (f"! {shown(sentence)}" for sentence in found["degraded"])
+    yield from _wrapped(_counts(found["services"]))
+    for sentence in found["degraded"]:
+        yield from _wrapped(f"! {sentence}")
     yield ""
-    if found["outages"]:
-        yield f"{len(found['outages'])} open outages"
-        yield from table(OUTAGE_COLUMNS, found["outages"], width())
+    if outages := found["outages"]:
+        yield f"{len(outages)} open {'outage' if len(outages) == 1 else 'outages'}"
+        yield from table(_AT_A_GLANCE, outages, width())
     else:
         yield "no outage is open"
     yield from _suspects(found["suspects"])
@@ -128,6 +157,22 @@ def _screen(found: dict[str, Any]) -> Iterator[str]:
         yield ""
         yield "planned work now"
         yield from table(WINDOW_COLUMNS, found["maintenance"], width())
+
+
+def _counts(services: dict[str, int]) -> str:
+    """The counts in a sentence, without those that are nothing."""
+    told = [f"{services[name]} {name}" for name in ("down", "degraded", "unknown", "up") if services[name]]
+    endpoints = f"{services['total']} {'endpoint' if services['total'] == 1 else 'endpoints'}"
+    covered = f"; {services['in_maintenance']} in a window" if services["in_maintenance"] else ""
+    return (f"{endpoints}: {', '.join(told)}" if told else endpoints) + covered
+
+
+def _wrapped(text: str) -> list[str]:
+    """``text`` in lines that the terminal has room for."""
+    from textwrap import wrap
+
+    room = max(width(), 20)
+    return [cut(part, room) for line in text.split("\n") for part in wrap(shown(line), room)]
 
 
 def _suspects(found: dict[str, Any]) -> Iterator[str]:

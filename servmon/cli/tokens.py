@@ -25,11 +25,11 @@ def _fate(row: Row) -> str:
 
 
 COLUMNS = (
-    Column("NAME", "name"),
+    Column("NAME", "name", least=12),
     Column("ROLE", "role"),
-    Column("PREFIX", "prefix"),
-    Column("MADE", lambda row: readable(row["created_at"])),
-    Column("BY", "created_by"),
+    Column("PREFIX", "prefix", rank=1),
+    Column("MADE", lambda row: readable(row["created_at"]), rank=3),
+    Column("BY", "created_by", least=8, rank=2),
     Column("STATE", _fate),
     Column("ID", "id"),
 )

@@ -38,6 +38,7 @@ class Follower:
         self._desk = desk
         self._last: str | None = None
         self._wait = 3.0
+        self._said = ""
 
     def events(self) -> Iterator[Event]:
         """Every event from now on, for ever; ends the process where servmon refuses, or is not there to begin with."""
@@ -45,15 +46,25 @@ class Follower:
         while True:
             try:
                 with self._open() as answer:
+                    if connected:
+                        self._say("servmon answers again")
+                    elif self._desk.on_terminal:  # nothing may happen for hours
+                        self._say("following what happens; Ctrl-C ends it")
                     connected = True
                     yield from self._read(iter(partial(answer.readline, LONGEST_LINE), b""))
-                typer.echo("servmon has ended the stream; coming back", err=True)
+                self._say("servmon has ended the stream; coming back")
             except (OSError, HTTPException, ValueError) as error:
                 sentence = self._desk.api.nobody_answers(error)
                 if not connected:
                     self._desk.api.complain(sentence)
-                typer.echo(f"{shown(sentence)}; trying again", err=True)
+                self._say(f"{sentence}; trying again until it does")
             time.sleep(self._wait)
+
+    def _say(self, sentence: str) -> None:
+        """Say how the connection is, where that is not as it was: a night of trying again is one line."""
+        if sentence != self._said:
+            typer.echo(shown(sentence), err=True)
+            self._said = sentence
 
     def _open(self) -> Any:
         resume = {"Last-Event-ID": self._last} if self._last else {}

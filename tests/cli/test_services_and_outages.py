@@ -125,7 +125,7 @@ async def test_a_terminal_gets_a_table_that_fits_and_nothing_that_moves_its_curs
     await history.outage("shop", description="\x1b[2J\x9b31mgone " + "x" * 200)
     options = where(tmp_path, f"http://127.0.0.1:{api.port}")
     heading, line = (await on_terminal("outages", "list", *options, columns=150)).splitlines()
-    assert heading.split() == ["ENDPOINT", "SEVERITY", "SINCE", "LASTED", "STATE", "CAUSED", "BY", "ID", "WHAT"]
+    assert heading.split() == ["ENDPOINT", "SEVERITY", "SINCE", "LASTED", "STATE", "ID", "WHAT"]
     assert heading.index("WHAT") == line.index("\\x1b[2J\\x9b31mgone")
     assert (len(line), line[-1]) == (150, "…")
     assert await on_terminal("services", "list", "--tag", "none", *options) == "nothing is watched that fits\r\n"

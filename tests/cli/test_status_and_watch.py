@@ -61,13 +61,13 @@ async def test_the_status_is_lines_that_tell_their_kind(cli, troubled):
 async def test_a_terminal_sees_it_live_until_it_is_ended_and_is_as_it_was_then(troubled, tmp_path, number, status):
     options = where(tmp_path, f"http://127.0.0.1:{troubled.port}")
     written = await on_terminal("status", *options, columns=160)
-    assert "1 open outages" in written
+    assert "1 open outage\r\n" in written
     assert "\\x1b[2Jgone" in written
     ours, theirs = pty.openpty()
     async with started("status", "--watch", "--every", "0.2", *options, stdout=theirs) as process:
         os.close(theirs)
         seen = ""
-        while seen.count("no outage") + seen.count("open outages") < 2:
+        while seen.count("no outage") + seen.count("open outage") < 2:
             seen += (await asyncio.to_thread(os.read, ours, 65_536)).decode()
         process.send_signal(number)
         seen += await asyncio.to_thread(rest_of, ours)
