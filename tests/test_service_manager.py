@@ -8,6 +8,7 @@ import resource
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -84,16 +85,49 @@ async def test_the_watchdog_is_fed_while_postgres_is_away_and_starves_where_the_
     await daemon.stop()
 
 
+# Puts before each folder that is named one that lets everybody in, with the same in it; then runs what follows "--".
+OPENING = """
+set -e
+while [ "$1" != -- ]; do
+    behind=$(mktemp -d)
+    mount --bind "$1" "$behind"
+    mount -t tmpfs -o mode=755 none "$1"
+    for there in "$behind"/* "$behind"/.[!.]*; do
+        here="$1/${there##*/}"
+        if [ -L "$there" ]; then cp -P "$there" "$here"
+        elif [ -d "$there" ]; then mkdir "$here"; mount --bind "$there" "$here"
+        elif [ -f "$there" ]; then touch "$here"; mount --bind "$there" "$here"
+        fi
+    done
+    umount --lazy "$behind"
+    rmdir "$behind"
+    shift
+done
+shift
+exec "$@"
+"""
+
+
+def closed_folders() -> list[str]:
+    """Where another account cannot pass on its way to Python and to servmon, the outermost first."""
+    needed = [Path(path).resolve() for path in (*sys.path, sys.prefix, sys.base_prefix) if path]
+    passed = {folder for path in needed if path.exists() for folder in (path, *path.parents) if folder.is_dir()}
+    return sorted(str(folder) for folder in passed if not folder.stat().st_mode & stat.S_IXOTH)
+
+
 def as_nobody(netns: Namespace) -> tuple[str, ...]:
-    """What starts Python in the namespace, as an account that may send raw packets and nothing else."""
-    setpriv, nsenter = shutil.which("setpriv"), shutil.which("nsenter")
-    if setpriv is None or nsenter is None:
-        pytest.skip("setpriv and nsenter, of Debian's package util-linux, are not installed")
+    """What starts Python in the namespace, as an account that may send raw packets and nothing else.
+
+    Wherever servmon lies: folders that are closed to that account are open in a view of its own.
+    """
+    if any(shutil.which(tool) is None for tool in ("setpriv", "nsenter", "unshare")):
+        pytest.skip("setpriv, nsenter and unshare, of Debian's package util-linux, are not installed")
     only = ("-all,+net_raw",)
     rights = [f"--{kind}={one}" for kind in ("inh-caps", "ambient-caps", "bounding-set") for one in only]
     start = (
-        *(nsenter, f"--net=/proc/{os.getpid()}/task/{netns.tid}/ns/net", "--"),
-        *(setpriv, f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", *rights, "--"),
+        *("nsenter", f"--net=/proc/{os.getpid()}/task/{netns.tid}/ns/net", "--"),
+        *("unshare", "--mount", "sh", "-c", OPENING, "sh", *closed_folders(), "--"),
+        *("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", *rights, "--"),
         *("env", f"PYTHONPATH={os.pathsep.join(path for path in sys.path if path)}"),
     )
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
