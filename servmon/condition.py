@@ -10,6 +10,7 @@ import structlog
 
 from servmon import __version__
 from servmon.alerts.alerting import Alerting
+from servmon.api.gate import TROUBLE as API_TROUBLE
 from servmon.api.token_file import AdminToken
 from servmon.checks.scheduler import Scheduler
 from servmon.checks.witnesses import Witnesses
@@ -91,6 +92,8 @@ class Condition:
         yield Gauge("servmon_postgres_up", "Whether Postgres took the last batch.", not writer.is_away)
         yield Gauge("servmon_results_accepted", "Whether Postgres or the disk takes results.", writer.accepts)
         yield Gauge("servmon_isolated", "Whether all witnesses are silent.", self._witnesses.any_isolated)
+        closed = any(name.startswith(API_TROUBLE) for name in self._troubles)
+        yield Gauge("servmon_api_open", "Whether the API lets clients in wherever it listens.", not closed)
         yield Gauge("servmon_notifications_owed", "Messages that wait to be sent.", self._alerting.owed)
         yield Gauge("servmon_config_last_reload_successful", "Whether what the file says runs.", not standing.refused)
         if standing.applied_at is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import structlog
 
@@ -14,13 +15,15 @@ from servmon.settings.effective import secrets_in
 from servmon.settings.kept import keep
 from servmon.standing import Standing
 from servmon.store import endpoints
-from servmon.store.pool import Pool
+from servmon.store.pool import AWAY, Pool
 
 _log = structlog.get_logger(__name__)
 
 # A reload that removes at least so many endpoints, and more than this share, waits until somebody confirms it.
 FEWEST_GUARDED = 10
 GUARDED_SHARE = 0.1
+# After a change of so many, what Postgres knows of its tables is too far from what they hold.
+MANY = 500
 
 
 class Provisioning:
@@ -84,6 +87,9 @@ class Provisioning:
             _log.info(
                 "endpoints provisioned", added=len(done.added), changed=len(done.changed), removed=len(done.removed)
             )
+        if len(done.added) + len(done.changed) + len(done.removed) >= MANY:
+            with suppress(*AWAY):  # what is stored is stored, and Postgres will count by itself
+                await endpoints.count_anew(self._pool)
 
     async def _would_remove_many(self, loaded: Loaded) -> str | None:
         """A sentence where more endpoints would go than a person is likely to take out at once."""

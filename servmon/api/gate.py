@@ -8,15 +8,15 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
 
-from servmon.tasks import cancel, spawn
+from servmon.tasks import cancel, spawn, supervise
 
 _log = structlog.get_logger(__name__)
 
+TROUBLE = "API"
 BACKLOG = 512
 # After a failure that is this machine's: no descriptors, no memory.
 PAUSE_SECONDS = 1.0
@@ -30,15 +30,46 @@ class Gate:
     _doorman: asyncio.Task[None]
 
     @classmethod
-    def at(cls, sock: socket.socket, protocol: Callable[[], asyncio.Protocol]) -> Gate:
-        """Let in who comes to ``sock``, which listens already; each client is one ``protocol``."""
+    def at(cls, sock: socket.socket, protocol: Callable[[], asyncio.Protocol], troubles: dict[str, str]) -> Gate:
+        """Let in who comes to ``sock``, which listens already; each client is one ``protocol``.
+
+        What lets them in is started again where it fails. While it does not, ``troubles`` says so under ``trouble_at``.
+        """
         sock.setblocking(False)
-        return cls(sock, spawn(_let_in(sock, protocol), name="clients of the API"))
+        name = trouble_at(sock)
+        doorman = supervise(name, lambda: _let_in(sock, protocol, _Complaint(name, troubles)), troubles)
+        return cls(sock, spawn(doorman, name="clients of the API"))
 
     async def close(self) -> None:
         """Nobody else comes in; who is in stays."""
         await cancel(self._doorman)
         self.sock.close()
+
+
+@dataclass(slots=True)
+class _Complaint:
+    """Says why nobody is let in just now: in the log once for each reason, and in ``troubles`` until somebody is."""
+
+    name: str
+    troubles: dict[str, str]
+    said: int | None = None
+
+    def make(self, error: OSError) -> None:
+        if error.errno != self.said:
+            _log.error("the API lets nobody in for the moment", problem=error.strerror)
+        self.said = error.errno
+        self.troubles[self.name] = f"lets nobody in for the moment: {error.strerror}"
+
+    def take_back(self) -> None:
+        if self.said is not None:
+            self.said = None
+            self.troubles.pop(self.name, None)
+
+
+def trouble_at(sock: socket.socket) -> str:
+    """What troubles at a socket stand under: ``API at 127.0.0.1 port 8350``, ``API at /run/servmon/api.sock``."""
+    address = sock.getsockname()
+    return f"{TROUBLE} at {address}" if isinstance(address, str) else f"{TROUBLE} at {address[0]} port {address[1]}"
 
 
 async def listening(host: str, port: int) -> list[socket.socket]:
@@ -70,9 +101,7 @@ def _listening(family: int, address: tuple[object, ...]) -> socket.socket:
     return sock
 
 
-async def _let_in(sock: socket.socket, protocol: Callable[[], asyncio.Protocol]) -> None:
-    loop = asyncio.get_running_loop()
-    said: int | None = None
+async def _let_in(sock: socket.socket, protocol: Callable[[], asyncio.Protocol], complaint: _Complaint) -> None:
     while True:
         try:
             client, _ = sock.accept()
@@ -81,15 +110,21 @@ async def _let_in(sock: socket.socket, protocol: Callable[[], asyncio.Protocol])
         except ConnectionError:  # gone again before it was in
             continue
         except OSError as error:
-            if error.errno != said:
-                _log.error("the API lets nobody in for the moment", problem=error.strerror)
-            said = error.errno
+            complaint.make(error)
             await asyncio.sleep(PAUSE_SECONDS)
         else:
-            said = None
-            client.setblocking(False)
-            with suppress(OSError, RuntimeError):  # it is gone, or the loop is about to be
-                await loop.connect_accepted_socket(protocol, client)
+            complaint.take_back()
+            await _welcome(client, protocol)
+
+
+async def _welcome(client: socket.socket, protocol: Callable[[], asyncio.Protocol]) -> None:
+    client.setblocking(False)
+    try:
+        await asyncio.get_running_loop().connect_accepted_socket(protocol, client)
+    except BaseException as error:
+        client.close()
+        if not isinstance(error, (OSError, RuntimeError)):  # it is gone, or the loop is about to be
+            raise
 
 
 async def _somebody(sock: socket.socket) -> None:

@@ -19,7 +19,7 @@ from servmon.api.gate import BACKLOG, Gate, listening
 from servmon.api.problems import problem_response
 from servmon.api.unix_socket import UnixPlace
 from servmon.errors import StartError
-from servmon.tasks import cancel, spawn
+from servmon.tasks import cancel, spawn, supervise
 
 _log = structlog.get_logger(__name__)
 
@@ -175,11 +175,19 @@ class ApiServer:
         await self._runner.cleanup()
 
 
-async def serve(app: web.Application, host: str | None, port: int, place: UnixPlace | None = None) -> ApiServer:
+async def serve(
+    app: web.Application,
+    host: str | None,
+    port: int,
+    place: UnixPlace | None = None,
+    *,
+    troubles: dict[str, str] | None = None,
+) -> ApiServer:
     """Listen on ``host`` (``None``: on none) and ``port`` (0: any free one), and on a unix socket at ``place``.
 
-    Raises ``StartError`` where that cannot be done.
+    While nobody is let in somewhere, ``troubles`` says why. Raises ``StartError`` where it cannot listen.
     """
+    troubles = {} if troubles is None else troubles
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
     await runner.setup()
     door, server = app[DOOR], runner.server
@@ -187,14 +195,15 @@ async def serve(app: web.Application, host: str | None, port: int, place: UnixPl
     gates: list[Gate] = []
     try:
         async for sock in _listening(host, port, place):
-            gates.append(Gate.at(sock, lambda: Connection(door, server)))  # noqa: PERF401 - closed where a later one fails
+            gate = Gate.at(sock, lambda: Connection(door, server), troubles)
+            gates.append(gate)
     except StartError:
         for gate in gates:
             await gate.close()
         await runner.cleanup()
         raise
     real_port = gates[0].sock.getsockname()[1] if host is not None else 0
-    sweeper = spawn(door.cut_slow_readers(), name="slow readers of the API")
+    sweeper = spawn(supervise("slow readers", door.cut_slow_readers, troubles), name="slow readers of the API")
     return ApiServer(real_port, tuple(gates), runner, sweeper, place)
 
 

@@ -72,7 +72,8 @@ class ApiPart:
             vitals=vitals,
         )
         app[LINKS] = self._ground.links
-        server = await serve(app, api.host if api.wants_port else None, api.port, api.place)
+        host = api.host if api.wants_port else None
+        server = await serve(app, host, api.port, api.place, troubles=self._ground.troubles)
         try:
             yield f"http://{_in_url(api.host)}:{server.port}" if api.wants_port else f"unix:{api.socket}"
         finally:

@@ -331,6 +331,11 @@ order by id
 """
 
 
+_COUNT_ANEW = """
+analyze service_endpoint
+"""
+
+
 async def missing(db: Executor, source: str, wanted: str) -> tuple[list[str], int]:
     """The ids that ``provision`` with what ``as_json`` made would remove, and the number of active ones now."""
     active = await db.fetch(_MISSING, source, wanted)
@@ -355,6 +360,14 @@ async def provision(
     for row in await db.fetch(_PROVISION, source, wanted, remove):
         done[row["what"]].append(row["id"])
     return Provisioned(**done)
+
+
+async def count_anew(db: Executor) -> None:
+    """Let Postgres know at once how many endpoints there are: by itself it looks within a minute.
+
+    Until then it plans as if there were hardly any. Raises the driver's errors.
+    """
+    await db.execute(_COUNT_ANEW)
 
 
 async def _not_as_expected(db: Executor, endpoint_id: str) -> Exception:

@@ -31,7 +31,12 @@ class Client(asyncio.Protocol):
 
 
 @pytest.fixture
-async def came_in():
+def troubles() -> dict[str, str]:
+    return {}
+
+
+@pytest.fixture
+async def came_in(troubles):
     """Who came in through a gate that nobody minded yet, with the port of it."""
     came_in, turn = Counter(), [0]
 
@@ -42,7 +47,7 @@ async def came_in():
 
     (sock,) = await listening("127.0.0.1", 0)
     counting = spawn(count(), name="turns")
-    opened = Gate.at(sock, lambda: Client(came_in, turn))
+    opened = Gate.at(sock, lambda: Client(came_in, turn), troubles)
     yield came_in, sock.getsockname()
     await cancel(counting)
     await opened.close()
@@ -57,7 +62,7 @@ async def test_a_crowd_comes_in_one_by_one_with_turns_for_checks_between(came_in
         one.close()
 
 
-async def test_with_no_descriptor_left_it_waits_says_so_once_and_goes_on(came_in, monkeypatch):
+async def test_with_no_descriptor_left_it_waits_says_so_once_and_goes_on(came_in, troubles, monkeypatch):
     counted, address = came_in
     monkeypatch.setattr(gate, "PAUSE_SECONDS", 0.01)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -69,10 +74,37 @@ async def test_with_no_descriptor_left_it_waits_says_so_once_and_goes_on(came_in
             client.connect(address)
             await settled(lambda: bool(said))
             await asyncio.sleep(0.05)
+            assert list(troubles.values()) == ["lets nobody in for the moment: Too many open files"]
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         await settled(lambda: counted.total() == 1)
+    assert troubles == {}
     assert [one["problem"] for one in said] == ["Too many open files"]
+
+
+async def test_where_what_lets_clients_in_fails_it_is_named_and_works_again_without_a_restart(monkeypatch):
+    monkeypatch.setattr("servmon.tasks.FIRST_RESTART_SECONDS", 0.05)
+    came_in, troubles = Counter(), {}
+    broken = [ValueError("nobody foresaw this")]
+
+    def protocol() -> asyncio.Protocol:
+        if broken:
+            raise broken.pop()
+        return Client(came_in, [0])
+
+    (sock,) = await listening("127.0.0.1", 0)
+    host, port = sock.getsockname()
+    opened = Gate.at(sock, protocol, troubles)
+    with socket.create_connection((host, port)) as first, capture_logs() as said:
+        await settled(lambda: bool(troubles))
+        assert troubles == {f"API at {host} port {port}": "ValueError: nobody foresaw this"}
+        first.setblocking(False)
+        assert await asyncio.get_running_loop().sock_recv(first, 1) == b""  # it is not left to wait
+        with socket.create_connection((host, port)):
+            await settled(lambda: came_in.total() == 1)
+        await settled(lambda: not troubles)
+    assert [one["event"] for one in said] == ["follower failed, starting it again"]
+    await opened.close()
 
 
 async def test_a_port_that_is_taken_is_told_and_leaves_no_socket_behind():

@@ -66,7 +66,7 @@ class Live:
         yield Endpoint("d", "D", "icmp://192.0.2.1", "ICMP"), lossy
 
 
-def condition() -> Condition:
+def condition(trouble: str = "x") -> Condition:
     """How a servmon is that has one trouble."""
     nothing: Any = SimpleNamespace
     settings = Settings()
@@ -78,7 +78,7 @@ def condition() -> Condition:
         writer=nothing(queued=0, spooled=0, is_away=False, accepts=True),
         witnesses=nothing(any_isolated=False),
         alerting=nothing(owed=0),
-        troubles={"x": "y"},
+        troubles={trouble: "y"},
     )
 
 
@@ -117,6 +117,12 @@ async def test_the_last_checks_bear_the_names_of_blackbox_exporter():
         "servmon_troubles 1",
     ):
         assert line in text.splitlines()
+
+
+@pytest.mark.parametrize(("trouble", "is_open"), [("x", True), ("API at 127.0.0.1 port 8350", False)])
+async def test_whether_the_api_is_open_wherever_it_listens(trouble, is_open):
+    measured = {gauge.name: gauge.value for gauge in condition(trouble).gauges()}
+    assert bool(measured["servmon_api_open"]) is is_open
 
 
 async def test_what_could_not_be_asked_is_neither_up_nor_down():
