@@ -218,3 +218,12 @@ async def test_init_without_anybody_who_answers_writes_nothing(tmp_path):
     code, _, err = await servmon("config", "init", "--config", str(file))
     assert (code, "Aborted" in err) == (1, True)
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_an_editor_that_fails_is_named_and_the_file_stays_as_it_was(tmp_path, monkeypatch):
+    monkeypatch.setenv("VISUAL", "false")
+    file = tmp_path / "servmon.toml"
+    file.write_text("[service]\n", encoding="utf-8")
+    code, _, err = await servmon("config", "edit", "--config", str(file))
+    assert (code, err) == (1, f"{file} stays as it was: false ended with status 1\n")
+    assert [one.name for one in tmp_path.iterdir()] == ["servmon.toml"]

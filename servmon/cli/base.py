@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
@@ -22,6 +23,9 @@ EXIT_CONFIGURATION = 2
 # Nagios plug-in API: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN. Usage errors are 3, never 2, which means DOWN.
 EXIT_USAGE_OF_CHECK = 3
 
+# Where the systemd unit reads its configuration.
+SERVICE_FILE = Path("/etc/servmon/servmon.toml")
+
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", "-c", help="The TOML file; without it only the environment is read.")
 ]
@@ -33,6 +37,8 @@ def load(config: Path | None, *, or_last_good: bool = False) -> Loaded:
     """The configuration, or the end of the process with every problem on stderr."""
     from servmon import settings
 
+    if config is None and os.access(SERVICE_FILE, os.R_OK):
+        typer.echo(f"only the environment is read: {SERVICE_FILE} would be with --config {SERVICE_FILE}", err=True)
     try:
         return settings.load_or_last_good(config) if or_last_good else settings.load(config)
     except settings.SettingsError as error:

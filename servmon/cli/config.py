@@ -78,7 +78,9 @@ def edit(config: FileArgument) -> None:
     try:
         with draft_of(config) as draft:
             while True:
-                subprocess.run([*shlex.split(editor()), str(draft)], check=True)  # noqa: S603 - the user's own editor
+                command = [*shlex.split(editor()), str(draft)]
+                if status := subprocess.run(command, check=False).returncode:  # noqa: S603 - the user's own editor
+                    fail(f"{config} stays as it was: {command[0]} ended with status {status}", 1)
                 try:
                     adopt(draft, config)
                     break
@@ -86,7 +88,7 @@ def edit(config: FileArgument) -> None:
                     typer.echo("\n".join(error.lines), err=True)
                 if not typer.confirm("Edit again? Otherwise the file stays as it was"):
                     raise typer.Exit(EXIT_CONFIGURATION)
-    except (OSError, subprocess.CalledProcessError) as error:
+    except OSError as error:
         fail(f"{config} stays as it was: {error}", 1)
     typer.echo(f"{config}: {REPLACED}")
 

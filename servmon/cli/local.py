@@ -18,15 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote, urlencode, urlsplit
 
-from servmon.cli.base import EXIT_CONFIGURATION, fail, load
+from servmon.cli.base import EXIT_CONFIGURATION, SERVICE_FILE, fail, load
 
 if TYPE_CHECKING:
     from servmon.settings import Settings
 
 PATIENCE_SECONDS = 60.0
 PAGE = 1000
-# Where the systemd unit reads its configuration; asked where the command line names no file.
-SERVICE_FILE = Path("/etc/servmon/servmon.toml")
 
 Complain = Callable[[str], NoReturn]
 
@@ -142,6 +140,7 @@ def reach(config: Path | None, url: str | None, token_file: Path | None) -> Loca
         if token is None:
             fail("--url needs --token-file: the token of the servmon here is sent nowhere else", EXIT_CONFIGURATION)
         return LocalApi(url, token)
+    # Asked where the command line names no file.
     if config is None and os.access(SERVICE_FILE, os.R_OK):
         config = SERVICE_FILE
     api = LocalApi.of(load(config).settings)
@@ -202,14 +201,17 @@ def _opener(path: str | None = None) -> urllib.request.OpenerDirector:
 def _token_of(settings: Settings) -> str:
     if settings.api.token is not None:
         return settings.api.token.get_secret_value()
-    return _read_token(settings.servmon.data_dir / "admin.token")
+    path = settings.servmon.data_dir / "admin.token"
+    return _read_token(path, "; servmon makes it at its first start. Does the one here have another --config?")
 
 
-def _read_token(path: Path) -> str:
+def _read_token(path: Path, hint: str = "") -> str:
     try:
         token = path.read_text(encoding="ascii").strip()
     except OSError as error:
-        fail(f"the API's token cannot be read from {path}: {error.strerror or error}", 1)
+        if isinstance(error, PermissionError):
+            hint = "; ask as its owner or as root, or with a token of your own: --url and --token-file"
+        fail(f"the API's token cannot be read from {path}: {error.strerror or error}{hint}", 1)
     except ValueError:
         token = ""
     if not token or not token.isprintable() or " " in token:

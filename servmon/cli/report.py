@@ -89,6 +89,7 @@ def _lines(begin: datetime, messages: Sequence[Row], kept_back: Sequence[Row]) -
     for row in messages:
         yield f"  {row['created_at']:%m-%d %H:%M}  {row['channel']}: {shown(row['subject'])}: {shown(_fate(row))}"
     if kept_back:
-        yield f"not told: {sum(row['number'] for row in kept_back)} pieces of news"
+        number = sum(row["number"] for row in kept_back)
+        yield f"not told: {number} {'piece' if number == 1 else 'pieces'} of news"
     for row in kept_back:
         yield f"  {row['number']:6}  {row['stage']}: {row['reason']}"

@@ -14,7 +14,7 @@ import pytest
 
 from servmon.services.stream import Stream
 from tests.fix_api import services_on, serving, window
-from tests.fix_cli import on_terminal, rest_of, where
+from tests.fix_cli import command, on_terminal, rest_of, where
 from tests.test_cli import servmon
 
 # A reader that is given up in the middle of the stream may be collected in any later test.
@@ -127,6 +127,16 @@ async def test_nobody_to_watch_is_a_sentence(tmp_path, closed_port):
     code, out, err = await servmon("watch", *where(tmp_path, f"http://127.0.0.1:{closed_port}"))
     assert (code, out) == (1, "")
     assert err == f"no servmon answers at http://127.0.0.1:{closed_port}: Connection refused\n"
+
+
+async def test_a_servmon_that_never_ran_here_has_no_token_and_that_is_said(tmp_path):
+    file = tmp_path / "servmon.toml"
+    file.write_text(f'[servmon]\ndata_dir = "{tmp_path}"\n', encoding="ascii")
+    code, out, err = await command("status", "--config", str(file))
+    assert (code, out) == (1, "")
+    assert err.endswith(
+        "No such file or directory; servmon makes it at its first start. Does the one here have another --config?\n"
+    )
 
 
 @pytest.mark.timeout(60)
