@@ -1,24 +1,26 @@
 """Brings messages to their receivers: at least once each, in their order, whatever the receivers do.
 
-One worker a channel, so that one that hangs delays no other. What does not get through is tried again for a day,
+One worker a lane, so that one that hangs delays no other. What does not get through is tried again for a day,
 and meanwhile told over the channel's fallback.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID, uuid5
 
 import structlog
 
-from servmon.alerts.alert import NOTICES, MessageKind, Notification
+from servmon.alerts.alert import Notification
 from servmon.alerts.channels.base import DEADLINE_SECONDS, Channel, ChannelError
-from servmon.alerts.content import DELAYED, REMARKS
-from servmon.alerts.lines import lasted, late_subject, one_line
+from servmon.alerts.content import REMARKS
+from servmon.alerts.lanes import Lane, Way
+from servmon.alerts.late import as_of, old_ones, summary
+from servmon.alerts.lines import one_line
 from servmon.clock import SYSTEM_CLOCK, Clock, now
 
 _log = structlog.get_logger(__name__)
@@ -27,14 +29,12 @@ RETRY_SECONDS = (10.0, 30.0, 120.0, 600.0)
 GIVE_UP_AFTER = timedelta(days=1)
 # A channel that has failed for so long is told around.
 FALLBACK_AFTER = timedelta(seconds=60)
-# A message that arrives later says so.
-LATE_AFTER = timedelta(minutes=5)
-# When a channel is back after so many messages of at least such an age, one summary replaces them.
-SUMMARY_ABOVE = 3
-OLD = timedelta(minutes=10)
 # A copy names the message it stands for.
 INSTEAD_OF = "instead_of"
+FOR_SOME = "some of its receivers have it, others do not yet"
+DRY_RUN = "dry run: decided, not sent"
 SUMMARISED = "its channel was away; it stands in a summary"
+SUMMARISED_FOR_SOME = "some of its receivers were behind and have it in a summary"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +52,6 @@ class Mark:
     def is_final(self) -> bool:
         """Whether nothing more becomes of it."""
         return self.sent_at is not None or self.given_up_at is not None
-
-
-@dataclass(slots=True)
-class Lane:
-    """One channel's messages, and how it is doing. ``failing_since`` is ``None`` while it gets through."""
-
-    channel: Channel
-    fallback: str | None
-    waiting: deque[Notification] = field(default_factory=deque)
-    filled: asyncio.Event = field(default_factory=asyncio.Event)
-    failing_since: datetime | None = None
 
 
 class Outbox:
@@ -88,7 +77,7 @@ class Outbox:
         self._troubles = troubles
         self._dry_run = dry_run
         self._clock = clock
-        self._lanes: dict[str, Lane] = {}
+        self._ways: dict[str, Way] = {}
         self._changed = asyncio.Event()
         # Messages that have a copy on its way through a fallback.
         self._told_around: set[str] = set()
@@ -100,33 +89,34 @@ class Outbox:
 
     def open(self, channels: Mapping[str, tuple[Channel, str | None]]) -> None:
         """Use these ways out from now on, each with the name of its fallback; what waits stays, where its way does."""
-        lanes: dict[str, Lane] = {}
+        ways: dict[str, Way] = {}
         for name, (channel, fallback) in channels.items():
-            lanes[name] = lane = self._lanes.get(name) or Lane(channel, fallback)
-            lane.channel, lane.fallback = channel, fallback
-        for name in self._lanes.keys() - lanes.keys():
-            for notification in self._lanes[name].waiting:
-                self._give_up(notification, f"there is no channel {name!r} any more")
+            ways[name] = way = self._ways.get(name) or Way(name, channel, fallback)
+            for message in way.use(channel, fallback):
+                self._ended(way, message)
+            self._report(way)
+        for name in self._ways.keys() - ways.keys():
+            for message in self._ways[name].close():
+                self._give_up(message, f"there is no channel {name!r} any more")
             self._troubles.pop(_trouble(name), None)
-        self._lanes = lanes
+        self._ways = ways
         self._changed.set()
 
     @property
     def waiting(self) -> int:
         """How many messages are owed."""
-        return sum(len(lane.waiting) for lane in self._lanes.values())
+        return sum(len(way.messages) for way in self._ways.values())
 
     def put(self, notifications: Iterable[Notification]) -> None:
         """Take messages to be sent; those for a channel that does not exist are given up."""
-        for notification in notifications:
-            lane = self._lanes.get(notification.channel)
-            if lane is None:
-                self._give_up(notification, f"there is no channel {notification.channel!r}")
-                continue
-            lane.waiting.append(notification)
-            lane.filled.set()
-            if self._is_broken(lane):
-                self._tell_around(notification.channel, lane)
+        for message in notifications:
+            way = self._ways.get(message.channel)
+            if way is None:
+                self._give_up(message, f"there is no channel {message.channel!r}")
+            elif not way.put(message):
+                self._ended(way, message)
+            elif any(self._is_broken(lane) for lane in way.holding(message.id)):
+                self._tell_around(way, [message])
 
     async def run(self) -> None:
         """Send what is there, for ever."""
@@ -134,106 +124,162 @@ class Outbox:
             self._changed.clear()
             async with asyncio.TaskGroup() as group:
                 workers = [
-                    group.create_task(self._work(name, lane), name=f"channel {name}")
-                    for name, lane in self._lanes.items()
+                    group.create_task(self._work(way, lane), name=f"channel {name}")
+                    for name, way in self._ways.items()
+                    for lane in way.lanes
                 ]
                 await self._changed.wait()
                 for worker in workers:
                     worker.cancel()
 
-    async def _work(self, name: str, lane: Lane) -> None:
+    async def _work(self, way: Way, lane: Lane) -> None:
         task = asyncio.current_task()
         # A library that ends its conversation in good order may swallow the cancellation meant for us.
         while task is not None and not task.cancelling():
             while not lane.waiting:
                 lane.filled.clear()
                 await lane.filled.wait()
-            wait = await self._try(name, lane)
-            if wait and not task.cancelling():
-                await asyncio.sleep(wait)
+            if lane.pause:
+                pause, lane.pause = lane.pause, 0.0
+                await asyncio.sleep(pause)
+                continue  # others may have seen to it meanwhile
+            async with way.slots if lane.receiver is not None else nullcontext():
+                await self._try(way, lane)
 
-    async def _try(self, name: str, lane: Lane) -> float:
-        """Send the oldest message, or a summary of all; seconds to wait before the next try."""
-        first = lane.waiting[0]
+    async def _try(self, way: Way, lane: Lane) -> None:
+        """Send the oldest message of a lane, or a summary of all that are old."""
+        first, present = way.first(lane), now(self._clock)
+        owed = way.receivers_on(lane, first)
         if self._dry_run():
-            lane.waiting.popleft()
-            self._give_up(first, "dry run: decided, not sent")
-            return 0
-        present = now(self._clock)
-        old = [one for one in lane.waiting if present - one.created_at >= OLD]
-        summary = len(old) > SUMMARY_ABOVE and lane.failing_since is not None
-        told = old if summary else [first]
-        message = _summary(old, present) if summary else self._as_of(first, present)
+            self._lose(way, first, owed, DRY_RUN)
+            return
+        old = old_ones(way.on(lane), present) if lane.failing_since is not None else []
+        told = old or [first]
+        message = summary(old, present) if old else as_of(first, present, self._over)
+        served = {*message.served, *way.receivers} - owed
+        error = await self._send(way, replace(message, served=tuple(sorted(served))))
+        if error is None or owed <= {*error.served}:
+            self._got_through(way, lane, told, owed)
+        else:
+            self._failed(way, lane, told, owed, error, present)
+        self._report(way)
+
+    async def _send(self, way: Way, message: Notification) -> ChannelError | None:
+        """Send to those who have not got it; what went wrong, if anything did."""
         try:
             async with asyncio.timeout(DEADLINE_SECONDS + 5):
-                await lane.channel.send(message)
+                await way.channel.send(message)
         except ChannelError as error:
-            self._serve(lane, told, error.served)
-            return self._failed(name, lane, error, present)
+            return error
         except TimeoutError:
-            return self._failed(name, lane, ChannelError(f"no end within {DEADLINE_SECONDS:.0f} s"), present)
+            return ChannelError(f"no end within {DEADLINE_SECONDS:.0f} s")
         except Exception as error:  # noqa: BLE001 - one of the five places that may
-            _log.exception("channel failed", channel=name)
-            return self._failed(name, lane, ChannelError(f"{type(error).__name__} in the channel"), present)
-        self._got_through(name, lane, told, present, summary=summary)
-        return 0
+            _log.exception("channel failed", channel=way.name)
+            return ChannelError(f"{type(error).__name__} in the channel")
+        return None
 
-    def _got_through(
-        self, name: str, lane: Lane, sent: list[Notification], present: datetime, *, summary: bool
-    ) -> None:
+    def _got_through(self, way: Way, lane: Lane, told: Sequence[Notification], receivers: Collection[str]) -> None:
+        self._works(way, lane)
+        in_summary = SUMMARISED if lane.receiver is None else SUMMARISED_FOR_SOME
+        self._serve(way, told, receivers, in_summary if len(told) > 1 else None)
+
+    def _works(self, way: Way, lane: Lane) -> None:
         if lane.failing_since is not None:
-            _log.info("channel works again", channel=name)
-        lane.failing_since = None
-        self._troubles.pop(_trouble(name), None)
-        for notification in sent:
-            lane.waiting.remove(notification)
-            self._told_around.discard(notification.id)
-            error = SUMMARISED if summary else None
-            self._marked(Mark(notification.id, notification.attempts + 1, error, sent_at=present))
+            _log.info("channel works again", channel=way.name)
+        lane.failing_since, lane.tries = None, 0
 
-    def _serve(self, lane: Lane, told: list[Notification], receivers: Sequence[str]) -> None:
+    def _serve(
+        self, way: Way, told: Sequence[Notification], receivers: Collection[str], remark: str | None = None
+    ) -> None:
         """Note that ``receivers`` need no further try with any of these, over a restart too."""
-        owed = {one.id for one in told if not {*receivers} <= {*one.served}}
-        for place, one in enumerate(lane.waiting if owed else ()):
-            if one.id in owed:
-                lane.waiting[place] = noted = replace(one, served=tuple(sorted({*one.served, *receivers})))
-                self._marked(Mark(one.id, one.attempts, one.last_error, served=noted.served))
+        for one in told:
+            message = way.messages.get(one.id)
+            if message is None:
+                continue  # gone in a reload
+            if way.settle(one.id, receivers):
+                self._ended(way, message, remark)
+            else:
+                self._note(way.messages[one.id])
 
-    def _failed(self, name: str, lane: Lane, error: ChannelError, began_at: datetime) -> float:
-        first = lane.waiting[0]
+    def _ended(self, way: Way, message: Notification, remark: str | None = None) -> None:
+        """Nobody waits for a message any more: it was sent, unless it was lost for somebody."""
+        if why := way.lost.pop(message.id, None):
+            self._give_up(message, why)
+            return
+        self._told_around.discard(message.id)
+        self._marked(Mark(message.id, message.attempts + 1, remark, sent_at=now(self._clock)))
+
+    def _lose(self, way: Way, message: Notification, receivers: Collection[str], why: str) -> None:
+        """Give a message up for ``receivers``; others may still get it."""
+        if way.settle(message.id, receivers):
+            way.lost.pop(message.id, None)
+            self._give_up(message, why)
+        else:
+            way.lost[message.id] = why
+            _log.error("message not sent to all", channel=way.name, subject=message.subject, problem=why)
+            self._note(way.messages[message.id])
+
+    def _note(self, message: Notification) -> None:
+        said = message.last_error or (FOR_SOME if message.served else None)
+        self._marked(Mark(message.id, message.attempts, said, served=message.served))
+
+    def _failed(
+        self,
+        way: Way,
+        lane: Lane,
+        told: Sequence[Notification],
+        owed: set[str],
+        error: ChannelError,
+        present: datetime,
+    ) -> None:
+        """Try again later; where some have it, the others fall behind them."""
+        lanes = [lane]
+        if owed & {*error.served}:
+            self._works(way, lane)
+            lanes = way.part(owed.difference(error.served))
+        if error.served:
+            self._serve(way, told, error.served)
         said = one_line(str(error), 300)
-        tried = replace(first, attempts=first.attempts + 1, last_error=said)
-        lane.waiting[0] = tried
-        self._marked(Mark(tried.id, tried.attempts, said, served=tried.served))
-        if error.permanent or began_at - tried.created_at >= GIVE_UP_AFTER:
-            lane.waiting.popleft()
-            self._copy_to_fallback(tried, lane, said)
-            self._give_up(tried, said)
-            return 0
+        lanes = [one for one in lanes if one.waiting]  # a reload may have emptied them meanwhile
+        for message_id in {way.first(one).id for one in lanes}:
+            self._note(way.tried(message_id, said))
+        for one in lanes:
+            self._stumble(way, one, error, said, present)
+
+    def _stumble(self, way: Way, lane: Lane, error: ChannelError, said: str, began_at: datetime) -> None:
+        first = way.first(lane)
+        if error.permanent or began_at - first.created_at >= GIVE_UP_AFTER:
+            self._copy_to_fallback(way, first, said)
+            lane.tries = 0
+            self._lose(way, first, way.receivers_on(lane, first), said)
+            return
         if lane.failing_since is None:
             lane.failing_since = began_at
-            _log.warning("channel failed, trying again", channel=name, problem=said)
-        self._troubles[_trouble(name)] = f"does not get through since {lane.failing_since:%H:%M:%S} UTC: {said}"
-        wait = max(RETRY_SECONDS[min(tried.attempts, len(RETRY_SECONDS)) - 1], error.retry_after or 0.0)
-        if self._is_broken(lane) or wait >= FALLBACK_AFTER.total_seconds():
-            self._tell_around(name, lane)
-        return wait
+            _log.warning("channel failed, trying again", channel=way.name, problem=said)
+        lane.problem = said
+        lane.pause = max(RETRY_SECONDS[min(lane.tries, len(RETRY_SECONDS) - 1)], error.retry_after or 0.0)
+        lane.tries += 1
+        if self._is_broken(lane) or lane.pause >= FALLBACK_AFTER.total_seconds():
+            self._tell_around(way, way.on(lane))
+
+    def _report(self, way: Way) -> None:
+        if way.trouble is None:
+            self._troubles.pop(_trouble(way.name), None)
+        else:
+            self._troubles[_trouble(way.name)] = way.trouble
 
     def _is_broken(self, lane: Lane) -> bool:
         return lane.failing_since is not None and now(self._clock) - lane.failing_since >= FALLBACK_AFTER
 
-    def _tell_around(self, name: str, lane: Lane) -> None:
+    def _tell_around(self, way: Way, messages: Iterable[Notification]) -> None:
         """Give what waits for a channel that does not get through to its fallback, each message once."""
-        if lane.fallback is None:
-            return
-        trouble = self._troubles.get(_trouble(name), "")
-        for notification in lane.waiting:
-            self._copy_to_fallback(notification, lane, f"{name} {trouble}")
+        for message in messages:
+            self._copy_to_fallback(way, message, f"{way.name} {way.trouble or ''}")
 
-    def _copy_to_fallback(self, notification: Notification, lane: Lane, why: str) -> None:
-        name = lane.fallback or ""
+    def _copy_to_fallback(self, way: Way, notification: Notification, why: str) -> None:
+        name = way.fallback or ""
         is_copy = INSTEAD_OF in notification.content
-        if name not in self._lanes or is_copy or notification.id in self._told_around:
+        if name not in self._ways or is_copy or notification.id in self._told_around:
             return
         self._told_around.add(notification.id)
         remark = f"Sent here in place of {notification.channel}: {one_line(why)}"
@@ -251,23 +297,6 @@ class Outbox:
         self._added(copy)
         self.put([copy])
 
-    def _as_of(self, notification: Notification, present: datetime) -> Notification:
-        """The message as it has to read now: late ones say how late, and what is true by now."""
-        late = present - notification.created_at
-        if late < LATE_AFTER:
-            return notification
-        said_once = notification.kind is MessageKind.EVENT or notification.kind in NOTICES
-        is_over = not said_once and self._over(notification.alert_id)
-        state = "It is over by now." if is_over else "As far as is known it is still so."
-        remark = f"This message is delayed: it is from {notification.created_at:%Y-%m-%d %H:%M:%S} UTC. {state}"
-        remarks = [remark, *notification.content.get(REMARKS, ())]
-        return replace(
-            notification,
-            subject=late_subject(notification.subject, lasted(late)),
-            body=f"{remark}\n\n{notification.body}",
-            content={**notification.content, DELAYED: lasted(late), REMARKS: remarks},
-        )
-
     def _give_up(self, notification: Notification, why: str) -> None:
         _log.error("message not sent", channel=notification.channel, subject=notification.subject, problem=why)
         self._marked(Mark(notification.id, notification.attempts, why, given_up_at=now(self._clock)))
@@ -275,21 +304,3 @@ class Outbox:
 
 def _trouble(name: str) -> str:
     return f"channel {name}"
-
-
-def _summary(old: list[Notification], present: datetime) -> Notification:
-    """One message in place of many that come too late to be read one by one."""
-    first = old[0]
-    lines = [f"- {one.created_at:%Y-%m-%d %H:%M:%S} UTC  {one_line(one.subject)}" for one in old]
-    waited = lasted(present - first.created_at)
-    return replace(
-        first,
-        # Its receiver may know the first message already, and has to take this one all the same.
-        id=str(uuid5(UUID(first.id), old[-1].id)),
-        kind=MessageKind.SUMMARY,
-        severity=min((one.severity for one in old), key=list(type(first.severity)).index),
-        subject=f"servmon: {len(old)} messages of the last {waited} that did not get through",
-        body="This channel did not take messages for a while. Meanwhile:\n" + "\n".join(lines) + "\n",
-        content={"kind": MessageKind.SUMMARY.value, "subjects": [one.subject for one in old]},
-        served=tuple(sorted(set.intersection(*({*one.served} for one in old)))),
-    )

@@ -34,6 +34,7 @@ class Receiver:
 
     broken: bool = False
     served: tuple[str, ...] = ()
+    receivers: tuple[str, ...] = ("a@isp.example", "b@isp.example")
     got: list[Notification] = field(default_factory=list)
 
     async def send(self, notification: Notification) -> None:
@@ -77,9 +78,10 @@ class Life:
         await self.alerting.round()
 
     async def send(self) -> None:
-        for name, lane in self.alerting.outbox._lanes.items():
-            for _ in range(len(lane.waiting)):
-                await self.alerting.outbox._try(name, lane)
+        for way in self.alerting.outbox._ways.values():
+            for lane, number in [(lane, len(lane.waiting)) for lane in way.lanes]:
+                for _ in range(number):
+                    await self.alerting.outbox._try(way, lane)
 
     async def kill(self) -> None:
         """End without a word: only what is on disk is left."""

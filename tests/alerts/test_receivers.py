@@ -39,7 +39,7 @@ def _short_waits(monkeypatch):
 class Owed:
     """An outbox with one channel, and some messages in it."""
 
-    def __init__(self, channel) -> None:
+    def __init__(self, channel, messages: list[Notification] | None = None) -> None:
         self.marks: dict[str, Mark] = {}
         self.troubles: dict[str, str] = {}
         self.outbox = Outbox(
@@ -50,7 +50,7 @@ class Owed:
             dry_run=lambda: False,
         )
         self.outbox.open({"noc": (channel, None)})
-        self.messages = [self._message(number) for number in range(NUMBER)]
+        self.messages = messages or [self._message(number) for number in range(NUMBER)]
         self.outbox.put(self.messages)
 
     def _message(self, number: int) -> Notification:
@@ -206,14 +206,39 @@ async def test_by_mail(mail_server, mood):
     arrived(server, owed)
 
 
+def got_by(server: MailServer, recipient: str) -> list[str]:
+    return [mail["Subject"] for mail, to in zip(server.mails, server.recipients, strict=True) if recipient in to]
+
+
 async def test_by_mail_one_of_several_put_off_gets_all_and_the_others_each_once(mail_server):
     server = await mail_server()
     server.refused, server.refusal = {"c@isp.example"}, "451 later"
     owed = Owed(by_mail(server.port))
     await owed.arrive(server.refused.clear)
     for recipient in ("b@isp.example", "c@isp.example"):
-        got = [mail["Subject"] for mail, to in zip(server.mails, server.recipients, strict=True) if recipient in to]
-        assert got == [one.subject for one in owed.messages]
+        assert got_by(server, recipient) == [one.subject for one in owed.messages]
+
+
+async def test_by_mail_who_is_put_off_over_a_restart_holds_up_nobody_in_either_life(mail_server):
+    server = await mail_server()
+    server.refused, server.refusal = {"c@isp.example"}, "451 later"
+    first = Owed(by_mail(server.port))
+    subjects = [one.subject for one in first.messages]
+    running = spawn(first.outbox.run(), name="outbox")
+    await settled(lambda: got_by(server, "b@isp.example") == subjects)
+    await settled(lambda: len(first.marks) == NUMBER)
+    await cancel(running)
+    second = Owed(by_mail(server.port), [replace(one, served=first.marks[one.id].served) for one in first.messages])
+    later = replace(first.messages[0], id=str(UUID(int=77)), subject="DOWN: later")
+    second.outbox.put([later])
+    running = spawn(second.outbox.run(), name="outbox")
+    await settled(lambda: got_by(server, "b@isp.example") == [*subjects, "DOWN: later"])
+    assert got_by(server, "c@isp.example") == []
+    server.refused.clear()
+    await settled(lambda: second.outbox.waiting == 0)
+    await cancel(running)
+    for recipient in ("b@isp.example", "c@isp.example"):
+        assert got_by(server, recipient) == [*subjects, "DOWN: later"]
 
 
 async def test_by_mail_a_certificate_that_is_renewed_and_a_login_that_is_mended(mail_server, ca, tmp_path):

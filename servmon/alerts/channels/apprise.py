@@ -85,6 +85,11 @@ class Apprise(Channel):
         """What the tightest of the services takes."""
         return self._text_limit
 
+    @property
+    def receivers(self) -> tuple[str, ...]:
+        """Each URL is one."""
+        return tuple(self._names)
+
     async def send(self, notification: Notification) -> None:
         """Tell every URL that has not got the message. Raises ``ChannelError`` where one was not told."""
         owed = [number for number, name in enumerate(self._names) if name not in notification.served]

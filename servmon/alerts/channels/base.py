@@ -17,7 +17,7 @@ TEXT_LIMIT = 100_000
 class ChannelError(Exception):
     """A message did not get through. ``permanent``: no later try can succeed; ``retry_after`` is in seconds.
 
-    ``served`` names those of several receivers for whom the next try need not be: see ``Notification.served``.
+    ``served`` names those of several ``receivers`` who have it; the others are then tried on their own.
     """
 
     def __init__(
@@ -45,6 +45,14 @@ class Channel(ABC):
         """So many characters of text get through whole; settings may say otherwise."""
         return TEXT_LIMIT
 
+    @property
+    def receivers(self) -> tuple[str, ...]:
+        """The names of those it brings a message to, where it tells them apart; the one who needs no name otherwise."""
+        return ("",)
+
     @abstractmethod
     async def send(self, notification: Notification) -> None:
-        """Bring one message to its receiver, who may have it already. Raises ``ChannelError``."""
+        """Bring one message to its receivers but for those who are ``served``; they may have it already.
+
+        Raises ``ChannelError``.
+        """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from email.message import EmailMessage
 from email.utils import format_datetime
 from pathlib import Path
@@ -73,20 +73,24 @@ class Smtp(Channel):
     def __init__(self, settings: SmtpSection) -> None:
         self._settings = settings
 
+    @property
+    def receivers(self) -> tuple[str, ...]:
+        """The recipients' addresses."""
+        return self._settings.recipients
+
     async def send(self, notification: Notification) -> None:
         """Hand the mail to the server, for those who have not got it. Raises ``ChannelError``."""
         owed = [recipient for recipient in self._settings.recipients if recipient not in notification.served]
         if not owed:
             return
         refused = await self._hand_over(notification, owed)
-        waiting = {recipient: said for recipient, said in refused.items() if said.code < _PERMANENT}
-        if waiting:
-            # The others have it, or never will: to send again would send it to them twice.
-            served = [recipient for recipient in owed if recipient not in waiting]
-            everybody = waiting.keys() == {*self._settings.recipients}
-            raise ChannelError(_told(waiting, everybody=everybody), served=served)
         if refused:
-            raise ChannelError(_told(refused, everybody=refused.keys() == {*self._settings.recipients}), permanent=True)
+            raise ChannelError(
+                _told(refused, owed, self._settings.recipients),
+                permanent=all(said.code >= _PERMANENT for said in refused.values()),
+                # To send again would send it to them twice.
+                served=[recipient for recipient in owed if recipient not in refused],
+            )
 
     async def _hand_over(self, notification: Notification, owed: list[str]) -> Mapping[str, aiosmtplib.SMTPResponse]:
         """Those of ``owed`` whom the server refuses, and what it says."""
@@ -120,9 +124,11 @@ class Smtp(Channel):
         return refused
 
 
-def _told(refused: Mapping[str, aiosmtplib.SMTPResponse], *, everybody: bool) -> str:
+def _told(refused: Mapping[str, aiosmtplib.SMTPResponse], owed: Collection[str], everybody: Collection[str]) -> str:
     who = ", ".join(f"{recipient} ({said.code} {said.message})" for recipient, said in refused.items())
-    return f"every recipient is refused: {who}" if everybody else f"refused for {who}; the other recipients have it"
+    if refused.keys() >= {*everybody}:
+        return f"every recipient is refused: {who}"
+    return f"refused for {who}" + ("; the other recipients have it" if refused.keys() < {*owed} else "")
 
 
 def mail_of(notification: Notification, settings: SmtpSection) -> EmailMessage:

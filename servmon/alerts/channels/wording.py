@@ -54,6 +54,11 @@ class Worded(Channel):
         """The settings', else the channel's own."""
         return self._text_limit or self.inner.text_limit
 
+    @property
+    def receivers(self) -> tuple[str, ...]:
+        """The channel's own."""
+        return self.inner.receivers
+
     async def send(self, notification: Notification) -> None:
         """Send in this channel's words. Raises ``ChannelError``."""
         if self._links is not None:
