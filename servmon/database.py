@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from servmon.errors import StartError
 from servmon.settings import Settings
+from servmon.store.data_folder import taken
 from servmon.store.embedded import EmbeddedPostgres, running_dsn
 from servmon.store.local import FILE
 from servmon.store.pool import place_of
@@ -28,8 +30,8 @@ async def database(
     Where it need not run, and an earlier run of servmon noted what it knew, one that does not start is tried again.
     """
     if settings.database.url is not None:
-        settings.servmon.data_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
-        yield settings.database.url.get_secret_value(), None
+        with taken(settings.servmon.data_dir):  # two on one spool would store each other's results
+            yield settings.database.url.get_secret_value(), None
         return
     if (place := used_database(settings)) is not None:
         raise StartError(
@@ -38,7 +40,7 @@ async def database(
             f" {settings.servmon.data_dir / EXTERNAL_DATABASE} if that is meant"
         )
     postgres = EmbeddedPostgres(settings.servmon.data_dir)
-    is_known = (settings.servmon.data_dir / FILE).exists()
+    is_known = os.access(settings.servmon.data_dir / FILE, os.F_OK)  # what may not be looked at is said at the start
     try:
         yield await postgres.start(None if has_to_run or not is_known else PATIENCE_SECONDS), postgres
     finally:
@@ -48,7 +50,8 @@ async def database(
 @asynccontextmanager
 async def reachable_database(settings: Settings) -> AsyncIterator[str]:
     """The DSN of the same database, also while a servmon runs on it."""
-    running = running_dsn(settings.servmon.data_dir) if settings.database.url is None else None
+    url = settings.database.url
+    running = running_dsn(settings.servmon.data_dir) if url is None else url.get_secret_value()
     if running is not None:
         yield running
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import os
 import resource
 import shutil
 import stat
@@ -79,7 +80,10 @@ async def resolver() -> Finding:
 def disk(settings: Settings, endpoints: tuple[Endpoint, ...]) -> Iterator[Finding]:
     """Whether there is room for the results to come, and for those that wait while Postgres is away."""
     data_dir = settings.servmon.data_dir
-    existing = next(folder for folder in (data_dir, *data_dir.absolute().parents) if folder.exists())
+    existing = next(folder for folder in (data_dir, *data_dir.absolute().parents) if os.access(folder, os.F_OK))
+    if not os.access(existing, os.W_OK | os.X_OK):
+        sentence = f"{data_dir}: this account may not write in {existing}"
+        yield Finding(Level.WARNING, "data folder", sentence, "run servmon, and this command, as the folder's owner")
     free = shutil.disk_usage(existing).free
     checks_a_day = sum(86_400 / endpoint.check_interval for endpoint in endpoints if endpoint.is_active)
     needed = checks_a_day * BYTES_A_RESULT * settings.cleanup.retention_days

@@ -68,6 +68,8 @@ def _read(path: Path, broken: list[str]) -> tuple[str, dict[str, Any]]:
         broken.append(_misspelt(path, text, error))
     except RecursionError:
         broken.append(f"{path}: not valid TOML: values are nested too deep")
+    except ValueError:  # what Python itself refuses to read
+        broken.append(f"{path}: not valid TOML: a number has thousands of digits")
     return "", {}
 
 

@@ -34,6 +34,7 @@ _SENTENCES: Mapping[str, str] = {
     "model_type": "must be a table",
     "dict_type": "must be tables",
     "literal_error": "must be one of {expected}",
+    "enum": "must be one of {expected}",
     "greater_than_equal": "must be at least {ge}",
     "greater_than": "must be more than {gt}",
     "less_than_equal": "must be at most {le}",
@@ -48,9 +49,14 @@ def sentence(detail: ErrorDetails, model: type[BaseModel] | None, keys: Keys) ->
     """
     if detail["type"] == "extra_forbidden":
         return unknown_key(str(keys[-1]), known_keys(model) if model and len(keys) == 1 else ())
-    text = _SENTENCES.get(detail["type"], detail["msg"]).format(**detail.get("ctx", {}))
+    context = detail.get("ctx", {})
+    text = _SENTENCES.get(detail["type"], detail["msg"]).format(**context)
+    if ":" in context.get("pattern", ""):
+        text = 'must be a time such as "22:00"'
     field = model.model_fields.get(str(keys[0])) if model is not None and keys else None
     if field is None or holds(field, SecretStr) or not isinstance(detail["input"], (str, int, float)):
+        return text
+    if text.endswith(f"not {detail['input']!r}"):
         return text
     shown = json.dumps(detail["input"], ensure_ascii=False)
     return f"{text}, not {_IDENTITY.sub('//***@', shown)[:60]}"

@@ -8,6 +8,8 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from servmon.errors import StartError
@@ -18,6 +20,30 @@ SOCKET_NAME = ".s.PGSQL.5432"
 # Where every account can make and reach a folder whose path is short.
 SHORT_FOLDER = "/tmp"  # noqa: S108 - what we make there has an unguessable name and mode 0700
 SHORT_PREFIX = "servmon-socket-"
+
+
+@contextmanager
+def in_a_sentence(what: str) -> Iterator[None]:
+    """Whatever the system refuses ends in a ``StartError`` that begins with ``what``."""
+    try:
+        yield
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename and str(error.filename) not in what else ""
+        raise StartError(f"{what}: {error.strerror or error}{where}") from error
+
+
+@contextmanager
+def taken(data_dir: Path) -> Iterator[None]:
+    """``data_dir``, made where there is none, for this process alone. Raises ``StartError`` as ``take`` does."""
+    with in_a_sentence(f"cannot use the data folder {data_dir}"):
+        data_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+        lock = take(data_dir)
+    try:
+        _remove_old_socket_folder(lock)
+        os.ftruncate(lock, os.pwrite(lock, f"{os.getpid()}\n".encode(), 0))
+        yield
+    finally:
+        os.close(lock)
 
 
 def take(data_dir: Path) -> int:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -95,7 +95,7 @@ class EmbeddedPostgres:
         """
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self.stop)
-            with _sentence(f"cannot use the data folder {self.data_dir}"):
+            with data_folder.in_a_sentence(f"cannot use the data folder {self.data_dir}"):
                 self.data_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
                 self._lock = data_folder.take(self.data_dir)
                 await asyncio.to_thread(self._prepare)
@@ -186,7 +186,7 @@ class EmbeddedPostgres:
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_RESTART_SECONDS)
             try:
-                with _sentence("cannot start PostgreSQL"):
+                with data_folder.in_a_sentence("cannot start PostgreSQL"):
                     await self._launch()
             except StartError as error:
                 if str(error) != said:
@@ -274,12 +274,3 @@ def running_dsn(data_dir: Path) -> str | None:
 
 def _dsn(socket_folder: str, database: str) -> str:
     return f"postgresql://{ROLE}@/{database}?host={quote(socket_folder)}"
-
-
-@contextlib.contextmanager
-def _sentence(what: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        raise StartError(f"{what}: {error.strerror or error}{where}") from error

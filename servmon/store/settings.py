@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 
 from servmon.model import Section
 
@@ -17,6 +17,13 @@ class DatabaseSection(Section):
     url: SecretStr | None = None
     listen_url: SecretStr | None = None
     spool_max_mb: int = Field(1024, ge=1)
+
+    @field_validator("url", "listen_url")
+    @classmethod
+    def _is_of_postgres(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not url.get_secret_value().startswith(("postgresql://", "postgres://")):
+            raise ValueError("must look like postgresql://user:password@host:5432/database")
+        return url
 
 
 class CleanupSection(Section):
