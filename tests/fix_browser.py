@@ -13,6 +13,8 @@ from typing import Any
 
 from aiohttp import ClientSession, ClientWebSocketResponse
 
+from tests.fix_servers import patience
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 _ARGUMENTS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--remote-debugging-port=0")
 
@@ -80,16 +82,27 @@ async def browsing(folder: Path) -> AsyncIterator[Browser]:
     )
     try:
         port = await _port(process)
-        async with ClientSession(f"http://127.0.0.1:{port}") as session:
-            async with session.get("/json/list") as answer:
-                (tab,) = [one for one in await answer.json() if one["type"] == "page"]
-            async with session.ws_connect(tab["webSocketDebuggerUrl"], max_msg_size=0) as socket:
-                browser = Browser(socket)
-                await browser.begin()
-                yield browser
+        async with (
+            ClientSession(f"http://127.0.0.1:{port}") as session,
+            session.ws_connect(await _tab(session), max_msg_size=0) as socket,
+        ):
+            browser = Browser(socket)
+            await browser.begin()
+            yield browser
     finally:
         process.terminate()
         await process.communicate()
+
+
+async def _tab(session: ClientSession) -> str:
+    """Where the one tab is spoken to; the browser listens a moment before it has one."""
+    async with patience():
+        while True:
+            async with session.get("/json/list") as answer:
+                tabs = [one for one in await answer.json() if one["type"] == "page"]
+            if tabs:
+                return tabs[0]["webSocketDebuggerUrl"]
+            await asyncio.sleep(0.02)
 
 
 async def _port(process: asyncio.subprocess.Process) -> int:

@@ -247,7 +247,7 @@ def made_at(check: str) -> int:
 
 
 def many(number: int) -> str:
-    return FAST + "".join(
+    return SEEING + "".join(
         f'[[endpoints]]\nid = "e{n}"\nurl = "icmp://127.0.0.1"\ncheck_interval = 60\n' for n in range(number)
     )
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.fix_daemon import FAST
+from tests.fix_daemon import SEEING
 from tests.test_cli import servmon
 from tests.test_settings import FOREIGN
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.timeout(60)
 
 
 async def test_among_foreign_variables_it_starts_with_its_defaults_and_without_a_word(servmon_daemon):
-    daemon = servmon_daemon(FAST)
+    daemon = servmon_daemon(SEEING)
     daemon.environment = FOREIGN
     await daemon.start()
     assert (await daemon.get("/readyz"))["degraded"] == []
@@ -25,7 +25,7 @@ async def test_among_foreign_variables_it_starts_with_its_defaults_and_without_a
 
 
 async def test_what_looks_like_a_slip_is_one_warning_and_no_hindrance(servmon_daemon):
-    daemon = servmon_daemon(FAST)
+    daemon = servmon_daemon(SEEING)
     daemon.environment = {"SERVICE_CHECK_INTERVALL": "5", "SERVICE_CHECK_RETRIES": ""}
     await daemon.start()
     (warning,) = (await daemon.get("/readyz"))["degraded"]

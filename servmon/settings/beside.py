@@ -14,8 +14,9 @@ from pathlib import Path
 
 from servmon.settings import Loaded, SettingsError, load
 
-# Whoever checks comes first where both want the same core.
-IDLE = 19
+# Whoever checks comes first where both want the same core. With the least priority there is, 19, a machine that others
+# keep busy would not come to it for minutes.
+NICENESS = 10
 
 
 async def load_beside(path: Path | None) -> Loaded:
@@ -41,7 +42,7 @@ async def load_beside(path: Path | None) -> Loaded:
 
 def main() -> None:
     """Load the file named by the only argument, or the environment alone, for the process that started this one."""
-    os.nice(IDLE)
+    os.nice(NICENESS)
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else None
     outcome: Loaded | SettingsError
     try:

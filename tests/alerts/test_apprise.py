@@ -82,7 +82,7 @@ async def test_one_that_ends_never_is_given_up_and_holds_nobody_else_up(tcp_serv
     silent, good = await tcp_server(is_silent), await web_server()
     monkeypatch.setattr(ours, "DEADLINE_SECONDS", 0.1)
     monkeypatch.setattr(ours, "MOST_THREADS", 2)
-    channel = apprise(f"json://127.0.0.1:{silent.port}/?rto=2")
+    channel = apprise(f"json://127.0.0.1:{silent.port}/?rto=30")
     for _ in range(2):
         with pytest.raises(ChannelError, match="did not answer within"):
             await channel.send(message())

@@ -75,10 +75,10 @@ async def test_a_silent_one_is_degraded_too_and_costs_one_timeout(names, listeni
     port = await listening(["127.0.0.1", "127.0.0.2", "127.0.0.3"])
     silent = TcpServer(is_silent)
     await silent.start("127.0.0.4", port=port)
-    result = await asked(names, f"http://four.test:{port}", addresses="all", timeout=0.3)
+    result = await asked(names, f"http://four.test:{port}", addresses="all", timeout=1)
     await silent.stop()
     assert result.status is Status.DEGRADED
-    assert "1 of 4 addresses fails: no answer within 0.3 s" in result.error_message
+    assert "1 of 4 addresses fails: no answer within 1 s" in result.error_message
     assert "127.0.0.4" in result.error_message
 
 
@@ -158,13 +158,13 @@ async def test_what_failed_tells_which_address_was_asked_and_how_long_its_name_t
 async def test_a_check_that_is_cut_off_tells_how_far_it_got(names, tcp_server, trusted):
     """Connected and agreed on TLS, and then silence: it is the application, not the network."""
     server = await tcp_server(is_silent, tls=server_tls(trusted, "127.0.0.1"))
-    result = await asked(names, f"https://127.0.0.1:{server.port}/", timeout=0.5)
+    result = await asked(names, f"https://127.0.0.1:{server.port}/", timeout=1)
     assert result.failure_kind is FailureKind.TIMEOUT
     assert result.error_message.endswith(f"while waiting for an answer from 127.0.0.1:{server.port}")
     assert result.phases.connect_ms > 0
     assert result.phases.tls_ms > 0
     assert result.phases.first_byte_ms is None
     plain = await tcp_server(is_silent)
-    result = await asked(names, f"https://127.0.0.1:{plain.port}/", timeout=0.2)
+    result = await asked(names, f"https://127.0.0.1:{plain.port}/", timeout=0.5)
     assert result.error_message.endswith(f"while agreeing on TLS with 127.0.0.1:{plain.port}")
     assert (result.phases.connect_ms > 0, result.phases.tls_ms) == (True, None)

@@ -222,7 +222,7 @@ async def test_records_with_control_characters_are_harmless_in_messages(failure,
 async def test_a_server_that_sends_only_garbage_is_waited_for_and_the_reason_kept(check, dns_server):
     dns_server.odd["example.test"] = lambda query: [b"garbage garbage", dns_server.answer(b"\0\0" + query[2:])]
     with pytest.raises(TimeoutError):
-        await check(seconds=0.2)
+        await check(seconds=0.5)
     server = f"127.0.0.1:{dns_server.port}"
     assert check.context.doing == f"waiting for an answer from {server} (ignored: an answer with a wrong id, 2 times)"
 
@@ -230,7 +230,7 @@ async def test_a_server_that_sends_only_garbage_is_waited_for_and_the_reason_kep
 async def test_a_silent_server_says_what_was_being_done(check, dns_server):
     dns_server.odd["example.test"] = lambda _query: []
     with pytest.raises(TimeoutError):
-        await check(seconds=0.1)
+        await check(seconds=0.3)
     assert check.context.doing == f"waiting for an answer from 127.0.0.1:{dns_server.port}"
 
 

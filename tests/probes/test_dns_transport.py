@@ -205,7 +205,7 @@ async def test_a_late_answer_of_an_earlier_question_is_ignored(transport, dns_se
     dns_server.odd["example.test"] = lambda _query: late
     query = Query("127.0.0.1", dns_server.port, QUESTION)
     with pytest.raises(TimeoutError):
-        await ask(transport, query, 0.1)
+        await ask(transport, query, 0.5)
     # Its id is right by a chance of one in 65,536.
     assert query.ignored["an answer with a wrong id"] == 1
 

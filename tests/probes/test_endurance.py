@@ -98,8 +98,12 @@ async def _ended_in_time(url: str, *, retries: int = 0, **fields):
     return result
 
 
+def _virtual_loop() -> VirtualLoop:
+    return VirtualLoop(grace=0.005)
+
+
 def _on_virtual_time(main):
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+    with asyncio.Runner(loop_factory=_virtual_loop) as runner:
         return runner.run(main())
 
 
@@ -189,7 +193,7 @@ def test_a_black_hole_for_connections_costs_no_more_than_the_deadline(netns):
         no_route = await _ended_in_time("http://192.0.2.1/")
         return results, no_route
 
-    results, no_route = netns.run_async(main, VirtualLoop)
+    results, no_route = netns.run_async(main, _virtual_loop)
     assert {result.failure_kind for result in results} == {FailureKind.TIMEOUT}
     assert no_route.failure_kind is FailureKind.UNREACHABLE
 

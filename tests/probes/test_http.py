@@ -28,6 +28,7 @@ from tests.fix_servers import (
     is_endless,
     is_silent,
     open_files,
+    patience,
     resets,
     says,
     server_tls,
@@ -183,11 +184,11 @@ async def test_no_more_than_a_mebibyte_is_read_and_searched(check, web_server):
 
 
 async def test_a_catastrophic_pattern_stops_nothing_and_is_our_own_failure(check, web_server, monkeypatch):
-    monkeypatch.setattr(pattern, "SEARCH_SECONDS", 0.6)
+    monkeypatch.setattr(pattern, "SEARCH_SECONDS", 0.9)
     server = await web_server()
     server.pages["/"] = Page(body="a" * 5000)
     longest, last = 0.0, asyncio.get_running_loop().time()
-    asked = asyncio.gather(check(server.url, timeout=0.3, expected_response_pattern="(a+)+b"), return_exceptions=True)
+    asked = asyncio.gather(check(server.url, timeout=0.6, expected_response_pattern="(a+)+b"), return_exceptions=True)
     while not asked.done():
         await asyncio.sleep(0.01)
         now = asyncio.get_running_loop().time()
@@ -195,7 +196,7 @@ async def test_a_catastrophic_pattern_stops_nothing_and_is_our_own_failure(check
     (failed,) = asked.result()
     assert failed.kind is FailureKind.LOCAL
     assert failed.message.startswith("the pattern '(a+)+b' takes too long to search")
-    assert longest < 0.5
+    assert longest < pattern.SEARCH_SECONDS
     await check(server.url, expected_response_pattern="(a+)+$")
 
 
@@ -444,10 +445,9 @@ async def test_every_sound_way_to_send_a_body(check, tcp_server, answer):
 @pytest.mark.parametrize("behaviour", [is_silent, says(OK, then=trickles), says(OK + b"\r\n", then=trickles)])
 async def test_silence_and_trickling_end_at_the_limit(check, tcp_server, behaviour):
     server = await tcp_server(behaviour)
-    started = asyncio.get_running_loop().time()
-    with pytest.raises(TimeoutError):
-        await check(f"http://127.0.0.1:{server.port}", timeout=0.3)
-    assert asyncio.get_running_loop().time() - started < 0.4
+    async with patience():
+        with pytest.raises(TimeoutError):
+            await check(f"http://127.0.0.1:{server.port}", timeout=0.3)
 
 
 async def test_an_endless_body_costs_little_memory(check, tcp_server):
