@@ -12,6 +12,8 @@ from servmon.doctor import Level, examine, machine
 from servmon.settings import load
 from tests.fix_servers import Page
 
+ALLOWED = 'allow_networks = ["127.0.0.0/8", "::1/128"]\n'
+
 
 @pytest.fixture
 def findings(tmp_path):
@@ -44,8 +46,8 @@ async def test_a_channel_that_cannot_be_reached_is_an_error_without_its_secret(f
     found = await findings(
         '[channels.a]\nkind = "exec"\ncommand = ["true"]\n'
         '[channels.b]\nkind = "exec"\ncommand = ["/nowhere/at-all"]\n'
-        f'[channels.c]\nkind = "webhook"\nurl = "http://127.0.0.1:{open_port}/planted"\n'
-        f'[channels.d]\nkind = "webhook"\nurl = "http://127.0.0.1:{closed_port}/planted"\n'
+        f'[channels.c]\nkind = "webhook"\nurl = "http://127.0.0.1:{open_port}/planted"\n{ALLOWED}'
+        f'[channels.d]\nkind = "webhook"\nurl = "http://127.0.0.1:{closed_port}/planted"\n{ALLOWED}'
         f'[channels.e]\nkind = "smtp"\nhost = "127.0.0.1"\nport = {closed_port}\n'
         'sender = "a@isp.example"\nrecipients = ["b@isp.example"]\n'
     )
@@ -59,6 +61,20 @@ async def test_a_channel_that_cannot_be_reached_is_an_error_without_its_secret(f
         "e": (Level.ERROR, refused),
     }
     assert "planted" not in "".join(map(str, found.values()))
+
+
+async def test_a_channel_whose_name_leads_to_where_no_message_may_go_is_an_error(findings, open_port):
+    urls = {"a": "localhost", "b": "127.1", "c": "localhost"}
+    text = "".join(
+        f'[channels.{n}]\nkind = "webhook"\nurl = "http://{h}:{open_port}/planted"\n' for n, h in urls.items()
+    )
+    found = await findings(text + ALLOWED)
+    said = {name: str(found[f"channel {name}"]) for name in urls}
+    assert 'is not a public address, so every message is refused; allow_networks = ["' in said["a"]
+    assert said["b"].startswith("error   channel b: 127.1 (127.0.0.1) is not a public address")
+    assert '["127.0.0.1/32"]' in said["b"]
+    assert found["channel c"].level is Level.OK
+    assert "planted" not in "".join(said.values())
 
 
 def test_witnesses_that_answer_and_such_as_never_did_are_told_apart(findings, netns):

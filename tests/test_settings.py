@@ -548,6 +548,48 @@ def test_defaults_that_do_not_fit_are_one_warning_not_one_for_each_endpoint(writ
     assert ": service: not even 1 of 4 attempts fits: " in warning
 
 
+NO_WAY = "is not a public address, so every message is refused; allow_networks = [{}] allows it if meant"
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ('kind = "webhook"\nurl = "https://10.0.0.5:8443/planted"', 'url: 10.0.0.5 NO_WAY("10.0.0.5/32")'),
+        (
+            'kind = "alertmanager"\nurl = "http://[fd00::1]/"\nallow_networks = ["10.0.0.0/8"]',
+            'url: fd00::1 NO_WAY("fd00::1/128")',
+        ),
+        (
+            'kind = "webhook"\nurl_env = "HOOK"',
+            'url_env: localhost (127.0.0.1, ::1) NO_WAY("127.0.0.1/32", "::1/128")',
+        ),
+        ('kind = "apprise"\nurls = ["tgram://1:planted/2", "json://192.168.1.9/planted"]',
+         'urls: 192.168.1.9 NO_WAY("192.168.1.9/32")'),
+    ],
+)  # fmt: skip
+def test_a_channel_whose_address_will_be_refused_is_named_before_it_is_needed(write, table, said):
+    path = write(f"[alert]\nnotification_channels = []\n[channels.a]\n{table}\n")
+    (warning,) = load(path, {"HOOK": "http://localhost/planted"}).warnings
+    key, _, rest = said.partition(": ")
+    server, _, networks = rest.partition(" NO_WAY")
+    line = next(n for n, text in enumerate(path.read_text().splitlines(), 1) if text.startswith(f"{key} ="))
+    assert warning == f"{path}:{line}: channels.a.{key}: {server} {NO_WAY.format(networks[1:-1])}"
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        'kind = "webhook"\nurl = "https://10.0.0.5/"\nallow_networks = ["10.0.0.0/8"]',
+        'kind = "webhook"\nurl = "https://localhost/"\nallow_networks = ["127.0.0.0/8"]',
+        'kind = "webhook"\nurl = "https://9.9.9.9/"',
+        'kind = "webhook"\nurl = "https://hooks.isp.example/"',
+        'kind = "smtp"\nhost = "127.0.0.1"\nsender = "a@isp.example"\nrecipients = ["b@isp.example"]',
+    ],
+)
+def test_a_channel_that_may_be_reached_is_not_warned_of(write, table):
+    assert load(write(f"[alert]\nnotification_channels = []\n[channels.a]\n{table}\n"), {}).warnings == ()
+
+
 def test_thousands_of_like_warnings_are_counted_not_listed(write):
     text = "[channels.email]\nkind = 'exec'\ncommand = ['true']\n" + "".join(
         endpoint(f"e{i}", "check_interval = 5") for i in range(50)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 
+from servmon.alerts.channels.reach import Reach, refusal
 from servmon.alerts.settings import ChannelSection
 from servmon.checks.witnesses import Asker, system_witnesses
 from servmon.detection.settings import AUTO
@@ -119,12 +121,26 @@ async def channels(sections: Mapping[str, ChannelSection]) -> AsyncIterator[Find
             hint = f"servmon channels test {name} sends a message to each"
             yield Finding(Level.OK, subject, f"{len(urls)} URLs that Apprise takes; none was tried", hint)
             continue
-        if (why := await _unreachable(section)) is None:
+        if (why := await _refused(section) or await _unreachable(section)) is None:
             yield Finding(
                 Level.OK, subject, "can be reached", f"servmon channels test {name} sends a message through it"
             )
         else:
             yield Finding(Level.ERROR, subject, why, "nobody is told through it until then")
+
+
+async def _refused(section: ChannelSection) -> str | None:
+    """Why servmon sends nothing to the channel's server, which has no address that it may: where its name leads now."""
+    host, port = _server(section)
+    networks = getattr(section, "allow_networks", None)
+    if host is None or networks is None:
+        return None
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return None  # the try to reach it will say so
+    return next(refusal(host, [str(address[0]) for *_, address in found], Reach(networks)), None)
 
 
 async def _unreachable(section: ChannelSection) -> str | None:

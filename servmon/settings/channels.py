@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from servmon.alerts.channels import SETTINGS
+from servmon.alerts.channels.reach import refused_servers
 from servmon.alerts.channels.wording import wording_problems
 from servmon.alerts.settings import AlertSection, ChannelSection
 from servmon.errors import InvalidInputError
@@ -50,8 +51,15 @@ def _read(name: str, table: Any, environ: Mapping[str, str], findings: Findings)
         return None
     problems = list(wording_problems(section))
     for key, problem in problems:
-        findings.problem((*place, f"{key}_file" if f"{key}_file" in table else key), problem)
+        findings.problem((*place, _written(key, table)), problem)
+    for doubt in refused_servers(section):
+        findings.warn((*place, _written("url" if hasattr(section, "url") else "urls", table)), doubt)
     return None if problems else section
+
+
+def _written(key: str, table: Mapping[str, Any]) -> str:
+    """The key under which a table has a setting, which may stand elsewhere."""
+    return next((name for name in (f"{key}_file", f"{key}_env") if name in table), key)
 
 
 def check_channels(

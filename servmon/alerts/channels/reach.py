@@ -6,10 +6,13 @@ A name may lead anywhere and change its mind; what counts is the address that is
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Annotated
 
 from pydantic import AfterValidator
+
+from servmon.alerts.settings import ChannelSection
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
@@ -46,6 +49,35 @@ class Reach:
         """Raises ``OSError`` that says what to do where a message may not go to ``address``."""
         if not self.allows(address):
             raise OSError(None, f"{address} is not a public address; name its network in allow_networks if meant")
+
+
+def refused_servers(settings: ChannelSection) -> Iterator[str]:
+    """What is wrong with each server of a channel that no message may go to, as far as its name alone tells."""
+    networks: Iterable[str] | None = getattr(settings, "allow_networks", None)
+    if networks is not None:
+        for server in sorted(settings.servers):
+            yield from refusal(server, _literally(server), Reach(networks))
+
+
+def refusal(server: str, addresses: Iterable[str], reach: Reach) -> Iterator[str]:
+    """That none of the ``addresses`` of a server may be reached, and what would allow it; nothing where one may."""
+    found = [*dict.fromkeys(addresses)]
+    if not found or any(map(reach.allows, found)):
+        return
+    meant = ", ".join(f'"{ipaddress.ip_network(address.partition("%")[0])}"' for address in found)
+    leads = server if found == [server] else f"{server} ({', '.join(found)})"
+    yield f"{leads} is not a public address, so every message is refused; allow_networks = [{meant}] allows it if meant"
+
+
+def _literally(server: str) -> list[str]:
+    """The addresses that a server's name says itself."""
+    name = server.lower().rstrip(".")
+    if name == "localhost" or name.endswith(".localhost"):
+        return ["127.0.0.1", "::1"]
+    with suppress(ValueError):
+        ipaddress.ip_address(server.partition("%")[0])
+        return [server]
+    return []
 
 
 def _embedded(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
