@@ -21,6 +21,7 @@ from servmon.cli import maintenance as maintenance_commands
 from servmon.cli import outages as outage_commands
 from servmon.cli import prometheus as prometheus_commands
 from servmon.cli import report as report_command
+from servmon.cli import rules as rule_commands
 from servmon.cli import services as service_commands
 from servmon.cli import silences as silence_commands
 from servmon.cli import simulate as simulate_command
@@ -38,6 +39,7 @@ app.add_typer(maintenance_commands.app, name="maintenance")
 app.add_typer(silence_commands.app, name="silences")
 app.add_typer(token_commands.app, name="tokens")
 app.add_typer(token_commands.app, name="token", hidden=True)
+app.add_typer(rule_commands.app, name="rules")
 app.add_typer(alert_commands.alerts_app, name="alerts")
 app.add_typer(alert_commands.channels_app, name="channels")
 app.add_typer(config_commands.app, name="config")

@@ -8,14 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
+from servmon.cli import rules
 from servmon.cli.base import ConfigOption, fail, load, shown
 from servmon.cli.desk import Desk, address, over_api
-from servmon.cli.maintenance import covered
-from servmon.cli.tables import Column
 
 alerts_app = typer.Typer(help="Who was told of what.", no_args_is_help=True)
-rules_app = typer.Typer(help="The alert rules, in the order in which they are asked.", no_args_is_help=True)
-alerts_app.add_typer(rules_app, name="rules")
+alerts_app.add_typer(rules.app, name="rules", hidden=True)
 channels_app = typer.Typer(help="The ways out.", no_args_is_help=True)
 
 
@@ -29,25 +27,6 @@ def explain(desk: Desk, outage: Annotated[str, typer.Argument(help="The id of an
         return
     for line in _lines(found):
         typer.echo(shown(line))
-
-
-RULES = (
-    Column("NAME", "name", least=16),
-    Column("KIND", "kind"),
-    Column("ON", lambda row: "yes" if row["enabled"] else "no"),
-    Column("FOR", covered, least=12, rank=1),
-    Column(
-        "CHANNELS", lambda row: "default" if row["channels"] is None else ", ".join(row["channels"]) or "none", least=12
-    ),
-    Column("FROM", "source"),
-)
-
-
-@rules_app.command("list")
-@over_api
-def list_rules(desk: Desk) -> None:
-    """List the alert rules: those of the file, those made over the API, and what holds where none is written."""
-    desk.show_list(RULES, desk.api.get("/alerts/rules")["items"], "there is no rule")
 
 
 def _lines(found: dict[str, Any]) -> Iterator[str]:

@@ -153,17 +153,23 @@ def uptime(
     desk.show(desk.api.get(address("services", endpoint_id, "uptime"), since=begin))
 
 
-def _fields(options: list[str] | None, site: str | None, tags: list[str] | None) -> dict[str, Any]:
-    """What the options say of an endpoint."""
+def chosen(options: list[str] | None, example: str) -> dict[str, Any]:
+    """What ``--option NAME=VALUE`` says; ``example`` is one that could be."""
     from servmon.checking import value_of
 
     fields: dict[str, Any] = {}
     for option in options or ():
         name, equals, text = option.partition("=")
         if not equals or not name:
-            fail(f"--option: {option!r} is not NAME=VALUE, as in timeout=2", EXIT_CONFIGURATION)
+            fail(f"--option: {option!r} is not NAME=VALUE, as in {example}", EXIT_CONFIGURATION)
         fields[name] = value_of(text)
-    return fields | ({"site": site} if site is not None else {}) | ({"tags": tags} if tags else {})
+    return fields
+
+
+def _fields(options: list[str] | None, site: str | None, tags: list[str] | None) -> dict[str, Any]:
+    """What the options say of an endpoint."""
+    placed = ({"site": site} if site is not None else {}) | ({"tags": tags} if tags else {})
+    return chosen(options, "timeout=2") | placed
 
 
 def _milliseconds(measured: Any) -> str:

@@ -10,9 +10,11 @@ from typing import get_args
 import pytest
 import typer.main
 
+from servmon.alerts.rule_settings import RuleKind
 from servmon.cli import app
+from servmon.cli.rules import SEVERITIES, Kinds
 from servmon.cli.tokens import Roles
-from servmon.model import Role
+from servmon.model import Role, Severity
 
 README = (Path(__file__).parent.parent.parent / "README.md").read_text(encoding="utf-8")
 
@@ -24,19 +26,28 @@ def test_reading_a_command_line_loads_nothing_that_only_a_command_needs():
     assert ran.stdout == "[]\n"
 
 
-def test_the_roles_are_the_models():
+def test_the_roles_kinds_and_severities_are_the_models():
     assert set(get_args(Roles)) == {str(role) for role in Role}
+    assert list(get_args(Kinds)) == [str(kind) for kind in RuleKind]
+    assert list(SEVERITIES) == [str(severity) for severity in Severity]
 
 
 def test_every_command_for_everybody_is_in_the_readme():
     root = typer.main.get_command(app)
     names = [name for name, command in root.commands.items() if not command.hidden]
-    assert {"services", "outages", "maintenance", "silences", "tokens", "status", "watch", "report"} <= set(names)
+    assert {"services", "outages", "maintenance", "silences", "tokens", "rules", "status", "watch", "report"} <= set(
+        names
+    )
     assert [name for name in names if f"servmon {name}" not in README] == []
 
 
 @pytest.mark.parametrize(
-    ("typed", "offered"), [("servmon outages ack", "acknowledge"), ("servmon services list --st", "--status")]
+    ("typed", "offered"),
+    [
+        ("servmon outages ack", "acknowledge"),
+        ("servmon services list --st", "--status"),
+        ("servmon rules add x --kind act", "active_outages"),
+    ],
 )
 def test_the_shell_completes_commands_and_options(typed, offered):
     ran = subprocess.run(
