@@ -7,7 +7,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from servmon.settings import SECTIONS
 
@@ -34,8 +34,11 @@ for name in [*os.environ]:  # noqa: TID251 - a test's world is made here
     if name.startswith(tuple(f"{section.upper()}_" for section in SECTIONS)) or name in FROM_SYSTEMD:
         del os.environ[name]  # noqa: TID251 - as above
 
-settings.register_profile("fast", max_examples=150, deadline=None)
-settings.register_profile("deep", max_examples=20_000, deadline=None)
+# How long an example takes to make is the machine's affair. Everybody's tests try the same examples each time, so that
+# they fail by a change and not by chance; the deep ones look for new ones.
+BUSY = [HealthCheck.too_slow]
+settings.register_profile("fast", max_examples=150, deadline=None, suppress_health_check=BUSY, derandomize=True)
+settings.register_profile("deep", max_examples=20_000, deadline=None, suppress_health_check=BUSY)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))  # noqa: TID251 - chosen by the Makefile
 
 

@@ -8,8 +8,6 @@ import pytest
 
 from tests.fix_daemon import QUICK
 
-pytestmark = pytest.mark.timeout(90)
-
 
 def watching(port: int, dsn: str) -> str:
     return (

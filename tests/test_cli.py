@@ -145,7 +145,6 @@ async def test_an_unreachable_database_is_one_sentence_without_the_password(tmp_
     assert f"127.0.0.1:{closed_port}" in err
 
 
-@pytest.mark.timeout(90)
 async def test_the_selftest_passes():
     code, out, err = await servmon("selftest")
     assert (code, err) == (0, ""), out

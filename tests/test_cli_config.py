@@ -11,8 +11,6 @@ from servmon.settings import load
 from tests.fix_daemon import FAST
 from tests.test_cli import servmon
 
-pytestmark = pytest.mark.timeout(60)
-
 
 def many(number: int) -> str:
     return FAST + "".join(

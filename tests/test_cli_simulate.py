@@ -5,12 +5,8 @@ from __future__ import annotations
 import json
 from datetime import datetime, timedelta
 
-import pytest
-
 from tests.fix_daemon import FAST
 from tests.test_cli import servmon
-
-pytestmark = pytest.mark.timeout(90)
 
 
 async def test_simulate_tells_what_other_settings_would_have_declared(servmon_daemon, site):

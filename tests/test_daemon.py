@@ -19,8 +19,6 @@ from servmon.api.events import HEARTBEAT_SECONDS
 from tests.fix_daemon import FAST, QUICK, SEEING, SHOWING_CHECKS, is_alive
 from tests.fix_servers import patience, settled
 
-pytestmark = pytest.mark.timeout(60)
-
 
 def watching(port: int, *, endpoint_id: str = "web", settings: str = SEEING) -> str:
     return (

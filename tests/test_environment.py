@@ -12,8 +12,6 @@ from tests.fix_daemon import SEEING
 from tests.test_cli import servmon
 from tests.test_settings import FOREIGN
 
-pytestmark = pytest.mark.timeout(60)
-
 
 async def test_among_foreign_variables_it_starts_with_its_defaults_and_without_a_word(servmon_daemon):
     daemon = servmon_daemon(SEEING)

@@ -12,7 +12,7 @@ from tests.fix_faults import outlast, until, world
 from tests.fix_proxy import PostgresProxy
 from tests.store.seeds import endpoint
 
-pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("impatience")]
+pytestmark = pytest.mark.usefixtures("impatience")
 
 COPY, COMMIT = b"service_status_row", b"commit"
 

@@ -28,7 +28,7 @@ from tests.fix_postgres import TEMPLATE, with_database
 from tests.fix_proxy import PostgresProxy
 from tests.store.seeds import endpoint
 
-pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("impatience")]
+pytestmark = pytest.mark.usefixtures("impatience")
 
 
 class Server:

@@ -14,8 +14,6 @@ import pytest
 
 from tests.fix_daemon import FAST, QUICK
 
-pytestmark = pytest.mark.timeout(90)
-
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
 

@@ -6,13 +6,9 @@ import re
 import signal
 from pathlib import Path
 
-import pytest
-
 from servmon.api.app import ROUTES
 from tests.fix_daemon import SEEING, RunningServmon
 from tests.test_cli import servmon
-
-pytestmark = pytest.mark.timeout(90)
 
 PLANTED = "planted"
 

@@ -23,8 +23,6 @@ from tests.fix_daemon import SEEING, RunningServmon
 from tests.fix_netns import Namespace
 from tests.fix_servers import patience
 
-pytestmark = pytest.mark.timeout(90)
-
 NOBODY = 65534
 ONE = SEEING + '[[endpoints]]\nid = "a"\nurl = "icmp://127.0.0.1"\ncheck_interval = 1\n'
 

@@ -16,8 +16,6 @@ from tests.alerts.test_telling import mail_to
 from tests.fix_daemon import QUICK
 from tests.fix_servers import settled
 
-pytestmark = pytest.mark.timeout(90)
-
 
 def a_daemon(dsn: str, holder: str, instance: str = "main") -> Leadership:
     return Leadership(dsn, instance, holder, f"{holder}.example (process 1)")

@@ -8,13 +8,10 @@ import signal
 from datetime import UTC, datetime, timedelta
 
 import aiohttp
-import pytest
 
 from tests.fix_daemon import QUICK
 from tests.fix_servers import Page, settled
 from tests.test_cli import servmon
-
-pytestmark = pytest.mark.timeout(90)
 
 
 def mail_to(port: int, name: str = "email", more: str = "") -> str:

@@ -139,7 +139,6 @@ async def test_a_servmon_that_never_ran_here_has_no_token_and_that_is_said(tmp_p
     )
 
 
-@pytest.mark.timeout(60)
 async def test_the_daemon_here_is_found_by_its_configuration(servmon_daemon):
     daemon = servmon_daemon('[[endpoints]]\nid = "self"\nurl = "icmp://127.0.0.1"\n')
     await daemon.start()

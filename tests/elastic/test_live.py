@@ -9,8 +9,8 @@ import pytest
 from servmon.clock import SYSTEM_CLOCK
 from tests.fix_daemon import FAST
 
-# A daemon with its own Postgres is started; on a busy machine that alone takes many seconds.
-pytestmark = [pytest.mark.timeout(60), pytest.mark.alone]
+# How long a stop takes is compared with the machine's clock.
+pytestmark = pytest.mark.alone
 
 CONFIGURATION = """
 [outage]
