@@ -10,8 +10,8 @@ from typing import Protocol
 import structlog
 
 from servmon import log
-from servmon.checks.attempts import Plan
 from servmon.checks.doubts import Doubts
+from servmon.checks.plan import Plan
 from servmon.clock import SYSTEM_CLOCK, Clock, now
 from servmon.detection import machine, maintenance, outside
 from servmon.detection.dependencies import Graph

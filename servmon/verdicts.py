@@ -8,8 +8,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Protocol
 
-from servmon.checks.attempts import Plan
 from servmon.checks.doubts import Doubts
+from servmon.checks.plan import Plan
 from servmon.clock import Clock, now
 from servmon.detection import machine, maintenance
 from servmon.detection.state import EndpointState

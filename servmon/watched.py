@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from servmon.checks.attempts import Plan
+from servmon.checks.plan import Plan
 from servmon.detection import maintenance, window
 from servmon.detection.dependencies import Groups, groups_of
 from servmon.detection.state import NEW, EndpointState, Policy

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from servmon.checks.attempts import Plan
+from servmon.checks.plan import Plan
 from servmon.clock import SYSTEM_CLOCK, now
 from servmon.model import CheckResult, Endpoint, FailureKind, Outage, Severity, State, Status, Transition
 from servmon.monitor import Rules

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import selectors
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, ClassVar
 
 from servmon.causes import Causes
-from servmon.checks.attempts import Plan, ask
+from servmon.checks.attempts import ask
 from servmon.checks.doubts import Doubts
 from servmon.checks.lanes import Lanes
+from servmon.checks.plan import Plan
 from servmon.checks.pulse import Pulse
 from servmon.checks.runner import Runner
 from servmon.checks.scheduler import Scheduler
@@ -131,6 +133,8 @@ class World:
         cap: int = 5000,
         second_look: Callable[[Plan], Awaitable[CheckResult]] | None = None,
         witness_answers: Callable[[str], Awaitable[bool]] | None = None,
+        probe: ScriptedProbe | None = None,
+        options: Options | None = None,
     ) -> None:
         self.clock = VirtualClock()
         self.counters = Counters()
@@ -150,7 +154,7 @@ class World:
         self.recorder = Recorder()
         self.late: list[tuple[str, float]] = []
         self.network = Network(clock=self.clock)
-        probe = ScriptedProbe(script)
+        asked = Prepared(probe or ScriptedProbe(script), Target("", ""), options or Options())
         self.monitor = Monitor(
             rules=rules or Rules(),
             writer=self.recorder,
@@ -158,7 +162,7 @@ class World:
             doubts=Doubts(self.pulse, self.witnesses),
             counters=self.counters,
             clock=self.clock,
-            plan_of=lambda endpoint: Plan(endpoint, Prepared(probe, Target(endpoint.url, endpoint.id), Options())),
+            plan_of=lambda one: Plan(one, replace(asked, target=Target(one.url, one.id))),
         )
         self.lanes = Lanes(cap)
         self.runner = Runner(

@@ -4,63 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import ClassVar
 
 import structlog
 
-from servmon.checks.every_address import ask_every_address
+from servmon.checks.every_address import Outcome, ask_every_address
 from servmon.checks.inverted import inverted
+from servmon.checks.plan import Plan
 from servmon.checks.settings import RETRY_PAUSE_SECONDS
 from servmon.clock import SYSTEM_CLOCK, Clock, utc
-from servmon.errors import InvalidInputError
 from servmon.model import NO_PHASES, OUR_FAILURES, CheckResult, CheckSource, Endpoint, FailureKind, Phases, Status
-from servmon.probes.base import Answer, Options, ProbeFailed, Target, failure_from
+from servmon.probes.base import Answer, Conclude, GiveUp, ProbeFailed, failure_from
 from servmon.probes.network import Network, ProbeContext
-from servmon.probes.route import ANY_ROUTE, ConnectingOptions
-from servmon.probes.specification import Prepared, prepare
 from servmon.probes.time_limit import TimeLimit
 
 # Less than this is no fair chance for any target.
 SHORTEST_ATTEMPT_SECONDS = 0.2
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """An endpoint and its probe, ready to be asked; made once when the endpoint is loaded.
-
-    ``address`` stands in for a look-up of its host.
-    """
-
-    endpoint: Endpoint
-    prepared: Prepared
-    address: str | None = None
-
-    @classmethod
-    def of(cls, endpoint: Endpoint) -> Plan:
-        """The plan of ``endpoint``; one that can't be asked (its plug-in is gone, say) is UNKNOWN at every check."""
-        try:
-            return cls(endpoint, prepare(endpoint))
-        except InvalidInputError as error:
-            _log.error("endpoint cannot be checked", endpoint=endpoint.id, problem=str(error))
-            return cls(endpoint, Prepared(_Unaskable(str(error)), Target(endpoint.url, ""), Options()))
-
-
-class _Unaskable:
-    """Stands in for the probe of an endpoint whose stored definition is not valid any more."""
-
-    protocol: ClassVar[str] = ""
-    default_port: ClassVar[int | None] = None
-    options: ClassVar[type[Options]] = Options
-    takes_socket: ClassVar[bool] = False
-
-    def __init__(self, problem: str) -> None:
-        self._problem = problem
-
-    async def check(self, _target: Target, _options: Options, _context: ProbeContext) -> Answer:
-        raise ProbeFailed(FailureKind.PROBE_ERROR, self._problem)
 
 
 async def pause_before_retry() -> None:
@@ -75,34 +35,10 @@ async def ask(
     deadline: float,
     retries: int,
     source: CheckSource = CheckSource.SCHEDULE,
-    pause: Callable[[], Awaitable[None]] = pause_before_retry,
     clock: Clock = SYSTEM_CLOCK,
 ) -> CheckResult:
-    """Ask an endpoint once, with up to ``retries`` more attempts to the same address if it fails.
-
-    ``deadline`` (monotonic seconds) bounds all attempts together. Never raises: what goes wrong is the result.
-    """
-    options = plan.prepared.options
-    connecting = options if isinstance(options, ConnectingOptions) else None
-    context = ProbeContext(network, deadline, ANY_ROUTE if connecting is None else connecting.route)
-    every_address = connecting is not None and connecting.addresses == "all" and plan.address is None
-    if plan.address is not None:
-        context.pin(plan.prepared.target.host, plan.address)
-    started_at = clock.wall()
-    attempts = 0
-    while True:
-        attempts += 1
-        outcome = await (_attempt_all(plan, context, clock) if every_address else _attempt(plan, context, clock))
-        if options.inverted:
-            outcome = inverted(outcome)
-        if isinstance(outcome, Answer) or outcome.kind in OUR_FAILURES or attempts > retries:
-            break
-        if deadline - clock.monotonic() < RETRY_PAUSE_SECONDS + SHORTEST_ATTEMPT_SECONDS:
-            break
-        await pause()
-        if deadline - clock.monotonic() < SHORTEST_ATTEMPT_SECONDS:
-            break
-    return _result(plan.endpoint, outcome, started_at, attempts, source)
+    """Ask an endpoint once, with up to ``retries`` more attempts; see ``Attempts``."""
+    return await Attempts(plan, network, deadline=deadline, source=source, clock=clock).make(retries)
 
 
 async def ask_by_hand(endpoint: Endpoint, network: Network, *, clock: Clock = SYSTEM_CLOCK) -> CheckResult:
@@ -118,30 +54,139 @@ async def ask_by_hand(endpoint: Endpoint, network: Network, *, clock: Clock = SY
     )
 
 
-async def _attempt_all(plan: Plan, context: ProbeContext, clock: Clock) -> Answer | ProbeFailed:
-    context.attempt_seconds = min(plan.endpoint.timeout, context.deadline - clock.monotonic())
-    return await ask_every_address(plan.prepared.target.host, context, lambda one: _attempt(plan, one, clock))
+class Attempts:
+    """The attempts of one check, all to the same address. ``deadline`` (monotonic seconds) bounds them together.
+
+    Never raises: what goes wrong is the outcome.
+    """
+
+    __slots__ = ("_clock", "_context", "_give_up", "_made", "_plan", "_source", "_started_at", "_told")
+
+    def __init__(
+        self,
+        plan: Plan,
+        network: Network,
+        *,
+        deadline: float,
+        source: CheckSource = CheckSource.SCHEDULE,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._plan = plan
+        self._clock = clock
+        self._source = source
+        self._context = ProbeContext(network, deadline, plan.route)
+        if plan.address is not None:
+            self._context.pin(plan.prepared.target.host, plan.address)
+        self._started_at = clock.wall()
+        self._made = 0
+        self._told: Callable[[Outcome], None] = _tell_nobody
+        self._give_up: GiveUp | None = None
+
+    def begin(self, told: Callable[[Outcome], None]) -> bool:
+        """Make an attempt without a task, where that can be: ``told`` hears what came of it, maybe at once."""
+        begin, prepared, context = self._plan.begin, self._plan.prepared, self._context
+        if begin is None:
+            return False
+        self._told = told
+        self._set_out(context)
+        try:
+            self._give_up = begin(prepared.target, prepared.options, context, self._conclude)
+        except Exception as error:  # noqa: BLE001 - part of one check, one of the five places that may
+            self._tell(self._failed(error, context))
+            return True
+        return self._give_up is not None
+
+    def give_up(self) -> None:
+        """End the attempt that was begun, if one was: nobody will be told."""
+        self._told = _tell_nobody
+        if self._give_up is not None:
+            self._give_up()
+
+    async def make(
+        self, retries: int, pause: Callable[[], Awaitable[None]] = pause_before_retry, first: Outcome | None = None
+    ) -> CheckResult:
+        """Make the attempts, after the ``first`` if that was begun, up to ``retries`` of them where it failed."""
+        outcome = first if first is not None else await self._attempt()
+        while not self._is_final(outcome, retries):
+            await pause()
+            if self.left() < SHORTEST_ATTEMPT_SECONDS:
+                break
+            outcome = await self._attempt()
+        return self.result(outcome)
+
+    def result(self, outcome: Outcome) -> CheckResult:
+        """The result of the check whose last attempt had this ``outcome``."""
+        return _result(self._plan.endpoint, outcome, self._started_at, self._made, self._source)
+
+    def left(self) -> float:
+        """Seconds until the deadline."""
+        return self._context.deadline - self._clock.monotonic()
+
+    def _conclude(self, conclude: Conclude) -> None:
+        outcome: Outcome
+        try:
+            outcome = conclude()
+        except Exception as error:  # noqa: BLE001 - part of one check, one of the five places that may
+            outcome = self._failed(error, self._context)
+        self._tell(outcome)
+
+    def _tell(self, outcome: Outcome) -> None:
+        self._made += 1
+        self._told(self._turned(outcome))
+
+    def _is_final(self, outcome: Outcome, retries: int) -> bool:
+        if isinstance(outcome, Answer) or outcome.kind in OUR_FAILURES or self._made > retries:
+            return True
+        return self.left() < RETRY_PAUSE_SECONDS + SHORTEST_ATTEMPT_SECONDS
+
+    async def _attempt(self) -> Outcome:
+        if self._plan.begin is not None:
+            ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+            if self.begin(lambda outcome: None if ended.done() else ended.set_result(outcome)):
+                try:
+                    return await ended
+                finally:
+                    self.give_up()
+        self._made += 1
+        return self._turned(await (self._ask_all() if self._plan.every_address else self._ask(self._context)))
+
+    async def _ask_all(self) -> Outcome:
+        self._set_out(self._context)
+        return await ask_every_address(self._plan.prepared.target.host, self._context, self._ask)
+
+    async def _ask(self, context: ProbeContext) -> Outcome:
+        prepared = self._plan.prepared
+        self._set_out(context)
+        try:
+            with TimeLimit(context.attempt_seconds) as context.attempt:
+                return await prepared.probe.check(prepared.target, prepared.options, context)
+        except Exception as error:  # noqa: BLE001 - one of the five places that may
+            return self._failed(error, context)
+
+    def _set_out(self, context: ProbeContext) -> None:
+        context.attempt_seconds = min(self._plan.endpoint.timeout, context.deadline - self._clock.monotonic())
+        context.doing = "starting"
+
+    def _turned(self, outcome: Outcome) -> Outcome:
+        return inverted(outcome) if self._plan.prepared.options.inverted else outcome
+
+    def _failed(self, error: Exception, context: ProbeContext) -> ProbeFailed:
+        """What an attempt found that ended with ``error``. One endpoint's machinery failing must touch no other's."""
+        if isinstance(error, ProbeFailed):
+            failed = error
+        elif isinstance(error, TimeoutError):
+            words = f"no answer within {context.attempt_seconds:.3g} s while {context.doing}"
+            failed = ProbeFailed(FailureKind.TIMEOUT, words)
+        elif isinstance(error, OSError):
+            failed = failure_from(error, context.doing)
+        else:
+            _log.error("probe failed", endpoint=self._plan.endpoint.id, doing=context.doing, exc_info=error)
+            failed = ProbeFailed(FailureKind.PROBE_ERROR, f"the probe itself failed: {type(error).__name__}")
+        return _about(failed, context)
 
 
-async def _attempt(plan: Plan, context: ProbeContext, clock: Clock) -> Answer | ProbeFailed:
-    prepared = plan.prepared
-    seconds = min(plan.endpoint.timeout, context.deadline - clock.monotonic())
-    context.attempt_seconds = seconds
-    context.doing = "starting"
-    try:
-        with TimeLimit(seconds) as context.attempt:
-            return await prepared.probe.check(prepared.target, prepared.options, context)
-    except ProbeFailed as error:
-        failed = error
-    except TimeoutError:
-        failed = ProbeFailed(FailureKind.TIMEOUT, f"no answer within {seconds:.3g} s while {context.doing}")
-    except OSError as error:
-        failed = failure_from(error, context.doing)
-    except Exception as error:  # noqa: BLE001 - one of the five places that may
-        # One endpoint's machinery failing must touch no other endpoint.
-        _log.exception("probe failed", endpoint=plan.endpoint.id, doing=context.doing)
-        failed = ProbeFailed(FailureKind.PROBE_ERROR, f"the probe itself failed: {type(error).__name__}")
-    return _about(failed, context)
+def _tell_nobody(_outcome: Outcome) -> None:
+    """Takes the place of who does not wait any more."""
 
 
 def _about(failed: ProbeFailed, context: ProbeContext) -> ProbeFailed:
@@ -156,9 +201,7 @@ def _about(failed: ProbeFailed, context: ProbeContext) -> ProbeFailed:
     return failed
 
 
-def _result(
-    endpoint: Endpoint, outcome: Answer | ProbeFailed, started_at: float, attempts: int, source: CheckSource
-) -> CheckResult:
+def _result(endpoint: Endpoint, outcome: Outcome, started_at: float, attempts: int, source: CheckSource) -> CheckResult:
     if isinstance(outcome, ProbeFailed):
         return CheckResult(
             endpoint_id=endpoint.id,

@@ -8,13 +8,16 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-from servmon.checks.attempts import Plan, ask, ask_by_hand, pause_before_retry
+from servmon.checks.attempts import Attempts, ask_by_hand, pause_before_retry
+from servmon.checks.every_address import Outcome
 from servmon.checks.lanes import Lane, Lanes
+from servmon.checks.plan import Plan
 from servmon.checks.scheduler import Due, Slot
 from servmon.checks.settings import DEADLINE_SHARE
 from servmon.clock import SYSTEM_CLOCK, Clock
 from servmon.metrics import Counters
 from servmon.model import CheckResult, Endpoint, FailureKind, Status
+from servmon.probes.base import Answer
 from servmon.probes.network import Network
 from servmon.tasks import cancel
 
@@ -76,7 +79,7 @@ class Runner:
         self._done = done
         self._counters = counters
         self._clock = clock
-        self._under_way: dict[Slot, asyncio.Task[None]] = {}
+        self._under_way: dict[Slot, _Check] = {}
         self._stopped = False
 
     def __len__(self) -> int:
@@ -103,7 +106,10 @@ class Runner:
     async def stop(self) -> None:
         """Abandon the checks under way; they have no result, and none that waits for its place is started."""
         self._stopped = True
-        await cancel(*self._under_way.values())
+        checks = tuple(self._under_way.values())
+        for check in checks:
+            check.attempts.give_up()
+        await cancel(*(check.task for check in checks if check.task is not None))
         self._under_way.clear()  # those that had not begun
 
     def _start_waiting(self, due: Due, plan: Plan, lane: Lane) -> bool:
@@ -118,38 +124,56 @@ class Runner:
         return True
 
     def _begin(self, due: Due, plan: Plan, lane: Lane | None) -> None:
-        # A callback at the task's end would be one more for the loop to call; a check takes itself off the list.
-        run = self._run(due, plan, lane)
-        self._under_way[due.slot] = asyncio.get_running_loop().create_task(run, name=f"check {plan.endpoint.id}")
-
-    async def _run(self, due: Due, plan: Plan, lane: Lane | None) -> None:
-        endpoint_id = plan.endpoint.id
         started_at = self._clock.monotonic()
-        fair_end = started_at + _fair_seconds(due, plan)
-        deadline = max(due.at + DEADLINE_SHARE * (due.next_at - due.at), fair_end)
-        place = _Place(self.lanes, lane, deadline, self._clock)
+        deadline = max(due.at + DEADLINE_SHARE * (due.next_at - due.at), started_at + _fair_seconds(due, plan))
+        attempts = Attempts(plan, self._network, deadline=deadline, clock=self._clock)
+        check = _Check(due.slot, plan, attempts, started_at, self.lanes, lane)
+        self._under_way[due.slot] = check
+        if not attempts.begin(partial(self._heard, check)):
+            self._go_on(check)
+
+    def _heard(self, check: _Check, first: Outcome) -> None:
+        """A check has made its first attempt without a task; only where that was good is it all there is to do."""
+        if isinstance(first, Answer):
+            self._end(check, check.attempts.result(first))
+        else:
+            self._go_on(check, first)
+
+    def _go_on(self, check: _Check, first: Outcome | None = None) -> None:
+        # A callback at the task's end would be one more for the loop to call; a check takes itself off the list.
+        name = f"check {check.plan.endpoint.id}"
+        check.task = asyncio.get_running_loop().create_task(self._run(check, first), name=name)
+
+    async def _run(self, check: _Check, first: Outcome | None) -> None:
+        endpoint, result = check.plan.endpoint, None
+        try:
+            retries = 0 if self._judge.in_series(endpoint.id) else endpoint.retries
+            result = await check.attempts.make(retries, check.pause, first)
+        finally:
+            self._end(check, result)
+
+    def _end(self, check: _Check, result: CheckResult | None) -> None:
         ask_again = None
         try:
-            result = await ask(
-                plan,
-                self._network,
-                deadline=deadline,
-                retries=0 if self._judge.in_series(endpoint_id) else plan.endpoint.retries,
-                pause=place.pause,
-                clock=self._clock,
-            )
-            self._count(result)
-            if self._judge.plan(endpoint_id) is plan:  # else it answered a question that nobody asks any more
-                place.leave()
-                if result.status is not Status.UP and self._judge.is_void(started_at):
-                    self._counters.results_void += 1
-                    ask_again = due.slot.fraction * ASK_AGAIN_WITHIN_SECONDS
-                else:
-                    self._deliver(result)
+            if result is not None:
+                ask_again = self._take(check, result)
         finally:
-            place.leave()
-            del self._under_way[due.slot]
-            self._done(due.slot, self._judge.pace(endpoint_id) if ask_again is None else ask_again)
+            check.leave()
+            del self._under_way[check.slot]
+            pace = self._judge.pace(check.plan.endpoint.id) if ask_again is None else ask_again
+            self._done(check.slot, pace)
+
+    def _take(self, check: _Check, result: CheckResult) -> float | None:
+        """Count and deliver a result; where it came to nothing the seconds until it is to be asked again."""
+        self._count(result)
+        if self._judge.plan(result.endpoint_id) is not check.plan:
+            return None  # it answered a question that nobody asks any more
+        check.leave()
+        if result.status is not Status.UP and self._judge.is_void(check.started_at):
+            self._counters.results_void += 1
+            return check.slot.fraction * ASK_AGAIN_WITHIN_SECONDS
+        self._deliver(result)
+        return None
 
     def _deliver(self, result: CheckResult) -> None:
         try:
@@ -169,16 +193,24 @@ class Runner:
             counters.probe_errors += 1
 
 
-class _Place:
-    """A check's place in a lane: held during attempts, given back in the pause between them."""
+class _Check:
+    """One check under way, and its place in a lane: held during attempts, given back in the pause between them."""
 
-    def __init__(self, lanes: Lanes, lane: Lane | None, deadline: float, clock: Clock) -> None:
+    __slots__ = ("_lane", "_lanes", "attempts", "plan", "slot", "started_at", "task")
+
+    def __init__(
+        self, slot: Slot, plan: Plan, attempts: Attempts, started_at: float, lanes: Lanes, lane: Lane | None
+    ) -> None:
+        self.slot = slot
+        self.plan = plan
+        self.attempts = attempts
+        self.started_at = started_at
+        self.task: asyncio.Task[None] | None = None
         self._lanes = lanes
         self._lane = lane
-        self._deadline = deadline
-        self._clock = clock
 
     def leave(self) -> None:
+        """Give the place back, if it has one."""
         if self._lane is not None:
             self._lanes.leave(self._lane)
             self._lane = None
@@ -196,7 +228,7 @@ class _Place:
         if self._lanes.enter(self._lanes.ailing, partial(_take, free)):
             return True
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._deadline - self._clock.monotonic()):
+            async with asyncio.timeout(self.attempts.left()):
                 await free
         return free.done() and not free.cancelled()
 

@@ -13,7 +13,7 @@ from typing import Any
 from servmon.model import NO_PHASES, Phases
 from servmon.probes.base import Answer
 from servmon.probes.icmp import IcmpOptions, judge
-from servmon.probes.icmp_engine import PLAIN_PACKET, Series
+from servmon.probes.icmp_series import PLAIN_PACKET, Series
 from servmon.probes.network import ProbeContext
 from servmon.probes.shared_socket import destination
 

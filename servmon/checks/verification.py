@@ -14,7 +14,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
-from servmon.checks.attempts import Plan, ask
+from servmon.checks.attempts import ask
+from servmon.checks.plan import Plan
 from servmon.checks.second_ping import ping_again
 from servmon.clock import SYSTEM_CLOCK, Clock, now
 from servmon.detection.verdict import Method, SecondLook

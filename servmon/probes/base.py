@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,6 +16,8 @@ from servmon.model import NO_PHASES, FailureKind, Phases
 
 if TYPE_CHECKING:
     from servmon.probes.network import ProbeContext
+
+T = TypeVar("T")
 
 MESSAGE_LIMIT = 500
 
@@ -103,6 +106,12 @@ class ProbeFailed(Exception):  # noqa: N818 - it is a finding about the target, 
         super().__init__(self.message)
 
 
+# Gives what an attempt learned, or raises as ``Probe.check`` does.
+Conclude = Callable[[], Answer]
+# Ends an attempt that nobody waits for any more.
+GiveUp = Callable[[], None]
+
+
 class Probe(Protocol):
     """One protocol. Knows nothing of retries, timeouts, state or storage; the runner cuts it off at the deadline.
 
@@ -110,7 +119,7 @@ class Probe(Protocol):
     An ``OSError`` may escape: the runner turns it into words with ``failure_from``. A probe may also have
     ``validate(target, options)``, called when an endpoint is made, which raises ``InvalidInputError`` for what no
     single value can show (two options that exclude each other), and ``from_file_only = True`` where endpoints of its
-    protocol may come from the configuration file alone.
+    protocol may come from the configuration file alone, and ``begin`` (see ``Begin``).
     """
 
     protocol: ClassVar[str]
@@ -121,6 +130,35 @@ class Probe(Protocol):
     async def check(self, target: Target, options: Any, context: ProbeContext) -> Answer:
         """Ask once. Returns what was learned or raises ``ProbeFailed``."""
         ...
+
+
+class Begin(Protocol):
+    """Asks once as ``Probe.check`` does, but without a task, which for a single question costs as much as the question.
+
+    Returns at once; ``told`` is called once, at the latest after ``context.attempt_seconds``, and may be called before
+    that. What it returns ends the attempt, and then nobody is told. ``None`` means that only ``check`` can ask this.
+    """
+
+    def __call__(
+        self, target: Target, options: Any, context: ProbeContext, told: Callable[[Conclude], None], /
+    ) -> GiveUp | None:
+        """Begin to ask. Raises as ``check`` does where it fails at once."""
+        ...
+
+
+async def until_told(begin: Callable[[Callable[[T], None]], GiveUp]) -> T:
+    """What ``begin`` tells the callable that it gets. Who is cancelled meanwhile, or heard, gives up the asking."""
+    ended: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+    def tell(news: T) -> None:
+        if not ended.done():
+            ended.set_result(news)
+
+    give_up = begin(tell)
+    try:
+        return await ended
+    finally:
+        give_up()
 
 
 def safe_text(text: str, limit: int = MESSAGE_LIMIT) -> str:

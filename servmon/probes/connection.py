@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from servmon.probes.network import ProbeContext
 
 
+# Linux takes this with the kind, which saves a call; other systems are told afterwards.
+_NOT_BLOCKING = getattr(socket, "SOCK_NONBLOCK", 0)
 _ON_ITS_WAY = frozenset({0, errno.EINPROGRESS})
 
 
@@ -98,8 +100,9 @@ def connecting_error(sock: socket.socket) -> OSError | None:
 
 def open_socket(address: str, kind: socket.SocketKind) -> socket.socket:
     """A non-blocking socket of the address's family."""
-    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind)
-    sock.setblocking(False)
+    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind | _NOT_BLOCKING)
+    if not _NOT_BLOCKING:
+        sock.setblocking(False)
     return sock
 
 

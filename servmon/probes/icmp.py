@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 from itertools import pairwise
 from statistics import fmean, median
 from typing import Any, ClassVar
@@ -13,9 +13,9 @@ from pydantic import Field
 
 from servmon.clock import SYSTEM_CLOCK
 from servmon.model import NO_PHASES, FailureKind, Phases
-from servmon.probes.base import Answer, Options, ProbeFailed, Target
-from servmon.probes.icmp_engine import Packet, Series
+from servmon.probes.base import Answer, Conclude, GiveUp, Options, ProbeFailed, Target, until_told
 from servmon.probes.icmp_packet import COOKIE_SIZE, MAX_PAYLOAD
+from servmon.probes.icmp_series import Packet, Series
 from servmon.probes.network import ProbeContext
 from servmon.probes.route import ConnectingOptions, check_route
 
@@ -59,16 +59,37 @@ class IcmpProbe:
         """Ping once with all packets. Raises ``ProbeFailed`` for total or too much loss and for unreachable hosts."""
         give_up_at = SYSTEM_CLOCK.monotonic() + context.attempt_seconds - _MARGIN_SECONDS
         address = await context.resolve(target.host)
-        context.doing = f"waiting for echo replies from {address}"
         patience = max(give_up_at - SYSTEM_CLOCK.monotonic(), 0.0)
-        series = await context.network.icmp.ask(
-            address,
-            options.packet,
-            packets=options.packets,
-            interval=spacing(options.packets, options.packet_interval_ms / 1000, patience),
-            patience=patience,
-        )
-        return judge(series, options, patience, NO_PHASES if context.dns_ms is None else Phases(dns_ms=context.dns_ms))
+        conclude: Conclude = await until_told(partial(_ask, address, options, context, patience))
+        return conclude()
+
+    def begin(
+        self, target: Target, options: IcmpOptions, context: ProbeContext, told: Callable[[Conclude], None]
+    ) -> GiveUp | None:
+        """Ping without a task, where no name has to be resolved."""
+        address = context.known_address(target.host)
+        if address is None:
+            return None
+        return _ask(address, options, context, max(context.attempt_seconds - _MARGIN_SECONDS, 0.0), told)
+
+
+def _ask(
+    address: str, options: IcmpOptions, context: ProbeContext, patience: float, told: Callable[[Conclude], None]
+) -> GiveUp:
+    context.doing = f"waiting for echo replies from {address}"
+
+    def ended(series: Series) -> None:
+        phases = NO_PHASES if context.dns_ms is None else Phases(dns_ms=context.dns_ms)
+        told(lambda: judge(series, options, patience, phases))
+
+    return context.network.icmp.begin(
+        address,
+        options.packet,
+        ended,
+        packets=options.packets,
+        interval=spacing(options.packets, options.packet_interval_ms / 1000, patience),
+        patience=patience,
+    )
 
 
 def spacing(packets: int, interval: float, patience: float) -> float:
@@ -77,15 +98,15 @@ def spacing(packets: int, interval: float, patience: float) -> float:
 
 
 def judge(series: Series, options: IcmpOptions, patience: float, phases: Phases) -> Answer:
-    """What the fates of the packets mean."""
-    details = _details(series)
+    """What the fates of the packets mean. Raises ``ProbeFailed``."""
+    details = _details(series.asked())
     if not series.rtts_ms:
         raise _no_answer(series, patience, phases, details)
     # What was never sent, or sent too late to be answered, is not lost.
     lost = 0 if series.rushed else series.sent - len(series.rtts_ms)
     percent = 100 * lost / series.sent
     words = f"{lost} of {series.sent} packets lost"
-    response_ms = median(series.rtts_ms)
+    response_ms = median(series.rtts_ms) if series.packets > 1 else series.rtts_ms[0]
     if percent > options.max_loss_percent:
         raise ProbeFailed(FailureKind.LOSS, words, response_ms=response_ms, phases=phases, details=details)
     return Answer(response_ms, phases, details, words if percent > options.degraded_loss_percent else None)

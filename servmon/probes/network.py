@@ -138,10 +138,7 @@ class ProbeContext:
 
     async def resolve(self, host: str) -> str:
         """The address to ask for ``host``; an IP address is its own. Raises ``ProbeFailed`` (DNS or LOCAL)."""
-        if is_address(host):
-            self.address = host
-            return host
-        known = self._addresses.get(host)
+        known = self.known_address(host)
         if known is None:
             self.doing = f"resolving {host}"
             monotonic = self.network.clock.monotonic
@@ -149,7 +146,14 @@ class ProbeContext:
             known = await self.network.resolver.look_up(host, self._patience(), self.route.ip_version)
             self._addresses[host] = known
             self.dns_ms = (self.dns_ms or 0.0) + (monotonic() - started) * 1000
-        self.address = known
+            self.address = known
+        return known
+
+    def known_address(self, host: str) -> str | None:
+        """The address to ask for ``host`` where no look-up is needed, or was made already."""
+        known = host if is_address(host) else self._addresses.get(host)
+        if known is not None:
+            self.address = known
         return known
 
     async def resolve_all(self, host: str) -> list[str]:

@@ -306,11 +306,13 @@ class Pacer(Generic[T]):
         heapq.heappush(self._later, (due, next(self._order), thing))
         self._wake_at(due)
 
-    def close(self) -> None:
-        """Forget all that is in line."""
+    def close(self) -> list[T]:
+        """Forget all that is in line, or was to be sent later, and return it."""
+        left = [*self._line, *(thing for _, _, thing in self._later)]
         self._line.clear()
         self._later.clear()
         self._stop_timer()
+        return left
 
     @property
     def _tick(self) -> float:

@@ -70,8 +70,9 @@ class Stream:
         error = connecting_error(sock)
         if error is None:
             self.connected_at = now
-            self._readiness.watch(self._number, self._on_readable, read=True)
             self._established()
+            if self._socket is not None and not self._unsent:  # who only wanted to connect has closed it
+                self._readiness.watch(self._number, self._on_readable, read=True)
         else:
             self._readiness.forget(self._number)
             self._end(error)

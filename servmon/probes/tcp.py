@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
+from collections.abc import Callable
+from functools import cached_property, partial
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
@@ -11,12 +14,13 @@ from servmon.clock import SYSTEM_CLOCK
 from servmon.errors import InvalidInputError
 from servmon.model import Phases
 from servmon.probes.addresses import host_and_port
-from servmon.probes.base import Answer, Options, ProbeFailed, Target
-from servmon.probes.connection import Connected, connect
+from servmon.probes.base import Answer, Conclude, GiveUp, Options, ProbeFailed, Target, until_told
+from servmon.probes.connection import Connected, connect, connect_failure
 from servmon.probes.conversation import TEXT_LIMIT, Conversation
 from servmon.probes.dialogue import Step, offers_starttls, preset_steps
 from servmon.probes.network import ProbeContext
 from servmon.probes.route import check_route
+from servmon.probes.stream import Stream
 from servmon.probes.tls import TLS_OPTIONS, TlsOptions, certificate_facts, check_tls, server_name, tls_context
 
 _MAX_STEPS = 50
@@ -37,6 +41,11 @@ class TcpOptions(TlsOptions):
     tls: bool = False
     starttls: bool = False
     answer_limit: int = Field(default=TEXT_LIMIT, ge=64, le=1 << 20)
+
+    @cached_property
+    def talks(self) -> bool:
+        """Whether anything is said."""
+        return bool(self.preset or self.steps or self.tls)
 
 
 class TcpProbe:
@@ -73,19 +82,84 @@ class TcpProbe:
         Where there is a dialogue also PATTERN, PROTOCOL and TLS.
         """
         address = await context.resolve(target.host)
-        steps = preset_steps(options.preset, starttls=options.starttls) if options.preset else options.steps
         async with context.slot(address):
-            connected = await connect(context, address, target.port or 0)
-            if steps or options.tls:
-                return await _talk(connected, target, options, steps, context)
-            connected.sock.close()
-        phases = Phases(dns_ms=context.dns_ms, connect_ms=connected.connect_ms)
-        return Answer(connected.connect_ms, phases, {"address": address})
+            if options.talks:
+                return await _talk(await connect(context, address, target.port or 0), target, options, context)
+            conclude: Conclude = await until_told(_Touch(context, address, target.port or 0).begin)
+            return conclude()
+
+    def begin(
+        self, target: Target, options: TcpOptions, context: ProbeContext, told: Callable[[Conclude], None]
+    ) -> GiveUp | None:
+        """Connect without a task, where nothing is said, nothing to be resolved and nobody to be waited for."""
+        address = context.known_address(target.host)
+        if options.talks or address is None or not context.network.slots.take(address):
+            return None
+        leave = partial(context.network.slots.give_back, address)
+        return _Touch(context, address, target.port or 0, leave).begin(told)
 
 
-async def _talk(
-    connected: Connected, target: Target, options: TcpOptions, steps: tuple[Step, ...], context: ProbeContext
-) -> Answer:
+class _Touch:
+    """A connection that is opened and closed again; ``leave`` is called when that is over."""
+
+    __slots__ = ("_address", "_context", "_error", "_leave", "_place", "_port", "_stream", "_timer", "_told")
+
+    def __init__(self, context: ProbeContext, address: str, port: int, leave: Callable[[], None] | None = None) -> None:
+        self._context = context
+        self._address = address
+        self._port = port
+        self._place = host_and_port(address, port)
+        self._leave = leave
+        self._error: OSError | None = None
+        self._stream = Stream(context.network.readiness, self._end, _hear_nothing, self._end)
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, told: Callable[[Conclude], None]) -> GiveUp:
+        """Set out to connect, as ``Begin`` says."""
+        self._told = told
+        self._context.doing = f"connecting to {self._place}"
+        seconds = self._context.attempt_seconds
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._end, TimeoutError())
+        try:
+            self._stream.open(self._address, self._port, self._context.route)
+        except OSError as error:
+            self._end(error)
+        except BaseException:
+            self.give_up()
+            raise
+        return self.give_up
+
+    def give_up(self) -> None:
+        """Drop the connection, whatever state it is in."""
+        if self._timer is None:
+            return
+        self._timer.cancel()
+        self._timer = None
+        self._stream.close()
+        if self._leave is not None:
+            self._leave()
+
+    def _end(self, error: OSError | None = None) -> None:
+        self._error = error
+        self.give_up()
+        self._told(self._conclude)
+
+    def _conclude(self) -> Answer:
+        error, context = self._error, self._context
+        if error is not None:
+            is_ours = isinstance(error, TimeoutError) and error.errno is None
+            raise error if is_ours else connect_failure(error, self._place, context.doing)
+        opened_at, connected_at = self._stream.opened_at, self._stream.connected_at
+        connect_ms = ((connected_at or opened_at) - opened_at) * 1000
+        return Answer(connect_ms, Phases(dns_ms=context.dns_ms, connect_ms=connect_ms), {"address": self._address})
+
+
+def _hear_nothing(_octets: bytes) -> None:
+    """What is sent to who only connects."""
+
+
+async def _talk(connected: Connected, target: Target, options: TcpOptions, context: ProbeContext) -> Answer:
+    steps = preset_steps(options.preset, starttls=options.starttls) if options.preset else options.steps
     began_at = SYSTEM_CLOCK.monotonic()
     place = host_and_port(context.address or target.host, target.port or 0)
     name = server_name(options, target.host)

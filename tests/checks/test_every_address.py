@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from servmon.checks.attempts import Plan, ask
+from servmon.checks.attempts import ask
 from servmon.checks.every_address import together
 from servmon.checks.inverted import inverted
+from servmon.checks.plan import Plan
 from servmon.clock import SYSTEM_CLOCK
 from servmon.model import FailureKind, Status
 from servmon.probes.base import Answer, ProbeFailed

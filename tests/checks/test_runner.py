@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from servmon.checks import attempts
+from servmon.checks import plan
 from servmon.model import CheckSource, FailureKind, Status
 from servmon.monitor import Rules
-from servmon.probes.base import Answer, ProbeFailed
+from servmon.probes.base import Answer, Options, ProbeFailed
 from tests.virtual import ScriptedProbe, World, endpoint, run_virtual
 
 SILENCE = asyncio.Event  # waiting for a fresh one never ends
@@ -128,8 +128,8 @@ def test_a_check_by_a_person_has_its_retries_and_is_marked_manual():
 
     with pytest.MonkeyPatch.context() as patch:
         scripted = ScriptedProbe(refuses)
-        real = attempts.prepare
-        patch.setattr(attempts, "prepare", lambda one: attempts.Prepared(scripted, real(one).target, real(one).options))
+        real = plan.prepare
+        patch.setattr(plan, "prepare", lambda one: plan.Prepared(scripted, real(one).target, real(one).options))
         run_virtual(main)
 
 
@@ -161,3 +161,105 @@ def test_what_cannot_start_in_time_is_skipped_and_counted_and_never_down():
     assert world.counters.checks_skipped > 0
     slots = 100 * 20
     assert len(world.recorder.results) + world.counters.checks_skipped == pytest.approx(slots, abs=120)
+
+
+# A first attempt without a task
+
+
+class Beginner(ScriptedProbe):
+    """Has ``begin`` too: ``script(told)`` gets whom to tell, and gives what ends the attempt."""
+
+    def __init__(self, begin, check=None):
+        super().__init__(check)
+        self.tries = 0
+        self._begin = begin
+
+    def begin(self, target, _options, context, told):
+        self.tries += 1
+        context.doing = f"connecting to {target.host}"
+        return self._begin(told)
+
+
+def begun(begin, *, seconds=70, check=None, options=None, **fields) -> tuple[World, Beginner]:
+    probe = Beginner(begin, check)
+
+    async def main():
+        world = World(check, probe=probe, options=options)
+        world.watch([endpoint("a", **fields)])
+        await world.run(seconds)
+        return world
+
+    return run_virtual(main), probe
+
+
+def later(conclude, seconds=0.02):
+    def begin(told):
+        return asyncio.get_running_loop().call_later(seconds, told, conclude).cancel
+
+    return begin
+
+
+def raising(error):
+    def conclude():
+        raise error
+
+    return conclude
+
+
+@pytest.mark.parametrize("how", [later(lambda: Answer(20.0)), lambda told: told(lambda: Answer(20.0)) or asyncio.Event])
+def test_one_good_answer_needs_no_task(how):
+    tasks = set()
+
+    def begin(told):
+        tasks.update(task.get_name() for task in asyncio.all_tasks())
+        return how(told)
+
+    world, _ = begun(begin, seconds=190)
+    assert [(one.status, one.attempts, one.response_time) for one in world.recorder.results] == [
+        (Status.UP, 1, 20.0)
+    ] * 3
+    assert "check a" not in tasks
+    assert len(world.runner) == 0
+
+
+def test_an_attempt_without_a_task_that_fails_is_the_first_of_all_its_retries():
+    world, probe = begun(later(raising(ProbeFailed(FailureKind.REFUSED, "connection refused"))), retries=2)
+    result = world.recorder.results[0]
+    assert (result.status, result.attempts, result.failure_kind) == (Status.DOWN, 3, FailureKind.REFUSED)
+    assert probe.tries >= 3
+
+
+def test_an_attempt_that_only_a_task_can_make_is_made_by_one():
+    world, probe = begun(lambda _told: None, check=answers)
+    assert world.recorder.results[0].status is Status.UP
+    assert probe.tries
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "status"),
+    [
+        (ConnectionRefusedError(111, "refused"), FailureKind.REFUSED, Status.DOWN),
+        (TimeoutError(), FailureKind.TIMEOUT, Status.DOWN),
+        (ZeroDivisionError(), FailureKind.PROBE_ERROR, Status.UNKNOWN),
+    ],
+)
+@pytest.mark.parametrize("at_once", [False, True])
+def test_what_goes_wrong_without_a_task_is_told_as_with_one(error, kind, status, at_once):
+    begin = (lambda _told: raising(error)()) if at_once else later(raising(error))
+    world, _ = begun(begin, retries=0)
+    result = world.recorder.results[0]
+    assert (result.failure_kind, result.status, result.attempts) == (kind, status, 1)
+
+
+def test_who_must_not_answer_is_judged_so_without_a_task_too():
+    world, _ = begun(later(lambda: Answer(20.0)), retries=0, options=Options(inverted=True))
+    assert world.recorder.results[0].failure_kind is FailureKind.CONTENT
+
+
+def test_a_stop_ends_what_was_begun_and_tells_nobody():
+    given_up = []
+
+    world, _ = begun(lambda _told: lambda: given_up.append(True))
+    assert given_up == [True]
+    assert not world.recorder.results
+    assert len(world.runner) == 0

@@ -10,7 +10,7 @@ import pytest
 import uvloop
 
 from servmon.checks import second_ping
-from servmon.checks.attempts import Plan
+from servmon.checks.plan import Plan
 from servmon.checks.verification import AT_ONCE, SAMPLE_ABOVE, Verifier
 from servmon.detection.verdict import Method, SecondLook
 from servmon.metrics import Counters

@@ -7,7 +7,8 @@ import asyncio
 import pytest
 import uvloop
 
-from servmon.checks.attempts import Plan, ask
+from servmon.checks.attempts import ask
+from servmon.checks.plan import Plan
 from servmon.clock import SYSTEM_CLOCK
 from servmon.model import FailureKind, Status
 from servmon.probes.network import Network

@@ -13,7 +13,8 @@ import tracemalloc
 import pytest
 import uvloop
 
-from servmon.checks.attempts import Plan, ask
+from servmon.checks.attempts import ask
+from servmon.checks.plan import Plan
 from servmon.model import FailureKind, Status
 from servmon.probes.network import Network
 from servmon.probes.specification import EndpointDefaults, parse_endpoint

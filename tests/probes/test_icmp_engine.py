@@ -12,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from servmon.model import FailureKind
-from servmon.probes import icmp_engine
+from servmon.probes import icmp_engine, icmp_socket
 from servmon.probes.base import ProbeFailed
-from servmon.probes.icmp_engine import PLAIN_PACKET, IcmpEngine, IcmpSocket, Mode, Packet
+from servmon.probes.icmp_engine import IcmpEngine
 from servmon.probes.icmp_packet import HEADER, echo_request, parse_reply
+from servmon.probes.icmp_series import PLAIN_PACKET, Packet
+from servmon.probes.icmp_socket import IcmpSocket, Mode
 from tests.fix_servers import PATIENCE_SECONDS, patience
 
 LOOPS = pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
@@ -534,7 +536,7 @@ async def test_closing_tells_who_still_waits_for_an_answer_or_for_its_turn(engin
 
 
 async def test_when_all_sequence_numbers_are_in_use_sending_waits(engine, monkeypatch):
-    monkeypatch.setattr(icmp_engine, "_MAX_OUTSTANDING", 0)
+    monkeypatch.setattr(icmp_socket, "_MAX_OUTSTANDING", 0)
     asking = asyncio.get_running_loop().create_task(engine.ask("127.0.0.1"))
     await asyncio.sleep(0.05)
     assert not asking.done()
@@ -557,7 +559,7 @@ async def test_a_full_send_buffer_is_tried_again(engine, monkeypatch):
 
 
 async def test_packets_that_could_not_be_sent_in_time_are_not_lost_but_rushed(engine, monkeypatch):
-    monkeypatch.setattr(icmp_engine, "_MAX_OUTSTANDING", 0)
+    monkeypatch.setattr(icmp_socket, "_MAX_OUTSTANDING", 0)
     series = await engine.ask("127.0.0.1", patience=0.05)
     assert (series.sent, series.rushed) == (0, True)
 

@@ -16,7 +16,8 @@ import urllib.request
 import pytest
 import trustme
 
-from servmon.checks.attempts import Plan, ask
+from servmon.checks.attempts import ask
+from servmon.checks.plan import Plan
 from servmon.clock import SYSTEM_CLOCK
 from servmon.model import Status
 from servmon.probes.network import Network

@@ -10,7 +10,9 @@ import pytest
 from servmon.errors import InvalidInputError
 from servmon.model import FailureKind
 from servmon.probes.base import ProbeFailed
-from servmon.probes.icmp_engine import IcmpEngine, Mode, Packet
+from servmon.probes.icmp_engine import IcmpEngine
+from servmon.probes.icmp_series import Packet
+from servmon.probes.icmp_socket import Mode
 from servmon.probes.network import Network
 from servmon.probes.route import Route
 from servmon.probes.specification import EndpointDefaults, parse_endpoint
