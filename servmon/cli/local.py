@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote, urlencode, urlsplit
 
-from servmon.cli.base import EXIT_CONFIGURATION, SERVICE_FILE, fail, load
+import typer
+
+from servmon.cli.base import EXIT_CONFIGURATION, SERVICE_FILE, fail, load, shown
 
 if TYPE_CHECKING:
     from servmon.settings import Settings
@@ -42,16 +44,19 @@ class LocalApi:
         self._socket = socket
         self._token = token
         self.complain: Complain = complain or partial(fail, code=1)
+        # What else a person may want to know where nobody answers.
+        self.hint = ""
 
     @classmethod
     def of(cls, settings: Settings) -> LocalApi:
         """The daemon that these settings describe."""
-        if not settings.api.wants_port:
-            return cls("http://localhost", partial(_token_of, settings), socket=settings.api.socket)
-        host = settings.api.host
+        api, token = settings.api, partial(_token_of, settings)
         # A wildcard is no address to connect to.
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
-        return cls(f"http://{f'[{host}]' if ':' in host else host}:{settings.api.port}", partial(_token_of, settings))
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(api.host, api.host)  # noqa: S104 - compared, not bound
+        base = f"http://{f'[{host}]' if ':' in host else host}:{api.port}" if api.wants_port else "http://localhost"
+        made = cls(base, token, socket=None if api.wants_port else api.socket)
+        made.hint = "; none runs here, or one that was started with another [api]"
+        return made
 
     def get(self, path: str, **query: str | None) -> Any:
         """The JSON that answers a GET; what is ``None`` in ``query`` is left out."""
@@ -96,7 +101,8 @@ class LocalApi:
     def nobody_answers(self, error: Exception) -> str:
         """The sentence for an ``error`` of the connection."""
         reason = getattr(error, "reason", error)
-        return f"no servmon answers at {self._socket or self._base}: {getattr(reason, 'strerror', None) or reason}"
+        said = getattr(reason, "strerror", None) or reason
+        return f"no servmon answers at {self._socket or self._base}: {said}{self.hint}"
 
     def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None, query: str = "") -> Any:
         try:
@@ -143,10 +149,20 @@ def reach(config: Path | None, url: str | None, token_file: Path | None) -> Loca
     # Asked where the command line names no file.
     if config is None and os.access(SERVICE_FILE, os.R_OK):
         config = SERVICE_FILE
-    api = LocalApi.of(load(config).settings)
+    api = LocalApi.of(_where_it_runs(config))
     if token is not None:
         api._token = token  # noqa: SLF001 - its own module
     return api
+
+
+def _where_it_runs(config: Path | None) -> Settings:
+    """The settings that tell; a mistake in the file, by which no servmon goes, keeps nobody from asking."""
+    loaded = load(config, or_last_good=True)
+    for line in loaded.broken:
+        typer.echo(shown(line), err=True)
+    if loaded.broken:
+        typer.echo(f"{config} has a mistake; the configuration that was applied last is gone by", err=True)
+    return loaded.settings
 
 
 def _is_address(url: str) -> bool:

@@ -146,3 +146,8 @@ async def test_the_daemon_here_is_found_by_its_configuration(servmon_daemon):
     assert (code, err, out.split("\t")[0]) == (0, "", "self")
     code, out, _ = await servmon("status", "-c", str(daemon.file))
     assert (code, out.startswith("services\t")) == (0, True)
+    # What is wrong in the file keeps nobody from seeing what is down.
+    daemon.file.write_text(f"{daemon.file.read_text()}\n[service]\ncheck_interval = 'often'\n", encoding="utf-8")
+    code, out, err = await servmon("status", "-c", str(daemon.file))
+    assert (code, out.startswith("services\t")) == (0, True)
+    assert err.endswith("has a mistake; the configuration that was applied last is gone by\n")
