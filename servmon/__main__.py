@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 from servmon.errors import StartError
@@ -11,6 +12,9 @@ def main() -> None:
     """Run the command line."""
     from servmon.cli import app, exit_code
 
+    # A locale without a letter for what stands in a name shows it as an escape.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except StartError as error:

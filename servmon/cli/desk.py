@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import json
 import shutil
@@ -14,7 +15,7 @@ from urllib.parse import quote
 
 import typer
 
-from servmon.cli.base import JsonOption, shown
+from servmon.cli.base import JsonOption, fail, shown
 from servmon.cli.tables import Column, Row, lines, table
 
 if TYPE_CHECKING:
@@ -96,7 +97,12 @@ def over_api(work: Callable[..., None]) -> Callable[..., None]:
     ) -> None:
         from servmon.cli.local import reach
 
-        work(Desk(reach(config, url, token_file), as_json=as_json), **own)
+        try:
+            work(Desk(reach(config, url, token_file), as_json=as_json), **own)
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # whoever read it has seen enough
+                raise
+            fail(f"what was found cannot be written out: {error.strerror or error}", 1)
 
     own = list(inspect.signature(work, eval_str=True).parameters.values())[1:]
     added = list(inspect.signature(command, eval_str=True).parameters.values())[:-1]

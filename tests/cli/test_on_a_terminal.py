@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import sys
 from contextlib import AsyncExitStack
 
 from hypothesis import given
@@ -83,3 +86,20 @@ async def test_the_status_lives_through_a_night_on_a_terminal(connection, histor
                 await terminal.until(lambda lines: lines[1:4] == [*COUNTS, "8 open outages"])
             assert await terminal.interrupt() == 0
             assert not terminal.screen.is_other
+
+
+async def test_where_what_was_found_cannot_be_written_one_sentence_says_so(api, tmp_path):
+    options = where(tmp_path, f"http://127.0.0.1:{api.port}")
+    await api.post("/services/", {"id": "shop", "url": "tcp://192.0.2.1:1", "site": "データ"})
+    full = 'exec "$0" -m servmon "$@" > /dev/full'
+    process = await asyncio.create_subprocess_exec(
+        *("sh", "-c", full, sys.executable, "services", "list", *options), stderr=asyncio.subprocess.PIPE
+    )
+    _, err = await process.communicate()
+    assert (process.returncode, err) == (1, b"what was found cannot be written out: No space left on device\n")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "servmon", "services", "list", *options),
+        stdout=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONIOENCODING": "latin-1"},  # noqa: TID251 - a child's
+    )  # fmt: skip
+    out, _ = await process.communicate()
+    assert (process.returncode, b"\\u30c7\\u30fc\\u30bf" in out) == (0, True)
