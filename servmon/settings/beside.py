@@ -16,7 +16,7 @@ from servmon.settings import Loaded, SettingsError, load
 
 # Whoever checks comes first where both want the same core. With the least priority there is, 19, a machine that others
 # keep busy would not come to it for minutes.
-NICENESS = 10
+NICENESS = 5
 
 
 async def load_beside(path: Path | None) -> Loaded:

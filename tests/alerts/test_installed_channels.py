@@ -10,7 +10,7 @@ import pytest
 from servmon.alerts.channels.installed import installed_channels
 from servmon.alerts.channels.smtp import Smtp
 from servmon.errors import StartError
-from tests.fix_servers import free_port
+from tests.fix_servers import free_port, settled
 from tests.probes.test_installed import README, install, servmon
 
 GOOD = """
@@ -54,6 +54,7 @@ async def test_the_readmes_example_works_as_it_stands_there(tmp_path, tcp_server
     file = configured(tmp_path, f'kind = "printer"\nhost = "127.0.0.1"\nport = {server.port}\n{words}')
     code, out, err = await servmon(tmp_path, "channels", "test", "noc", "--config", file)
     assert (code, err, out) == (0, "", "noc: sent; look whether it arrived\n")
+    await settled(lambda: bool(printed))
     assert printed[0].startswith(b"Paper: test\n\nThis is a test of the channel noc.")
     file = configured(tmp_path, f'kind = "printer"\nhost = "127.0.0.1"\nport = {nobody}')
     code, _, err = await servmon(tmp_path, "channels", "test", "noc", "--config", file)

@@ -6,7 +6,9 @@ import pytest
 
 from servmon.clock import rfc3339
 from servmon.model import Status
+from servmon.services.connection import ManualChecks
 from tests.fix_api import UNKNOWN_UUID, window
+from tests.services.test_connection import HandClock
 
 ENDPOINT = {"id": "api-gateway", "name": "API Gateway", "protocol": "TCP", "check_interval": 60}
 SEED_ENDPOINT_FIELDS = {
@@ -120,7 +122,8 @@ async def test_a_failed_manual_check_says_why(api, closed_port):
     assert "refused" in checked["error_message"]
 
 
-async def test_a_second_manual_check_within_a_second_is_too_soon(api, gateway):
+async def test_a_second_manual_check_within_a_second_is_too_soon(api, gateway, connection):
+    connection.manual_checks = ManualChecks(HandClock())
     assert (await api.post("/services/api-gateway/check")).status == 200
     again = await api.post("/services/api-gateway/check")
     assert (again.status, again.headers["Retry-After"]) == (429, "1")

@@ -8,7 +8,9 @@ from servmon.errors import ConflictError, InvalidInputError, NotFoundError, TooS
 from servmon.model import CheckSource, FailureKind, State, Status
 from servmon.probes.specification import EndpointDefaults, parse_endpoint
 from servmon.services.availability import AvailabilityService, next_ids
+from servmon.services.connection import ManualChecks
 from servmon.store import endpoints
+from tests.services.test_connection import HandClock
 
 WEB = {"id": "web", "url": "https://192.0.2.1/health", "expected_response_pattern": "UP", "tags": ["edge"]}
 
@@ -89,6 +91,7 @@ async def test_an_unknown_endpoint_is_not_found_whatever_is_asked(service):
 
 
 async def test_every_service_on_a_connection_shares_the_limit_on_manual_checks(connection, open_port):
+    connection.manual_checks = ManualChecks(HandClock())
     service = AvailabilityService(connection)
     await service.create_endpoint({"id": "port", "url": f"tcp://127.0.0.1:{open_port}"})
     checked = await service.check_endpoint("port")
