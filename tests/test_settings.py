@@ -548,6 +548,17 @@ def test_defaults_that_do_not_fit_are_one_warning_not_one_for_each_endpoint(writ
     assert ": service: not even 1 of 4 attempts fits: " in warning
 
 
+OFF = '[[alert.rules]]\nname = "core"\ntags = ["core"]\nenabled = false\n'
+
+
+def test_rules_of_which_none_counts_are_a_loud_warning(write):
+    text = f"[alert]\nnotification_channels = []\n{OFF}"
+    (warning,) = load(write(text), {}).warnings
+    assert "config.toml:6: alert.rules.0.enabled: NOBODY WILL BE TOLD of outages: " in warning
+    assert load(write(f'{text}[[alert.rules]]\nname = "rest"\n'), {}).warnings == ()
+    assert load(write(text.replace("tags", 'kind = "long_outage"\ntags')), {}).warnings == ()
+
+
 NO_WAY = "is not a public address, so every message is refused; allow_networks = [{}] allows it if meant"
 
 

@@ -141,9 +141,15 @@ class Way:
     def _catch_up(self) -> None:
         """Bring those back to the common lane who are where it is: on both nothing waits."""
         for lane in self._own.values():
-            if not lane.waiting:
-                lane.failing_since, lane.tries = None, 0
-                lane.is_apart = lane.is_apart and bool(self._main.waiting)
+            lane.is_apart = lane.is_apart and bool(lane.waiting or self._main.waiting)
+
+    def works_for(self, lane: Lane, receivers: Collection[str]) -> bool:
+        """Note that a lane gets through to ``receivers``; whether it, or one of theirs, did not before."""
+        well = [lane, *(own for receiver, own in self._own.items() if receiver in receivers)]
+        failed = any(one.failing_since for one in well)
+        for one in well:
+            one.failing_since, one.tries = None, 0
+        return failed
 
     @property
     def trouble(self) -> str | None:

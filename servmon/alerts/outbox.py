@@ -95,12 +95,19 @@ class Outbox:
             for message in way.use(channel, fallback):
                 self._ended(way, message)
             self._report(way)
-        for name in self._ways.keys() - ways.keys():
-            for message in self._ways[name].close():
-                self._give_up(message, f"there is no channel {name!r} any more")
-            self._troubles.pop(_trouble(name), None)
+        gone = [way for name, way in self._ways.items() if name not in ways]
         self._ways = ways
+        for way in gone:
+            self._forget(way)
         self._changed.set()
+
+    def _forget(self, way: Way) -> None:
+        """What is owed by a channel that is no more is told over its fallback, if that is still there."""
+        why = f"there is no channel {way.name!r} any more"
+        for message in way.close():
+            self._copy_to_fallback(way, message, why)
+            self._give_up(message, why)
+        self._troubles.pop(_trouble(way.name), None)
 
     @property
     def waiting(self) -> int:
@@ -179,14 +186,13 @@ class Outbox:
         return None
 
     def _got_through(self, way: Way, lane: Lane, told: Sequence[Notification], receivers: Collection[str]) -> None:
-        self._works(way, lane)
+        self._works(way, lane, receivers)
         in_summary = SUMMARISED if lane.receiver is None else SUMMARISED_FOR_SOME
         self._serve(way, told, receivers, in_summary if len(told) > 1 else None)
 
-    def _works(self, way: Way, lane: Lane) -> None:
-        if lane.failing_since is not None:
+    def _works(self, way: Way, lane: Lane, receivers: Collection[str]) -> None:
+        if way.works_for(lane, receivers):
             _log.info("channel works again", channel=way.name)
-        lane.failing_since, lane.tries = None, 0
 
     def _serve(
         self, way: Way, told: Sequence[Notification], receivers: Collection[str], remark: str | None = None
@@ -234,8 +240,8 @@ class Outbox:
     ) -> None:
         """Try again later; where some have it, the others fall behind them."""
         lanes = [lane]
-        if owed & {*error.served}:
-            self._works(way, lane)
+        if served := owed & {*error.served}:
+            self._works(way, lane, served)
             lanes = way.part(owed.difference(error.served))
         if error.served:
             self._serve(way, told, error.served)
@@ -248,15 +254,15 @@ class Outbox:
 
     def _stumble(self, way: Way, lane: Lane, error: ChannelError, said: str, began_at: datetime) -> None:
         first = way.first(lane)
+        lane.problem = said
+        if lane.failing_since is None:
+            lane.failing_since = began_at
+            _log.warning("channel failed", channel=way.name, problem=said)
         if error.permanent or began_at - first.created_at >= GIVE_UP_AFTER:
             self._copy_to_fallback(way, first, said)
             lane.tries = 0
             self._lose(way, first, way.receivers_on(lane, first), said)
             return
-        if lane.failing_since is None:
-            lane.failing_since = began_at
-            _log.warning("channel failed, trying again", channel=way.name, problem=said)
-        lane.problem = said
         lane.pause = max(RETRY_SECONDS[min(lane.tries, len(RETRY_SECONDS) - 1)], error.retry_after or 0.0)
         lane.tries += 1
         if self._is_broken(lane) or lane.pause >= FALLBACK_AFTER.total_seconds():
@@ -269,7 +275,9 @@ class Outbox:
             self._troubles[_trouble(way.name)] = way.trouble
 
     def _is_broken(self, lane: Lane) -> bool:
-        return lane.failing_since is not None and now(self._clock) - lane.failing_since >= FALLBACK_AFTER
+        # What was refused for good is not tried again, and says nothing of the next message.
+        tried = lane.failing_since if lane.tries else None
+        return tried is not None and now(self._clock) - tried >= FALLBACK_AFTER
 
     def _tell_around(self, way: Way, messages: Iterable[Notification]) -> None:
         """Give what waits for a channel that does not get through to its fallback, each message once."""

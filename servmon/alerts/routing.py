@@ -147,7 +147,16 @@ def channels_of(news: News, route: Route) -> tuple[str, ...]:
         return route.channel_names
     rule = rule_of(news, route.settings)
     chosen = rule.channels if rule and rule.channels is not None else route.settings.notification_channels
-    return tuple(name for name in chosen if name in route.channel_names)
+    return still_there(chosen, route)
+
+
+def still_there(chosen: Iterable[str], route: Route) -> tuple[str, ...]:
+    """Those of the ``chosen`` channels that exist; where none is left, the default ones: better they than nobody."""
+    named = (*chosen,)
+    found = tuple(name for name in named if name in route.channel_names)
+    if found or not named:
+        return found
+    return tuple(name for name in route.settings.notification_channels if name in route.channel_names)
 
 
 def _rule(news: News, route: Route) -> str | None:

@@ -10,7 +10,7 @@ from servmon.alerts import messages, sites
 from servmon.alerts.alert import RANK, Alert, Decision, Member, MessageKind, News, Notification, Told
 from servmon.alerts.lines import one_line
 from servmon.alerts.open_alerts import OpenAlerts
-from servmon.alerts.routing import LASTING, Facts, Route, Silence, channels_of, rule_of
+from servmon.alerts.routing import LASTING, Facts, Route, Silence, channels_of, rule_of, still_there
 from servmon.alerts.settings import AlertSection, RuleKind
 from servmon.model import Endpoint, Outage, Severity
 
@@ -105,9 +105,9 @@ class Telling:
         self.alerts.keep(alert)
         at.told.alerts[alert.id] = alert
         shown = replace(alert, members=alert.members | dict(besides)) if besides else alert
-        for channel in alert.channels:
-            if channel in self.channel_names and (to is None or channel in to):
-                at.told.notifications.append(self._message(channel, shown, kind, at, news))
+        readers = [channel for channel in alert.channels if to is None or channel in to]
+        for channel in still_there(readers, at.route):
+            at.told.notifications.append(self._message(channel, shown, kind, at, news))
 
     def _message(self, channel: str, alert: Alert, kind: MessageKind, at: Round, news: Sequence[News]) -> Notification:
         notification_id = self.ids()

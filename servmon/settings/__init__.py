@@ -20,7 +20,7 @@ from servmon.elastic.kibana.settings import KibanaSection
 from servmon.elastic.settings import ElasticsearchSection
 from servmon.model import DependencyRule, Endpoint, Section
 from servmon.probes.specification import FROM_FILE
-from servmon.settings.channels import check_channels, read_channels, warn_of_watched_servers
+from servmon.settings.channels import check_channels, read_channels, warn_of_rules_all_off, warn_of_watched_servers
 from servmon.settings.dependency_tables import read_dependencies
 from servmon.settings.endpoint_tables import read_endpoints
 from servmon.settings.environment import KnownVariables, is_set, known_variables, slips
@@ -212,6 +212,7 @@ def load(path: Path | None, environ: Mapping[str, str] | None = None, *, folder:
         written = "notification_channels" in settings.alert.model_fields_set
         check_channels(settings.alert, settings.channels, findings, written=written)
         watched = (endpoint for _, endpoint in found.endpoints if endpoint.is_active)
+        warn_of_rules_all_off(settings.alert, findings)
         warn_of_watched_servers(settings.alert, settings.channels, watched, findings)
     for name, slip in slips(_VARIABLES, environ):
         findings.warn_of_variable(name, slip)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from servmon.alerts.channels import SETTINGS
 from servmon.alerts.channels.reach import refused_servers
 from servmon.alerts.channels.wording import wording_problems
-from servmon.alerts.settings import AlertSection, ChannelSection
+from servmon.alerts.settings import AlertSection, ChannelSection, RuleKind
 from servmon.errors import InvalidInputError
 from servmon.model import Endpoint
 from servmon.probes.target import parse_target
@@ -76,6 +76,17 @@ def check_channels(
             findings.problem(
                 place, f'there is no channel "{name}": add a table [channels.{name}] or leave the name out'
             )
+
+
+def warn_of_rules_all_off(alert: AlertSection, findings: Findings) -> None:
+    """Warn where rules choose whose outages are told, and none of them counts."""
+    of_outages = [number for number, rule in enumerate(alert.rules) if rule.kind is RuleKind.SERVICE_DOWN]
+    if of_outages and not any(alert.rules[number].enabled for number in of_outages):
+        findings.warn(
+            ("alert", "rules", of_outages[0], "enabled"),
+            "NOBODY WILL BE TOLD of outages: as long as there are rules of the kind service_down they choose what is "
+            "told, and all of them are off; take them out if the default is meant",
+        )
 
 
 def warn_of_watched_servers(

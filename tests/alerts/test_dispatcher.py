@@ -377,6 +377,22 @@ def test_one_message_has_the_readers_of_all_it_names():
     ]
 
 
+def test_where_a_rule_names_only_channels_that_are_no_more_the_usual_ones_hear_of_it():
+    rules = (
+        RuleSection(name="gone", ids=("a",), channels=("pager",)),
+        RuleSection(name="half", ids=("b",), channels=("pager", "sms")),
+        RuleSection(name="nobody", ids=("c",), channels=()),
+    )
+    desk = Desk(channels=("email", "sms"), notification_channels=("email",), rules=rules)
+    for at, (name, heard) in enumerate({"a": ["email"], "b": ["sms"], "c": []}.items()):
+        desk.at(at, down(name))
+        assert [one.channel for one in desk.told[-1].notifications] == heard
+    assert desk.reasons["down-c"] == ("whom", "no channel is configured for it")
+    desk.dispatcher.channel_names = ("email",)
+    desk.at(60, up("b", 60))
+    assert [one.channel for one in desk.told[-1].notifications] == ["email"]
+
+
 def test_without_a_channel_the_reason_is_kept():
     desk = Desk(channels=())
     assert desk.at(0, down("web")) == []

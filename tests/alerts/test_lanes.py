@@ -205,6 +205,10 @@ def test_who_can_never_be_told_is_named_and_told_around_while_another_is_still_t
             await asyncio.sleep(30)
             assert rig.noc.got == {"b": [owed.subject], "c": [owed.subject]}
             assert (rig.marks[owed.id].sent_at, rig.marks[owed.id].last_error) == (None, "refused for a")
+            assert rig.troubles["channel noc"].startswith("does not get through to 1 of its 3 receivers since")
+            rig.noc.refused = set()
+            rig.put("noc", 2)
+            await asyncio.sleep(1)
             assert rig.troubles == {}
 
     run_virtual(main)

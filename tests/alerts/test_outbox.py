@@ -215,6 +215,13 @@ def test_what_can_never_arrive_is_given_up_at_once_and_told_over_the_fallback():
             assert channel.tries == [0]
             assert rig.marks[owed.id].given_up_at is not None
             assert len(rig.channels["sms"].sent) == 1
+            assert rig.troubles["channel email"].endswith("550 no such user")
+            channel.trouble = ""
+            await asyncio.sleep(3600)
+            rig.put("email", 2)
+            await asyncio.sleep(1)
+            assert len(rig.channels["sms"].sent) == 1  # who got the last word for that one is not woken for this
+            assert rig.troubles == {}
 
     run_virtual(main)
 
@@ -317,6 +324,22 @@ def test_new_settings_keep_what_waits_and_give_up_what_has_no_way_out_any_more()
             await asyncio.sleep(1)
             assert [one.id for one in rig.channels["email"].sent] == [kept.id]
             assert "no channel 'sms' any more" in rig.marks[lost.id].last_error
+
+    run_virtual(main)
+
+
+def test_what_is_owed_by_a_channel_that_is_taken_out_goes_to_its_fallback():
+    async def main():
+        async with Rig("email", "sms", fallbacks={"email": "sms"}) as rig:
+            rig.channels["email"].trouble = ChannelError("away")
+            lost = rig.put("email")
+            await asyncio.sleep(1)
+            del rig.channels["email"]
+            rig.open()
+            await asyncio.sleep(1)
+            assert "no channel 'email' any more" in rig.marks[lost.id].last_error
+            assert [one.content["instead_of"] for one in rig.channels["sms"].sent] == [lost.id]
+            assert rig.troubles == {}
 
     run_virtual(main)
 
