@@ -79,7 +79,10 @@ class Scheduler:
         self._heap: list[tuple[float, int, Slot]] = []
         self._pushes = 0
         self._epoch = clock.monotonic() - clock.wall()
-        self._changed = asyncio.Event()
+        # While ``run`` runs: what ends it, what calls the schedule next, and whether that comes without a wait.
+        self._failure: asyncio.Future[None] | None = None
+        self._call: asyncio.Handle | None = None
+        self._awake = False
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -135,22 +138,60 @@ class Scheduler:
 
     async def run(self) -> None:
         """Start checks as they fall due, for ever."""
-        tick_end = self._clock.monotonic()
-        while True:
-            await self._start_due(tick_end)
-            tick_end = await self._sleep()
+        # Callbacks of the loop, not a task that wakes up: that would be some more of them in every tick.
+        self._failure = asyncio.get_running_loop().create_future()
+        self._call_soon()
+        try:
+            await self._failure
+        finally:
+            if self._call is not None:
+                self._call.cancel()
+            self._failure, self._call, self._awake = None, None, False
 
-    async def _start_due(self, tick_end: float) -> None:
-        """Start what is due by ``tick_end``, which timers of whole milliseconds reach a little early."""
+    def _tick(self, until: float) -> None:
+        """The end of the tick ``until``, which timers of whole milliseconds reach a little early."""
+        now = self._clock.monotonic()
+        if now < until - TIMER_SLACK_SECONDS:
+            until = now
+        else:
+            self.loop_lag = max(0.0, now - until)
+        self._start_due(until)
+
+    def _start_due(self, tick_end: float) -> None:
+        """Start what is due by ``tick_end``, then wait for the next tick in which something is."""
+        self._awake = True
         started = 0
-        while self._heap and self._heap[0][0] <= max(now := self._clock.monotonic(), tick_end):
-            due, _, slot = heapq.heappop(self._heap)
-            if slot.removed or due != slot.due:
-                continue  # it was moved since
-            if self._begin(slot, now):
-                started += 1
-                if started % BURST == 0:
-                    await asyncio.sleep(0)
+        try:
+            while self._heap and self._heap[0][0] <= max(now := self._clock.monotonic(), tick_end):
+                due, _, slot = heapq.heappop(self._heap)
+                if slot.removed or due != slot.due:
+                    continue  # it was moved since
+                if self._begin(slot, now):
+                    started += 1
+                    if started == BURST:
+                        self._call = asyncio.get_running_loop().call_soon(self._start_due, tick_end)
+                        return
+            self._sleep()
+        except BaseException as error:  # noqa: BLE001 - ``run`` raises it
+            if self._failure is not None and not self._failure.done():
+                self._failure.set_exception(error)
+
+    def _sleep(self) -> None:
+        self._awake = False
+        self._call = None
+        if self._heap:
+            now = self._clock.monotonic()
+            until = max(math.ceil(self._heap[0][0] / TICK_SECONDS) * TICK_SECONDS, now)
+            self._call = asyncio.get_running_loop().call_later(until - now, self._tick, until)
+
+    def _call_soon(self) -> None:
+        """What is due first is another check now; who is awake sees that by itself."""
+        if self._awake or self._failure is None:
+            return
+        self._awake = True
+        if self._call is not None:
+            self._call.cancel()
+        self._call = asyncio.get_running_loop().call_soon(lambda: self._start_due(self._clock.monotonic()))
 
     def _begin(self, slot: Slot, now: float) -> bool:
         due, late = slot.due, max(0.0, now - slot.due)
@@ -194,24 +235,4 @@ class Scheduler:
         self._pushes += 1
         heapq.heappush(self._heap, (due, self._pushes, slot))
         if self._heap[0][2] is slot:
-            self._changed.set()
-
-    async def _sleep(self) -> float:
-        """Until the end of the tick in which the next check is due, which it returns, or until the schedule changes."""
-        self._changed.clear()
-        if not self._heap:
-            await self._changed.wait()
-            return self._clock.monotonic()
-        now = self._clock.monotonic()
-        until = max(math.ceil(self._heap[0][0] / TICK_SECONDS) * TICK_SECONDS, now)
-        # asyncio.timeout would end each of some dozens of ticks a second with an exception.
-        timer = asyncio.get_running_loop().call_later(until - now, self._changed.set)
-        try:
-            await self._changed.wait()
-        finally:
-            timer.cancel()
-        now = self._clock.monotonic()
-        if now < until - TIMER_SLACK_SECONDS:
-            return now
-        self.loop_lag = max(0.0, now - until)
-        return until
+            self._call_soon()
