@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from servmon.settings import SettingsError, load, load_or_last_good
-from servmon.settings.beside import load_beside
+from servmon.settings.beside import NICENESS, load_beside
 from servmon.settings.kept import KEPT, keep, newest
 from servmon.settings.watch import ConfigWatch
 from servmon.tasks import spawn
@@ -194,7 +194,19 @@ async def test_a_file_is_read_beside_the_checks_only_when_they_leave_the_core_fr
         with contextlib.suppress(OSError):
             child = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
     (pid,) = children() - before
-    assert os.getpriority(os.PRIO_PROCESS, int(pid)) == 19
+    assert os.getpriority(os.PRIO_PROCESS, int(pid)) == NICENESS
     os.write(child, QUIET.encode())
     os.close(child)
     assert (await reading).number == 0
+
+
+def test_a_folder_that_cannot_be_read_is_no_empty_one(tmp_path):
+    path = tmp_path / "servmon.toml"
+    path.write_text("", encoding="utf-8")
+    (tmp_path / "conf.d").symlink_to("conf.d")  # nobody can read that, root neither
+    with pytest.raises(SettingsError) as caught:
+        load(path, {})
+    assert caught.value.lines == (f"{tmp_path}/conf.d: cannot be read: Too many levels of symbolic links",)
+    watch = ConfigWatch(path)
+    (tmp_path / "conf.d").unlink()
+    assert [watch.poll(), watch.poll(), watch.poll()] == [False, True, False]

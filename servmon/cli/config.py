@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 from collections.abc import Iterator
@@ -119,7 +120,7 @@ def init(config: FileArgument = Path("servmon.toml")) -> None:
     from servmon.cli import questions
     from servmon.settings.writing import read_document, write_secret
 
-    if config.exists():
+    if os.access(config, os.F_OK):
         typer.echo(f"{config} is there: what you answer is put into it, the rest stays", err=True)
     with _nothing_changed(config):
         draft = questions.Draft(read_document(config))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -50,7 +51,7 @@ def backup(
     from servmon.database import reachable_database
     from servmon.store import archive
 
-    if file.exists() and not force:
+    if os.access(file, os.F_OK) and not force:
         fail(f"{file} exists already; name another, or say --force", 1)
 
     async def work() -> Contents:

@@ -15,10 +15,15 @@ LISTS = ("endpoints", "templates", "dependencies")
 
 
 def folder_files(path: Path) -> list[Path]:
-    """The files of the folder ``conf.d`` beside the configuration file, in the order of their names."""
+    """The files of the folder ``conf.d`` beside the configuration file, in the order of their names.
+
+    Raises ``OSError`` where there is such a folder and it cannot be read: what it holds must not look removed.
+    """
+    folder = path.parent / FOLDER
     try:
-        return sorted(path.parent.glob(f"{FOLDER}/*.toml"))
-    except OSError:  # unreadable: the loading says so
+        # Not by glob, which takes a folder that it may not read for an empty one.
+        return sorted(one for one in folder.iterdir() if one.suffix == ".toml")
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 
@@ -31,7 +36,11 @@ def read_files(path: Path | None, folder: Path | None = None) -> tuple[dict[str,
     if path is None:
         return {}, Findings()
     broken: list[str] = []
-    parsed = [(one, *_read(one, broken)) for one in (path, *folder_files(path))]
+    try:
+        others_there = folder_files(path)
+    except OSError as error:
+        raise SettingsError([f"{path.parent / FOLDER}: cannot be read: {error.strerror or error}"]) from None
+    parsed = [(one, *_read(one, broken)) for one in (path, *others_there)]
     if broken:
         raise SettingsError(broken)
     (_, text, tables), *others = parsed

@@ -51,7 +51,10 @@ class ConfigWatch:
     def _look(self) -> _Seen | None:
         if (main := _seen(self._path)) is None:
             return None
-        others = folder_files(self._path)
+        try:
+            others = folder_files(self._path)
+        except OSError as error:  # so that the loading says it, and again once it is over
+            return (main, (str(error),))
         return (main, *((str(path), *(_seen(path) or ())) for path in others))
 
 
