@@ -68,4 +68,4 @@ def rest_of(terminal: int) -> str:
         while part := os.read(terminal, 65_536):
             parts.append(part)
     os.close(terminal)
-    return b"".join(parts).decode()
+    return b"".join(parts).decode(errors="replace")  # a reader before this one may have had half of a letter

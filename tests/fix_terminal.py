@@ -7,15 +7,18 @@ import fcntl
 import os
 import pty
 import re
+import select
 import struct
 import sys
 import termios
+from codecs import getincrementaldecoder
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from unicodedata import east_asian_width
 
 # All that the command line ever sends beside text: home, the rest of a line, of the screen, and another screen.
 _OURS = re.compile(r"\x1b\[(H|K|J|2J|\?1049h|\?1049l)")
+_BEGUN = re.compile(r"\x1b(\[[?\d]*)?\Z")
 
 
 class Screen:
@@ -84,6 +87,9 @@ class Terminal:
     def __init__(self, ours: int, process: asyncio.subprocess.Process) -> None:
         self._ours = ours
         self._process = process
+        self._decoder = getincrementaldecoder("utf-8")()
+        # The beginning of a sequence whose end has not come yet: what is written arrives cut anywhere.
+        self._begun = ""
         self.screen = Screen(0, 0)
 
     def resize(self, columns: int, rows: int) -> None:
@@ -94,15 +100,29 @@ class Terminal:
     async def until(self, holds: Callable[[list[str]], bool]) -> list[str]:
         """The screen, once it is so."""
         while not holds(self.screen.lines):
-            self.screen.write((await asyncio.to_thread(os.read, self._ours, 65_536)).decode())
+            await asyncio.to_thread(self._read)
         return self.screen.lines
 
     async def interrupt(self) -> int:
         """Press Ctrl-C: the exit status, and on the screen what was left there."""
         os.write(self._ours, b"\x03")
-        status = await self._process.wait()
-        self.screen.write(os.read(self._ours, 65_536).decode())
-        return status
+        # It cannot end before somebody has read what it says.
+        while await asyncio.to_thread(self._says_more) or self._process.returncode is None:
+            pass
+        return self._process.returncode
+
+    def _says_more(self) -> bool:
+        """Whether something came within a moment; it is on the screen then."""
+        came = bool(select.select([self._ours], [], [], 0.05)[0])
+        if came:
+            self._read()
+        return came
+
+    def _read(self) -> None:
+        text = self._begun + self._decoder.decode(os.read(self._ours, 65_536))
+        whole = _BEGUN.sub("", text)
+        self._begun = text[len(whole) :]
+        self.screen.write(whole)
 
 
 @asynccontextmanager

@@ -15,6 +15,7 @@ from servmon.cli.tables import GAP, Column, cut, table
 from tests.fix_api import services_on, serving
 from tests.fix_cli import where
 from tests.fix_terminal import terminal_of
+from tests.ports import free_port
 
 COLUMNS = (
     Column("NAME", "name", least=8),
@@ -57,8 +58,8 @@ async def test_the_status_lives_through_a_night_on_a_terminal(connection, histor
     """Outages whose words want to move the cursor, windows of several sizes, and a servmon that is away for a while."""
     services = services_on(connection)
     async with AsyncExitStack() as stop:
-        api = await stop.enter_async_context(serving(services))
-        port = api.port
+        port = free_port()
+        api = await stop.enter_async_context(serving(services, port=port))
         for number in range(8):
             endpoint_id = f"{'edge-router-of-a-site-' * 2}{number}"
             await api.post("/services/", {"id": endpoint_id, "url": "tcp://192.0.2.1:1"})
