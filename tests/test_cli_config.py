@@ -8,6 +8,7 @@ import stat
 import pytest
 
 from servmon.settings import load
+from tests.fix_cli import command
 from tests.fix_daemon import FAST
 from tests.test_cli import servmon
 
@@ -207,8 +208,8 @@ async def test_init_leaves_what_is_there_but_for_what_is_answered(tmp_path):
 
 async def test_a_folder_that_is_not_there_is_said_before_anything_is_asked(tmp_path):
     file = tmp_path / "none" / "servmon.toml"
-    for command in (("init",), ("set", "log.level", "debug")):
-        code, _, err = await servmon("config", *command, "--config", str(file))
+    for words in (("init",), ("set", "log.level", "debug")):
+        code, _, err = await servmon("config", *words, "--config", str(file))
         assert (code, err.splitlines()[0]) == (2, f"{file}: there is no folder {file.parent}")
 
 
@@ -226,3 +227,12 @@ async def test_an_editor_that_fails_is_named_and_the_file_stays_as_it_was(tmp_pa
     code, _, err = await servmon("config", "edit", "--config", str(file))
     assert (code, err) == (1, f"{file} stays as it was: false ended with status 1\n")
     assert [one.name for one in tmp_path.iterdir()] == ["servmon.toml"]
+
+
+async def test_who_names_no_file_where_the_service_has_one_hears_that_it_was_not_read(tmp_path, monkeypatch):
+    file = tmp_path / "servmon.toml"
+    file.write_text("[servic]\n", encoding="utf-8")
+    monkeypatch.setattr("servmon.cli.base.SERVICE_FILE", file)
+    code, out, err = await command("config", "check")
+    assert (code, out) == (0, "environment: valid, 0 endpoints\n")
+    assert err.startswith(f"only the environment is read: {file} would be with --config {file}\n")
