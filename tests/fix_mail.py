@@ -26,6 +26,7 @@ class MailServer:
         self.reply: str | None = "250 OK"
         self.refused: set[str] = set()
         self.refusal = "550 no such user"
+        self.to_senders = "250 OK"
         self._options = options
         self._server: asyncio.Server | None = None
 
@@ -42,6 +43,13 @@ class MailServer:
     @property
     def subjects(self) -> list[str]:
         return [mail["Subject"] for mail in self.mails]
+
+    async def handle_MAIL(  # noqa: N802 - aiosmtpd's name
+        self, _server: SMTP, _session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        envelope.mail_from = address
+        envelope.mail_options.extend(options)
+        return self.to_senders
 
     async def handle_RCPT(  # noqa: N802 - aiosmtpd's name
         self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _options: list[str]

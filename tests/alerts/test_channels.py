@@ -134,6 +134,14 @@ async def test_what_the_mail_server_says_decides_whether_it_is_tried_again(mail_
     assert caught.value.permanent is permanent
 
 
+async def test_a_sender_whom_the_mail_server_refuses_is_tried_again_as_somebody_may_mend_that(mail_server):
+    server = await mail_server()
+    server.to_senders = "550 sender unknown"
+    with pytest.raises(ChannelError, match="550 sender unknown") as caught:
+        await smtp(server.port).send(message())
+    assert not caught.value.permanent
+
+
 async def test_unknown_recipients_are_named_and_the_others_get_the_mail(mail_server):
     server = await mail_server()
     server.refused = {"a@isp.example"}
@@ -189,6 +197,8 @@ async def test_a_webhook_gets_signed_json(web_server):
         (503, {"Retry-After": "120"}, False, 120),
         (429, {"Retry-After": "99999"}, False, 3600),
         (429, {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, False, None),
+        (401, {}, False, None),
+        (403, {}, False, None),
         (404, {}, True, None),
         (302, {"Location": "http://169.254.169.254/"}, True, None),
     ],

@@ -15,8 +15,8 @@ from servmon.alerts.channels.base import DEADLINE_SECONDS, Channel, ChannelError
 from servmon.alerts.channels.reach import Networks, Reach
 from servmon.alerts.settings import ChannelSection, Url
 
-# What may pass: the receiver is busy, or in trouble itself.
-_PASSING = frozenset({408, 425, 429})
+# What may pass: the receiver is busy, or somebody is changing what lets us in; beside trouble of its own.
+_PASSING = frozenset({401, 403, 407, 408, 425, 429})
 _SERVER_ERROR = 500
 _LONGEST_RETRY_AFTER = 3600.0
 

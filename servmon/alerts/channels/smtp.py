@@ -116,9 +116,9 @@ class Smtp(Channel):
             # May pass: somebody is changing the password.
             raise ChannelError(f"{settings.host} refused the login with {error.code}") from None
         except aiosmtplib.SMTPResponseException as error:
-            raise ChannelError(
-                f"{settings.host} answered {error.code} {error.message}", permanent=error.code >= _PERMANENT
-            ) from None
+            # What it says of this mail stands; what it says of us, our sender included, somebody may be mending.
+            permanent = isinstance(error, aiosmtplib.SMTPDataError) and error.code >= _PERMANENT
+            raise ChannelError(f"{settings.host} answered {error.code} {error.message}", permanent=permanent) from None
         except (aiosmtplib.SMTPException, OSError, ValueError) as error:
             raise ChannelError(f"{settings.host}: {error}") from None
         return refused
