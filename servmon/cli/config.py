@@ -90,7 +90,7 @@ def edit(config: FileArgument) -> None:
                 if not typer.confirm("Edit again? Otherwise the file stays as it was"):
                     raise typer.Exit(EXIT_CONFIGURATION)
     except OSError as error:
-        fail(f"{config} stays as it was: {error}", 1)
+        fail(f"{config} stays as it was: {error.strerror or error}", 1)
     typer.echo(f"{config}: {REPLACED}")
 
 
@@ -148,7 +148,7 @@ def _nothing_changed(config: Path) -> Iterator[None]:
     except SettingsError as error:
         fail("\n".join([*error.lines, f"{config} stays as it was"]), EXIT_CONFIGURATION)
     except OSError as error:
-        fail(f"{config} stays as it was: {error}", 1)
+        fail(f"{config} stays as it was: {error.strerror or error}", 1)
 
 
 @app.command()
