@@ -10,7 +10,7 @@ from servmon.standing import Standing
 from tests.store.seeds import endpoint
 
 
-@pytest.mark.parametrize(("number", "counted"), [(10, -1), (MANY, MANY)])
+@pytest.mark.parametrize(("number", "counted"), [(10, False), (MANY, True)])
 async def test_after_many_at_once_postgres_need_not_find_out_by_itself_that_there_are_so_many(
     number, counted, db, tmp_path
 ):
@@ -18,4 +18,5 @@ async def test_after_many_at_once_postgres_need_not_find_out_by_itself_that_ther
     loaded = Loaded(Settings(), wanted, (), None)
     await Provisioning(loaded, db, Standing({}, [].append, tmp_path)).begin()
     assert await db.fetchval("select count(*) from service_endpoint") == number
-    assert await db.fetchval("select reltuples from pg_class where relname = 'service_endpoint'") == counted
+    known = await db.fetchval("select reltuples from pg_class where relname = 'service_endpoint'")
+    assert (known == number) is counted

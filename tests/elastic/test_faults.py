@@ -366,6 +366,7 @@ async def test_of_several_hosts_one_is_enough(cluster, proxy, closed_port):
 
 
 async def test_a_right_that_retention_lacks_holds_up_nothing_else(filled):
+    filled.clock.at = max(filled.clock.at, datetime(2026, 11, 25, tzinfo=UTC).timestamp())  # its indices are old then
     filled.settings = filled.settings.model_copy(update={"retention_days": 1})
     filled.lanes = filled.follower.lanes(filled.settings, filled.cluster, filled.reader)
 
