@@ -18,6 +18,8 @@ ABOUT = (("owner", "Owner"), ("contact", "Contact"), ("circuit_id", "Circuit"), 
 # Keys of messages that come late or by another way: how late, and sentences that every text has to bear.
 DELAYED = "delayed"
 REMARKS = "remarks"
+# A copy that goes another way names the message it stands for.
+INSTEAD_OF = "instead_of"
 
 
 def content_of(alert: Alert, kind: MessageKind, news: Sequence[News]) -> dict[str, Any]:

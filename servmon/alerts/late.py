@@ -1,4 +1,4 @@
-"""Messages that come late: they say how late and what is true by now, and many that are old become one. Pure."""
+"""Messages that come late, or another way: they say so, and what is true by now; many that are old become one. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from uuid import UUID, uuid5
 
 from servmon.alerts.alert import NOTICES, MessageKind, Notification
-from servmon.alerts.content import DELAYED, REMARKS
+from servmon.alerts.content import DELAYED, INSTEAD_OF, REMARKS
 from servmon.alerts.lines import lasted, late_subject, one_line
 
 # A message that arrives later says so.
@@ -57,4 +57,20 @@ def summary(old: Sequence[Notification], present: datetime) -> Notification:
         body="This channel did not take messages for a while. Meanwhile:\n" + "\n".join(lines) + "\n",
         content={"kind": MessageKind.SUMMARY.value, "subjects": [one.subject for one in old]},
         served=tuple(sorted(set.intersection(*({*one.served} for one in old)))),
+    )
+
+
+def copy_for(channel: str, notification: Notification, why: str) -> Notification:
+    """The message for another channel than its own, with the reason."""
+    remark = f"Sent here in place of {notification.channel}: {one_line(why)}"
+    return replace(
+        notification,
+        # The same copy after a restart in between, so that its receiver knows it.
+        id=str(uuid5(UUID(notification.id), channel)),
+        channel=channel,
+        body=f"{notification.body}\n{remark}\n",
+        content={**notification.content, INSTEAD_OF: notification.id, REMARKS: [remark]},
+        attempts=0,
+        last_error=None,
+        served=(),
     )

@@ -11,15 +11,14 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from uuid import UUID, uuid5
 
 import structlog
 
 from servmon.alerts.alert import Notification
 from servmon.alerts.channels.base import DEADLINE_SECONDS, Channel, ChannelError
-from servmon.alerts.content import REMARKS
+from servmon.alerts.content import INSTEAD_OF
 from servmon.alerts.lanes import Lane, Way
-from servmon.alerts.late import as_of, old_ones, summary
+from servmon.alerts.late import as_of, copy_for, old_ones, summary
 from servmon.alerts.lines import one_line
 from servmon.clock import SYSTEM_CLOCK, Clock, now
 
@@ -29,8 +28,6 @@ RETRY_SECONDS = (10.0, 30.0, 120.0, 600.0)
 GIVE_UP_AFTER = timedelta(days=1)
 # A channel that has failed for so long is told around.
 FALLBACK_AFTER = timedelta(seconds=60)
-# A copy names the message it stands for.
-INSTEAD_OF = "instead_of"
 FOR_SOME = "some of its receivers have it, others do not yet"
 DRY_RUN = "dry run: decided, not sent"
 SUMMARISED = "its channel was away; it stands in a summary"
@@ -290,18 +287,7 @@ class Outbox:
         if name not in self._ways or is_copy or notification.id in self._told_around:
             return
         self._told_around.add(notification.id)
-        remark = f"Sent here in place of {notification.channel}: {one_line(why)}"
-        copy = replace(
-            notification,
-            # The same copy after a restart in between, so that its receiver knows it.
-            id=str(uuid5(UUID(notification.id), name)),
-            channel=name,
-            body=f"{notification.body}\n{remark}\n",
-            content={**notification.content, INSTEAD_OF: notification.id, REMARKS: [remark]},
-            attempts=0,
-            last_error=None,
-            served=(),
-        )
+        copy = copy_for(name, notification, why)
         self._added(copy)
         self.put([copy])
 
