@@ -11,19 +11,20 @@ from servmon.probes.base import ProbeFailed, Target
 from servmon.probes.icmp import IcmpOptions, IcmpProbe, mean_opinion_score, percentile, spacing
 from servmon.probes.network import Network, ProbeContext
 from servmon.probes.shared_socket import Pacer
+from tests.fix_servers import PATIENCE_SECONDS
 
 
 async def check(host: str, seconds: float = 2.0, network: Network | None = None, **options):
-    """One attempt as the runner makes it: cut off after ``seconds``."""
+    """One attempt of so many seconds, which has to end by itself: only what hangs is cut off."""
     async with network or Network() as open_network:
         context = ProbeContext(open_network, SYSTEM_CLOCK.monotonic() + seconds)
         context.attempt_seconds = seconds
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             return await IcmpProbe().check(Target(host, host), IcmpOptions(**options), context)
 
 
 async def failure_of(host: str, seconds: float = 2.0, network: Network | None = None, **options):
-    """The failure of one attempt, which must come from the probe and not from the runner's deadline."""
+    """The failure of one attempt, in the probe's own words."""
     with pytest.raises(ProbeFailed) as caught:
         await check(host, seconds, network, **options)
     return caught.value
@@ -130,7 +131,7 @@ async def _through_a_gap(packets_lost: int, options):
         engine._pacers[4] = Pacer(send)
         context = ProbeContext(network, SYSTEM_CLOCK.monotonic() + 0.6)
         context.attempt_seconds = 0.6
-        async with asyncio.timeout(0.6):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             probe_options = IcmpOptions(packet_interval_ms=10, **options)
             return await IcmpProbe().check(Target("127.0.0.1", "127.0.0.1"), probe_options, context)
 
