@@ -90,11 +90,15 @@ class Attempts:
         self._told = told
         self._set_out(context)
         try:
-            self._give_up = begin(prepared.target, prepared.options, context, self._conclude)
+            give_up = begin(prepared.target, prepared.options, context, self._conclude)
         except Exception as error:  # noqa: BLE001 - part of one check, one of the five places that may
             self._tell(self._failed(error, context))
             return True
-        return self._give_up is not None
+        if give_up is None:
+            self._told = _tell_nobody
+        elif self._told is not _tell_nobody:  # else it has ended already
+            self._give_up = give_up
+        return give_up is not None
 
     def give_up(self) -> None:
         """End the attempt that was begun, if one was: nobody will be told."""
@@ -131,8 +135,10 @@ class Attempts:
         self._tell(outcome)
 
     def _tell(self, outcome: Outcome) -> None:
+        # Who is told holds us as well: without this each check would wait for the collector of garbage.
+        told, self._told, self._give_up = self._told, _tell_nobody, None
         self._made += 1
-        self._told(self._turned(outcome))
+        told(self._turned(outcome))
 
     def _is_final(self, outcome: Outcome, retries: int) -> bool:
         if isinstance(outcome, Answer) or outcome.kind in OUR_FAILURES or self._made > retries:
@@ -182,6 +188,8 @@ class Attempts:
         else:
             _log.error("probe failed", endpoint=self._plan.endpoint.id, doing=context.doing, exc_info=error)
             failed = ProbeFailed(FailureKind.PROBE_ERROR, f"the probe itself failed: {type(error).__name__}")
+        # A finding from here on: what it was raised in would hold it, and be held by it.
+        error.__traceback__ = failed.__traceback__ = failed.__context__ = None
         return _about(failed, context)
 
 

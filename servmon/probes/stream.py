@@ -55,11 +55,10 @@ class Stream:
 
     def close(self) -> None:
         """Drop the connection, whatever state it is in."""
-        if self._socket is None:
-            return
-        self._readiness.forget(self._number)
-        self._socket.close()
-        self._socket = None
+        if self._socket is not None:
+            self._readiness.forget(self._number)
+            self._socket.close()
+            self._socket = None
         # Who listens holds us as well: without this both would wait for the collector of garbage.
         self._ready = self._connected = self._hear = self._end = _nobody
 

@@ -123,7 +123,7 @@ class _Touch:
         try:
             self._stream.open(self._address, self._port, self._context.route)
         except OSError as error:
-            self._end(error)
+            self._end(error.with_traceback(None))  # where it was raised we stand, too
         except BaseException:
             self.give_up()
             raise
