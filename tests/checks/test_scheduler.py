@@ -299,3 +299,33 @@ def test_what_is_due_in_one_tick_starts_in_bursts_with_a_turn_of_the_loop_betwee
         assert max(steps) <= BURST
 
     run_virtual(main)
+
+
+def test_a_schedule_that_fails_ends_with_its_failure_and_does_not_stand_still_in_silence():
+    async def main():
+        rig = Rig()
+        rig.scheduler.add("a", 10, soon=False)
+        rig.scheduler._start = lambda _due: {}["nobody"]
+        with pytest.raises(KeyError, match="nobody"):
+            await rig.scheduler.run()
+
+    run_virtual(main)
+
+
+def test_a_schedule_that_was_stopped_within_a_burst_can_be_run_again():
+    async def main():
+        rig = Rig()
+        names = [f"endpoint-{number}" for number in range(3 * BURST)]
+        for name in names:
+            rig.scheduler.add(name, 1000, soon=False)
+        task = spawn(rig.scheduler.run(), name="scheduler")
+        await asyncio.sleep(0)
+        rig.scheduler.ask_now(names)
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.sleep(1)
+        assert 0 < len(rig.dues) < len(names)
+        await rig.run(1)
+        assert set(rig.started) == set(names)
+
+    run_virtual(main)
