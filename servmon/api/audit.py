@@ -91,7 +91,8 @@ async def note(request: web.Request, action: str, target: str, after: Any) -> No
         after=_without_secret(after),
         request_id=request[REQUEST_ID],
     )
-    request.app[STREAM].publish("change", {"action": entry.action, "target": entry.target, "who": entry.who})
+    news = {"action": entry.action, "target": entry.target, "who": entry.who, "at": entry.at}
+    request.app[STREAM].publish("change", news)
     try:
         await audit.insert(connection.pool, entry)
     except AWAY as error:

@@ -14,7 +14,7 @@ from servmon.api.auth import ACCESS, STAY, Stay
 from servmon.api.outage_shapes import outage_shape
 from servmon.api.routing import Route
 from servmon.api.shapes import plain
-from servmon.clock import now
+from servmon.clock import now, rfc3339
 from servmon.model import Outage, Role
 from servmon.services.stream import EndedError, Happening, Listener, Stream, TooSlowError
 
@@ -36,7 +36,7 @@ async def follow_events(request: web.Request) -> web.StreamResponse:
     with request.app[STREAM].listen(request.headers.get("Last-Event-ID")) as listener, _kept_open(request, listener):
         await response.write(f"retry: {RETRY_MILLISECONDS}\n\n".encode())
         if not listener.complete:
-            await response.write(b"event: missed\ndata: {}\n\n")
+            await response.write(f'event: missed\ndata: {{"at": "{rfc3339(now())}"}}\n\n'.encode())
         with suppress(ConnectionResetError, TooSlowError, EndedError):
             while request[STAY].holds():
                 await response.write(await _next(listener, request[STAY]))

@@ -16,6 +16,7 @@ from servmon.cli.base import shown
 from servmon.cli.desk import Desk, over_api
 from servmon.cli.tables import word
 from servmon.cli.when import readable
+from servmon.clock import now, rfc3339
 
 # The servmon says something every 15 s; who hears nothing for so long comes back.
 SILENCE_SECONDS = 45.0
@@ -104,22 +105,25 @@ def watch(desk: Desk) -> None:
 
 def _cells(event: Event) -> list[str]:
     """When, what kind, whom it is about, and what happened."""
+    return [word(part) for part in (readable(_moment(event)), *_told(event))]
+
+
+def _moment(event: Event) -> str:
+    """When it happened, or where that is not said, as by an older servmon, when it was heard of."""
+    data = event.data
+    at: str | None = data.get("at") or data.get("resolved_at") or data.get("declared_at")
+    return at or rfc3339(now())
+
+
+def _told(event: Event) -> list[str]:
     data = event.data
     if event.kind == "state_change":
-        parts = [
-            readable(data["at"]),
-            "state",
-            data["endpoint_id"],
-            f"{data['old']} -> {data['new']}: {data['reason']}",
-        ]
-    elif event.kind == "outage":
-        at = readable(data["resolved_at"] or data["declared_at"])
+        return ["state", data["endpoint_id"], f"{data['old']} -> {data['new']}: {data['reason']}"]
+    if event.kind == "outage":
         how = "resolved" if data["resolved"] else f"open, {data['severity']}"
-        parts = [at, "outage", data["endpoint_id"], f"{how}: {data['description']}", data["id"]]
-    elif event.kind == "change":
-        parts = ["", "change", data["target"], f"{data['action']} by {data['who']}"]
-    elif event.kind == "missed":
-        parts = ["", "missed", "", "some of what happened meanwhile is not remembered any more"]
-    else:
-        parts = ["", event.kind, "", json.dumps(data)]
-    return [word(part) for part in parts]
+        return ["outage", data["endpoint_id"], f"{how}: {data['description']}", data["id"]]
+    if event.kind == "change":
+        return ["change", data["target"], f"{data['action']} by {data['who']}"]
+    if event.kind == "missed":
+        return ["missed", "", "some of what happened meanwhile is not remembered any more"]
+    return [event.kind, "", json.dumps(data)]

@@ -156,7 +156,8 @@ async def test_a_change_over_the_api_is_heard_of(connection):
     async with serving(services_on(connection)) as api, listening(api) as events:
         await api.post("/services/", {"id": "a", "url": "tcp://192.0.2.1:1"})
         heard = json.loads((await events.next())["data"])
-    assert heard == {"action": "create_endpoint", "target": "/services/a", "who": "admin"}
+        noted = (await api.get("/audit")).json["items"][0]
+    assert heard == {"action": "create_endpoint", "target": "/services/a", "who": "admin", "at": noted["at"]}
 
 
 async def test_open_streams_do_not_hold_up_a_stop():

@@ -9,9 +9,12 @@ import pty
 import signal
 import sys
 from contextlib import asynccontextmanager
+from datetime import datetime
 
 import pytest
 
+from servmon.cli.when import readable
+from servmon.clock import now
 from servmon.services.stream import Stream
 from tests.fix_api import services_on, serving, window
 from tests.fix_cli import command, on_terminal, rest_of, where
@@ -88,7 +91,9 @@ async def test_events_are_lines_as_they_come(connection, tmp_path):
         while not stream._listeners:  # noqa: ASYNC110 - another process rings no bell here
             await asyncio.sleep(0.05)
         await client.post("/services/", {"id": "shop", "url": "tcp://127.0.0.1:1"})
-        assert await process.stdout.readline() == b"\tchange\t/services/shop\tcreate_endpoint by admin\n"
+        at, _, rest = (await process.stdout.readline()).decode().partition("\t")
+        made = json.loads((await client.get("/audit")).body)["items"][0]["at"]
+        assert (at, rest) == (readable(made), "change\t/services/shop\tcreate_endpoint by admin\n")
         process.send_signal(signal.SIGINT)
         assert await process.wait() == 0
 
@@ -97,7 +102,8 @@ async def test_a_broken_stream_is_gone_on_with_where_it_broke(tmp_path):
     resumed: list[str] = []
     answers = [
         (
-            'retry: 10\n\nid: a-1\nevent: change\ndata: {"action": "x", "target": "/\\u001b[2J", "who": "me"}\n\n'
+            'retry: 10\n\nid: a-1\nevent: change\ndata: {"action": "x", "target": "/\\u001b[2J", "who": "me", '
+            '"at": "2026-11-23T15:43:49.123456Z"}\n\n'
             "id: a-2\nevent: change\ndata: {"
         ),
         ": nothing new\n\nevent: missed\ndata: {}\n\n",
@@ -118,10 +124,12 @@ async def test_a_broken_stream_is_gone_on_with_where_it_broke(tmp_path):
         port = server.sockets[0].getsockname()[1]
         code, out, err = await servmon("watch", *where(tmp_path, f"http://127.0.0.1:{port}"))
     assert resumed == ["", "a-1", "a-1"]
-    assert out.splitlines() == [
-        "\tchange\t/\\x1b[2J\tx by me",
-        "\tmissed\t\tsome of what happened meanwhile is not remembered any more",
-    ]
+    change, missed = out.splitlines()
+    assert change == "2026-11-23 15:43:49Z\tchange\t/\\x1b[2J\tx by me"
+    # An older servmon does not say when: the line has the time it came.
+    at, _, rest = missed.partition("\t")
+    assert datetime.fromisoformat(at) <= now()
+    assert rest == "missed\t\tsome of what happened meanwhile is not remembered any more"
     assert (code, err.splitlines()[-1]) == (1, "this token is not known here")
 
 
