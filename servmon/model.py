@@ -397,6 +397,15 @@ class CurrentStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class StatusFilter:
+    """Which endpoints, by how they are now: the last check's status, the machine's state, a window over it or none."""
+
+    status: Status | None = None
+    state: State | None = None
+    in_maintenance: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Suspect:
     """An endpoint that fails and has no outage yet, since its first failure.
 

@@ -26,6 +26,7 @@ from servmon.model import (
     MaintenanceMode,
     State,
     Status,
+    StatusFilter,
     Transition,
 )
 from servmon.store.status_rows import status_id
@@ -244,22 +245,17 @@ class Monitor:
 
     def last_statuses(self) -> list[Status]:
         """The status of every active endpoint's last check."""
-        lasts = (watched.state.last for watched in self.watched.values())
-        return [last.status if last else Status.UNKNOWN for last in lasts]
+        return [watched.status for watched in self.watched.values()]
 
-    def ids_with(self, status: Status) -> list[str]:
-        """The ids of the active endpoints whose last check ended so, UNKNOWN where there was none."""
-        pairs = zip(self.watched, self.last_statuses(), strict=True)
-        return [endpoint_id for endpoint_id, last in pairs if last is status]
+    def ids_with(self, wanted: StatusFilter) -> list[str]:
+        """The ids of the active endpoints that are so now."""
+        present = now(self._clock)
+        return [endpoint_id for endpoint_id, watched in self.watched.items() if watched.fits(wanted, present)]
 
     def in_maintenance(self) -> int:
         """How many active endpoints are in a window now."""
         present = now(self._clock)
-        return sum(
-            maintenance.mode_at(watched.windows, present) is not None
-            for watched in self.watched.values()
-            if watched.windows
-        )
+        return sum(watched.is_covered(present) for watched in self.watched.values())
 
     async def stop(self) -> None:
         """Give up verifications under way; after a restart they are made again."""
@@ -273,10 +269,9 @@ class Monitor:
 
     def _current(self, watched: Watched) -> CurrentStatus:
         state, last = watched.state, watched.state.last
-        in_maintenance = bool(watched.windows) and maintenance.mode_at(watched.windows, now(self._clock)) is not None
         return CurrentStatus(
             endpoint_id=watched.plan.endpoint.id,
-            status=last.status if last else Status.UNKNOWN,
+            status=watched.status,
             state=state.state,
             since=state.since,
             timestamp=last.timestamp if last else None,
@@ -284,7 +279,7 @@ class Monitor:
             error_message=last.error_message if last else None,
             failure_kind=last.failure_kind if last else None,
             consecutive_failures=state.failures,
-            in_maintenance=in_maintenance,
+            in_maintenance=watched.is_covered(now(self._clock)),
             outage_id=state.outage.id if state.outage else None,
         )
 

@@ -10,7 +10,7 @@ from servmon.checks.plan import Plan
 from servmon.detection import maintenance, window
 from servmon.detection.dependencies import Groups, groups_of
 from servmon.detection.state import NEW, EndpointState, Policy
-from servmon.model import DependencyRule, Endpoint, Occurrence, State, Status, Suspect
+from servmon.model import DependencyRule, Endpoint, Occurrence, State, Status, StatusFilter, Suspect
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,23 @@ class Watched:
     windows: Sequence[Occurrence] = ()
     blind: bool = False
 
+    @property
+    def status(self) -> Status:
+        """The last check's; UNKNOWN where there was none."""
+        return self.state.last.status if self.state.last else Status.UNKNOWN
+
+    def is_covered(self, at: datetime) -> bool:
+        """Whether a maintenance window is over it at that time."""
+        return bool(self.windows) and maintenance.mode_at(self.windows, at) is not None
+
+    def fits(self, wanted: StatusFilter, at: datetime) -> bool:
+        """Whether it is as wanted at that time."""
+        return (
+            wanted.status in (None, self.status)
+            and wanted.state in (None, self.state.state)
+            and wanted.in_maintenance in (None, self.is_covered(at))
+        )
+
     def suspect(self, at: datetime) -> Suspect | None:
         """How it fails, where it does and has no outage yet; what a window covers ``at`` that time does not count."""
         state, last = self.state, self.state.last
@@ -73,7 +90,7 @@ class Watched:
             return None
         if state.state is not State.SUSPECTED and last.status is not Status.DOWN:
             return None
-        if self.windows and maintenance.mode_at(self.windows, at) is not None:
+        if self.is_covered(at):
             return None
         failures = window.failures_in(state.marks) if state.marks else state.failures
         return Suspect(

@@ -18,7 +18,17 @@ from servmon.clock import SYSTEM_CLOCK, Clock, now
 from servmon.detection import maintenance, restart
 from servmon.detection.dependencies import Graph
 from servmon.errors import StoreUnavailableError
-from servmon.model import CheckResult, CurrentStatus, Endpoint, MaintenanceWindow, Occurrence, Outage, Status, Suspect
+from servmon.model import (
+    CheckResult,
+    CurrentStatus,
+    Endpoint,
+    MaintenanceWindow,
+    Occurrence,
+    Outage,
+    Status,
+    StatusFilter,
+    Suspect,
+)
 from servmon.monitor import Monitor, Writer, as_stored
 from servmon.store import endpoints, notes, outages, statuses
 from servmon.store import maintenance as stored_windows
@@ -183,9 +193,9 @@ class Watchlist:
         """The status of every active endpoint's last check."""
         return self._monitor.last_statuses()
 
-    def ids_with(self, status: Status) -> list[str]:
-        """The ids of the active endpoints whose last check ended so."""
-        return self._monitor.ids_with(status)
+    def ids_with(self, wanted: StatusFilter) -> list[str]:
+        """The ids of the active endpoints that are so now."""
+        return self._monitor.ids_with(wanted)
 
     def suspects(self) -> Iterator[Suspect]:
         """Every active endpoint that fails and has no outage yet; who is watched may change between two of them."""

@@ -18,10 +18,27 @@ from servmon.probes.specification import describe_endpoint
 MOST_TEXTS = 20_000
 
 
+class CurrentStatusShape(TypedDict):
+    """``status`` is the last check's, ``state`` the machine's, in which it is ``since`` then."""
+
+    endpoint_id: str
+    status: Status
+    state: State
+    since: datetime | None
+    timestamp: datetime | None
+    response_time: float | None
+    error_message: str | None
+    failure_kind: FailureKind | None
+    consecutive_failures: int
+    in_maintenance: bool
+    outage_id: str | None
+
+
 class EndpointShape(TypedDict):
     """A service endpoint. The options of its protocol stand beside these fields; secret ones read ``***``.
 
-    ``revived`` is true where the id was that of a deleted endpoint, whose history came back with it.
+    ``revived`` is true where the id was that of a deleted endpoint, whose history came back with it. ``now`` stands in
+    lists that were asked for it; it is null where the endpoint is not active.
     """
 
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
@@ -52,23 +69,8 @@ class EndpointShape(TypedDict):
     created_at: datetime | None
     updated_at: datetime | None
     archived_at: datetime | None
+    now: NotRequired[CurrentStatusShape | None]
     revived: NotRequired[bool]
-
-
-class CurrentStatusShape(TypedDict):
-    """``status`` is the last check's, ``state`` the machine's."""
-
-    endpoint_id: str
-    status: Status
-    state: State
-    since: datetime | None
-    timestamp: datetime | None
-    response_time: float | None
-    error_message: str | None
-    failure_kind: FailureKind | None
-    consecutive_failures: int
-    in_maintenance: bool
-    outage_id: str | None
 
 
 def endpoint_shape(endpoint: Endpoint) -> EndpointShape:
@@ -86,6 +88,11 @@ class EndpointTexts:
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[Endpoint, Written]] = {}
+
+    def with_now(self, endpoint: Endpoint, current: CurrentStatus | None) -> Any:
+        """``endpoint_shape`` of it with how it is now, as JSON text."""
+        present = written(current_status_shape(current) if current else None)
+        return Written(f'{self.of(endpoint)[:-1]}, "now": {present}}}')
 
     def of(self, endpoint: Endpoint) -> Any:
         """``endpoint_shape`` of it, as JSON text."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 from aiohttp import web
@@ -31,7 +32,7 @@ from servmon.api.routing import AVAILABILITY, BEFORE, CONNECTION, Route
 from servmon.api.shapes import Page, page
 from servmon.api.typed import Answer, Body, Created, Flag, JsonObject, MomentOrDay, PageQuery, Query, Zone
 from servmon.clock import rfc3339
-from servmon.model import Endpoint, Role, Status
+from servmon.model import Endpoint, Role, State, Status
 from servmon.services import bulk
 from servmon.services.history import Resolution
 from servmon.services.identity import is_endpoint_id
@@ -91,6 +92,9 @@ class EndpointQuery(PageQuery):
     """Which endpoints, and from which end."""
 
     status: Status | None = Field(None, description="The last check's; UNKNOWN where there was none.")
+    state: State | None = Field(None, description="What servmon makes of the checks, such as suspected.")
+    in_maintenance: Flag | None = Field(None, description="Whether a window is over it now.")
+    now: Flag = Field(False, description="Whether each shows in the field now how it is.")
     protocol: str | None = None
     tag: str | None = None
     site: str | None = None
@@ -111,9 +115,19 @@ async def list_endpoints(request: web.Request, query: EndpointQuery) -> Page[End
         after=after,
         wanted=EndpointFilter(protocol, query.tag, query.site, query.is_active, query.q),
         status=query.status,
+        state=query.state,
+        in_maintenance=query.in_maintenance,
         backwards=query.sort == "-id",
     )
-    return await page(rows, query.limit, shape=request.app[TEXTS].of, cursor=lambda row: write_cursor(row.id))
+    shape = await _with_now(request, rows[: query.limit]) if query.now else request.app[TEXTS].of
+    return await page(rows, query.limit, shape=shape, cursor=lambda row: write_cursor(row.id))
+
+
+async def _with_now(request: web.Request, shown: Sequence[Endpoint]) -> Callable[[Endpoint], Any]:
+    """How an endpoint of these looks in a list with what is known of it now."""
+    known = await request.app[AVAILABILITY].get_current_statuses([one for one in shown if one.is_active])
+    texts = request.app[TEXTS]
+    return lambda endpoint: texts.with_now(endpoint, known.get(endpoint.id))
 
 
 async def create_endpoint(request: web.Request, body: EndpointBody) -> Created[EndpointShape]:

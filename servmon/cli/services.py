@@ -9,7 +9,7 @@ import typer
 
 from servmon.cli.base import EXIT_CONFIGURATION, EXIT_USAGE_OF_CHECK, PluginCommand, fail, shown
 from servmon.cli.desk import Desk, address, over_api
-from servmon.cli.tables import Column
+from servmon.cli.tables import Column, Row
 from servmon.cli.when import begun, readable
 
 app = typer.Typer(help="What is watched, and how it is.", no_args_is_help=True)
@@ -22,15 +22,19 @@ SiteOption = Annotated[str | None, typer.Option(help="Where it stands, such as p
 SinceOption = Annotated[str | None, typer.Option("--since", help="A span such as 8h, a time or a day.")]
 STATUS_EXITS = {"UP": 0, "DEGRADED": 1, "DOWN": 2}
 NO_STATUS_EXIT = 3
+STATES = ("up", "degraded", "suspected", "down", "unknown", "maintenance")
 
-_LISTED = (
-    Column("ID", "id", least=40),
-    Column("PROTOCOL", "protocol"),
+LISTED = (
+    Column("ID", "id", least=20),
+    Column("STATE", lambda row: row["now"]["state"] if row["now"] else "inactive"),
+    Column("SINCE", lambda row: readable(_now(row, "since"))),
+    Column("WINDOW", lambda row: "now" if _now(row, "in_maintenance") else None),
+    Column("PROTOCOL", "protocol", rank=4),
     Column("SITE", "site", least=8, rank=2),
-    Column("EVERY", lambda row: f"{row['check_interval']} s", rank=3),
-    Column("ACTIVE", "is_active", rank=4),
-    Column("TAGS", "tags", least=8, rank=5),
-    Column("URL", "url", least=20),
+    Column("EVERY", lambda row: f"{row['check_interval']} s", rank=5),
+    Column("TAGS", "tags", least=8, rank=6),
+    Column("URL", "url", least=20, rank=3),
+    Column("WHY", lambda row: _now(row, "error_message"), least=20, rank=1),
 )
 _CHECKS = (
     Column("TIME", lambda row: readable(row.get("timestamp") or row.get("start"))),
@@ -44,15 +48,27 @@ _CHECKS = (
 @over_api
 def list_endpoints(
     desk: Desk,
-    status: Annotated[str | None, typer.Option(help="UP, DEGRADED, DOWN or UNKNOWN.")] = None,
+    *,
+    state: Annotated[
+        str | None, typer.Option(help="up, degraded, suspected, down, unknown, or maintenance: all in a window.")
+    ] = None,
+    status: Annotated[str | None, typer.Option(help="The last check's: UP, DEGRADED, DOWN or UNKNOWN.")] = None,
     site: SiteOption = None,
     tag: Annotated[str | None, typer.Option(help="Only those with this tag.")] = None,
     protocol: Annotated[str | None, typer.Option(help="HTTP, HTTPS, TCP, UDP, DNS, ICMP or another.")] = None,
     q: Annotated[str | None, typer.Option("--text", help="Text in id, name, url or site.")] = None,
 ) -> None:
-    """List what is watched, by id."""
-    wanted = {"status": status.upper() if status else None, "site": site, "tag": tag, "protocol": protocol, "q": q}
-    desk.show_list(_LISTED, list(desk.api.pages("/services/", **wanted)), "nothing is watched that fits")
+    """List what is watched, by id, with the state each is in and since when."""
+    wanted = {
+        **_in_state(state),
+        "status": status and status.upper(),
+        "site": site,
+        "tag": tag,
+        "protocol": protocol,
+        "q": q,
+        "now": "true",
+    }
+    desk.show_list(LISTED, list(desk.api.pages("/services/", **wanted)), "nothing is watched that fits")
 
 
 @app.command()
@@ -164,6 +180,19 @@ def chosen(options: list[str] | None, example: str) -> dict[str, Any]:
             fail(f"--option: {option!r} is not NAME=VALUE, as in {example}", EXIT_CONFIGURATION)
         fields[name] = value_of(text)
     return fields
+
+
+def _in_state(state: str | None) -> dict[str, str | None]:
+    """What asks for those in a state; that a window is over something is beside its state, but asked for alike."""
+    wanted = state and state.lower()
+    if wanted not in (None, *STATES):
+        raise typer.BadParameter(f"--state: {state!r} is none of {', '.join(STATES)}")
+    return {"in_maintenance": "true"} if wanted == STATES[-1] else {"state": wanted}
+
+
+def _now(row: Row, name: str) -> Any:
+    """What is known of an endpoint now; of one that is not active, nothing."""
+    return row["now"] and row["now"][name]
 
 
 def _fields(options: list[str] | None, site: str | None, tags: list[str] | None) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from servmon.probes.target import parse_target
 FROM_FILE = "config:"
 
 READ_ONLY_FIELDS = frozenset(
-    {"key", "source", "revision", "created_at", "updated_at", "archived_at", "in_maintenance", "revived"}
+    {"key", "source", "revision", "created_at", "updated_at", "archived_at", "in_maintenance", "now", "revived"}
 )
 
 _SURROGATE = re.compile(r"[\ud800-\udfff]")

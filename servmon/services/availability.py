@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
-from heapq import nlargest, nsmallest
 from typing import Any
 
 from servmon.checks.attempts import ask_by_hand
 from servmon.clock import now
 from servmon.errors import ConflictError
-from servmon.model import CheckResult, CurrentStatus, Endpoint, ServiceStatus, StateChange, Status
+from servmon.model import (
+    CheckResult,
+    CurrentStatus,
+    Endpoint,
+    ServiceStatus,
+    State,
+    StateChange,
+    Status,
+    StatusFilter,
+)
 from servmon.probes.masking import keep_secrets
 from servmon.probes.network import Network
 from servmon.probes.specification import FROM_FILE, describe_endpoint, parse_endpoint
-from servmon.services import dependencies, suspects
+from servmon.services import dependencies, listing, suspects
 from servmon.services.connection import Connection
 from servmon.services.dependencies import Dependency, EndpointImpact
 from servmon.services.history import History, read, read_asked
@@ -27,7 +34,6 @@ from servmon.services.suspects import Place, Suspects
 from servmon.services.uptime import UptimeReport, read_period, report
 from servmon.store import endpoints, state_changes, statuses
 from servmon.store.endpoints import EVERYTHING, EndpointFilter, Part
-from servmon.store.pool import Executor
 from servmon.store.purge import purge
 
 
@@ -72,24 +78,17 @@ class AvailabilityService:
         after: str | None = None,
         wanted: EndpointFilter = EVERYTHING,
         status: Status | None = None,
+        state: State | None = None,
+        in_maintenance: bool | None = None,
         backwards: bool = False,
     ) -> list[Endpoint]:
         """At most ``limit`` endpoints by id, from the first one after the id ``after``; ``backwards`` from the last.
 
-        ``wanted`` and ``status``, the last check's (UNKNOWN where there was none), choose among them.
+        ``wanted`` chooses among them, as do the last check's ``status`` (UNKNOWN where there was none), the machine's
+        ``state``, and whether a window is over them now; what is not active has none of the three.
         """
-        if status is not None:
-            ids = await self._with_status(status)
-            # With nothing else to choose by, Postgres need not hear of ten thousand ids for a page of a hundred.
-            wanted = replace(wanted, ids=next_ids(ids, after, limit, backwards) if wanted == EVERYTHING else ids)
-        part = Part(limit, after, wanted, backwards)
-        return await stored_or_remembered(
-            self._live,
-            lambda: read_part(self._db, part, self._live),
-            lambda live: (
-                None if backwards or wanted.is_active is False else _page(wanted.among(live.endpoints()), after, limit)
-            ),
-        )
+        how = StatusFilter(status, state, in_maintenance)
+        return await listing.find(self._connection, self._live, Part(limit, after, wanted, backwards), how)
 
     async def get_names(self, endpoint_ids: Iterable[str]) -> dict[str, str]:
         """The names of those endpoints by their ids; a deleted one has none any more."""
@@ -313,12 +312,6 @@ class AvailabilityService:
             )
         return endpoint
 
-    async def _with_status(self, status: Status) -> list[str]:
-        if self._live is not None:
-            return self._live.ids_with(status)
-        last = await statuses.last_statuses(self._db)
-        return [endpoint_id for endpoint_id, one in last.items() if one is status]
-
     async def _store_change(self, before: Endpoint, fields: Mapping[str, Any], revision: int | None) -> Endpoint:
         wanted = parse_endpoint(
             {**keep_secrets(before, fields), "id": before.id},
@@ -337,39 +330,3 @@ class AvailabilityService:
         just_after = result.timestamp + timedelta(microseconds=1)
         (stored,) = await statuses.history(self._db, result.endpoint_id, limit=1, before=just_after)
         return stored
-
-
-async def read_part(db: Executor, part: Part, live: LiveView | None) -> list[Endpoint]:
-    """The endpoints of one ``part``, as stored.
-
-    Which they are says Postgres; one that ``live`` holds at the same revision need not be sent and decoded once more.
-    """
-    if live is None:
-        return await endpoints.get_page(db, part)
-    revisions = await endpoints.get_revisions(db, part)
-    known = {one: remembered for one, revision in revisions if (remembered := _remembered(live, one, revision))}
-    if other := [one for one, _ in revisions if one not in known]:
-        known |= {one.id: one for one in await endpoints.get_some(db, other)}
-    if len(known) < len(revisions):  # one of them was deleted meanwhile
-        return await endpoints.get_page(db, part)
-    return [known[one] for one, _ in revisions]
-
-
-def _remembered(live: LiveView, endpoint_id: str, revision: int) -> Endpoint | None:
-    known = live.endpoint(endpoint_id)
-    return known if known is not None and known.revision == revision else None
-
-
-# So many may be deleted in the moment between memory and Postgres, and the page is full all the same.
-_SLACK = 100
-
-
-def next_ids(ids: list[str], after: str | None, limit: int, backwards: bool) -> list[str]:
-    """The first ``limit`` of ``ids`` behind the id ``after``, and some more."""
-    behind = (one for one in ids if after is None or (one < after if backwards else one > after))
-    most = limit + _SLACK
-    return nlargest(most, behind) if backwards else nsmallest(most, behind)
-
-
-def _page(known: Iterable[Endpoint], after: str | None, limit: int) -> list[Endpoint]:
-    return sorted((one for one in known if one.id > (after or "")), key=lambda one: one.id)[:limit]

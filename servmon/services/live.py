@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from servmon.detection.dependencies import Graph
-from servmon.model import CheckResult, CurrentStatus, Endpoint, Outage, Status, Suspect
+from servmon.model import CheckResult, CurrentStatus, Endpoint, Outage, Status, StatusFilter, Suspect
 from servmon.store.pool import AWAY
 
 
@@ -22,8 +22,8 @@ class LiveView(Protocol):
         """What is known of every active endpoint now."""
         ...
 
-    def ids_with(self, status: Status) -> list[str]:
-        """The ids of the active endpoints whose last check ended so, UNKNOWN where there was none."""
+    def ids_with(self, wanted: StatusFilter) -> list[str]:
+        """The ids of the active endpoints that are so now."""
         ...
 
     def last_statuses(self) -> list[Status]:

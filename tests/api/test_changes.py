@@ -6,8 +6,10 @@ import asyncio
 
 import pytest
 
+from servmon.clock import rfc3339
 from servmon.model import Status
 from servmon.store import endpoints as store
+from tests.fix_api import window
 
 URL = "tcp://192.0.2.1:1"
 
@@ -68,8 +70,15 @@ async def test_at_the_same_moment_only_one_edit_of_a_version_succeeds(api):
 async def test_endpoints_are_found_by_what_they_are(api, fleet, history):
     await history.check("a", Status.UP)
     await history.check("b", Status.DOWN)
+    await history.outage("b")
+    await api.post("/maintenance/", window("a", "c"))
     expected = {
         "": "abcd",
+        "state=down": "b",
+        "state=unknown": "ad",
+        "in_maintenance=true": "a",
+        "in_maintenance=false&now=true": "bd",
+        "in_maintenance=true&status=DOWN": "",
         "sort=-id": "dcba",
         "protocol=icmp": "b",
         "tag=core": "ab",
@@ -86,6 +95,22 @@ async def test_endpoints_are_found_by_what_they_are(api, fleet, history):
     assert {query: await ids(api, query) for query in expected} == expected
 
 
+async def test_a_list_tells_how_each_is_now_where_that_is_asked_for(api, fleet, history):
+    assert "now" not in (await api.get("/services/")).json["items"][0]
+    outage = await history.outage("b")
+    for query, expected in (("", "abcd"), ("&sort=-id&limit=3", "dcb")):
+        items = (await api.get(f"/services/?now=true{query}")).json["items"]
+        assert "".join(one["id"] for one in items) == expected
+        told = {one["id"]: one["now"] for one in items}
+        assert told["c"] is None
+        assert told["b"] == (await api.get("/services/b/status")).json
+        assert (told["b"]["state"], told["b"]["since"]) == ("down", rfc3339(outage.declared_at))
+        assert (told["d"]["state"], told["d"]["since"]) == ("unknown", None)
+    # What a list told can be sent back.
+    fields = next(one for one in items if one["id"] == "b")
+    assert (await api.send("PUT", "/services/b", fields)).status == 200
+
+
 async def test_backwards_too_the_pages_have_no_gap(api, fleet):
     first = (await api.get("/services/?sort=-id&limit=3")).json
     rest = (await api.get(f"/services/?sort=-id&limit=3&cursor={first['next_cursor']}")).json
@@ -93,8 +118,8 @@ async def test_backwards_too_the_pages_have_no_gap(api, fleet):
 
 
 async def test_a_filter_that_is_none_is_named(api):
-    reply = await api.get("/services/?status=FINE&is_active=yes&sort=name&color=red")
-    assert (reply.status, set(reply.wrong_fields)) == (422, {"status", "is_active", "sort", "color"})
+    reply = await api.get("/services/?status=FINE&state=DOWN&is_active=yes&sort=name&color=red")
+    assert (reply.status, set(reply.wrong_fields)) == (422, {"status", "state", "is_active", "sort", "color"})
 
 
 async def test_tags_and_sites_are_counted(api, fleet):

@@ -45,7 +45,7 @@ def test_every_command_for_everybody_is_in_the_readme():
     ("typed", "offered"),
     [
         ("servmon outages ack", "acknowledge"),
-        ("servmon services list --st", "--status"),
+        ("servmon services list --statu", "--status"),
         ("servmon rules add x --kind act", "active_outages"),
     ],
 )

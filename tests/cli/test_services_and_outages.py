@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 
-from servmon.model import Status
-from tests.fix_api import OPERATE_TOKEN, READ_TOKEN, UNKNOWN_UUID
+from servmon.cli.services import LISTED, STATES
+from servmon.cli.tables import table
+from servmon.cli.when import readable
+from servmon.clock import rfc3339
+from servmon.model import State, Status
+from tests.fix_api import OPERATE_TOKEN, READ_TOKEN, UNKNOWN_UUID, window
 from tests.fix_cli import command, on_terminal, where
 from tests.fix_servers import Page
 
@@ -16,7 +20,7 @@ async def test_an_endpoint_from_its_first_day_to_its_last(cli, open_port):
     added = await cli("services", "add", "shop", target, "-o", "check_interval=30", "--site", "pop-north", "--tag", "a")
     assert added == (0, "shop is checked every 30 s\n", "")
     code, out, _ = await cli("services", "list", "--site", "pop-north")
-    assert (code, out) == (0, f"shop\tTCP\tpop-north\t30 s\tyes\ta\t{target}\n")
+    assert (code, out) == (0, f"shop\tunknown\t\t\tTCP\tpop-north\t30 s\ta\t{target}\t\n")
     assert await cli("services", "list", "--site", "elsewhere") == (0, "", "")
     code, out, _ = await cli("services", "update", "shop", "-o", "timeout=2.5", "--json")
     assert (code, json.loads(out)["timeout"]) == (0, 2.5)
@@ -30,6 +34,51 @@ async def test_an_endpoint_from_its_first_day_to_its_last(cli, open_port):
     assert [line.split("\t")[1] for line in out.splitlines()] == ["UP"]
     assert await cli("services", "remove", "shop") == (0, "shop is watched no longer; its history stays\n", "")
     assert await cli("services", "show", "shop") == (1, "", "there is no service endpoint with the id shop\n")
+
+
+async def test_the_list_tells_the_state_of_each_and_since_when_and_chooses_by_it(cli, api, history):
+    for endpoint_id, fields in (("shop", {}), ("mail", {}), ("edge", {}), ("old", {"is_active": False})):
+        assert (await api.post("/services/", {"id": endpoint_id, "url": "tcp://192.0.2.1:1", **fields})).status == 201
+    await history.check("mail", Status.DOWN)
+    opened = await history.outage("shop")
+    await api.post("/maintenance/", window("edge"))
+
+    async def listed(*options):
+        code, out, err = await cli("services", "list", *options)
+        assert (code, err) == (0, "")
+        return [line.split("\t") for line in out.splitlines()]
+
+    since = readable(rfc3339(opened.declared_at))
+    assert [row[:4] for row in await listed()] == [
+        ["edge", "unknown", "", "now"],
+        ["mail", "unknown", "", ""],
+        ["old", "inactive", "", ""],
+        ["shop", "down", since, ""],
+    ]
+    assert [row[0] for row in await listed("--state", "Down")] == ["shop"]
+    assert [(row[0], row[-1]) for row in await listed("--status", "down")] == [("mail", "connection refused")]
+    assert [row[0] for row in await listed("--state", "maintenance")] == ["edge"]
+    (whole,) = json.loads((await cli("services", "list", "--state", "down", "--json"))[1])["items"]
+    assert (whole["check_interval"], whole["now"]["outage_id"]) == (60, opened.id)
+    code, out, err = await cli("services", "list", "--state", "dead")
+    assert (code, out, "'dead' is none of up, degraded, suspected, down" in " ".join(err.split())) == (2, "", True)
+    assert {*STATES} == {*State, "maintenance"}
+
+
+def test_a_list_of_services_fits_a_terminal_of_eighty_columns():
+    now = {"state": "suspected", "since": "2026-11-26T03:02:01.000000Z", "in_maintenance": False, "error_message": None}
+    row = {"id": "edge-router-1", "protocol": "HTTPS", "site": "pop-north", "check_interval": 60, "tags": ["core"]}
+    up, failing = (
+        {**row, "url": "https://edge-1.pop-north.isp.example/", "now": one}
+        for one in (now, {**now, "error_message": "no answer within 5 s from any of the four addresses"})
+    )
+    heading, line = table(LISTED, [up], 80)
+    assert heading.split() == ["ID", "STATE", "SINCE", "SITE", "URL"]
+    assert (len(line) <= 80, line.split()[:3]) == (True, ["edge-router-1", "suspected", "2026-11-26"])
+    heading, line = table(LISTED, [failing], 80)
+    assert heading.split() == ["ID", "STATE", "SINCE", "SITE", "WHY"]
+    assert (len(line), line.endswith("…")) == (80, True)
+    assert next(table(LISTED, [failing], 200)).split()[-3:] == ["TAGS", "URL", "WHY"]
 
 
 async def test_a_check_exits_as_a_plugin_does(cli, closed_port):

@@ -7,8 +7,9 @@ import pytest
 from servmon.errors import ConflictError, InvalidInputError, NotFoundError, TooSoonError
 from servmon.model import CheckSource, FailureKind, State, Status
 from servmon.probes.specification import EndpointDefaults, parse_endpoint
-from servmon.services.availability import AvailabilityService, next_ids
+from servmon.services.availability import AvailabilityService
 from servmon.services.connection import ManualChecks
+from servmon.services.listing import next_ids
 from servmon.store import endpoints
 from tests.services.test_connection import HandClock
 

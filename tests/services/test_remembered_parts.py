@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from itertools import product
 
 import pytest
 
 from servmon.errors import StoreUnavailableError
-from servmon.services.availability import read_part
+from servmon.model import State, Status
+from servmon.services.availability import AvailabilityService
+from servmon.services.listing import read_part
 from servmon.services.memory import stored_or_remembered
 from servmon.store.endpoints import EVERYTHING, EndpointFilter, Part
+from tests.fix_api import window
 from tests.services.test_live import create
 
 PARTS = [
@@ -67,6 +71,26 @@ async def test_while_postgres_is_away_memory_chooses_among_what_is_active_as_pos
     assert {len(found) for found in stored} == {0, 1, 2, 4, 5}
     with pytest.raises(StoreUnavailableError):
         await fleet.availability.list_endpoints(wanted=EndpointFilter(is_active=False))
+
+
+async def test_memory_and_rows_choose_the_same_by_how_endpoints_are_now(fleet, connection):
+    await create(fleet, "f", detection_threshold=2)
+    await fleet.finds("a", Status.UP)
+    await fleet.finds("b", Status.DOWN)
+    await fleet.finds("f", Status.DOWN)
+    await fleet.outages.create_maintenance_window(window("a", "c", "e"))
+    stored = AvailabilityService(connection)
+    told = {}
+    for how in product((None, Status.DOWN, Status.UNKNOWN), (None, *State), (None, True, False)):
+        wanted = dict(zip(("status", "state", "in_maintenance"), how, strict=True))
+        for further in ({}, {"backwards": True}, {"wanted": EndpointFilter(site="pop")}):
+            found = await fleet.availability.list_endpoints(**wanted, **further)
+            assert found == await stored.list_endpoints(**wanted, **further), (how, further)
+        told[how] = "".join(one.id for one in await stored.list_endpoints(**wanted))
+    assert told[None, None, None] == "abcdef"
+    assert (told[None, State.DOWN, None], told[None, State.SUSPECTED, None]) == ("b", "f")
+    assert (told[Status.DOWN, None, None], told[None, State.UNKNOWN, True]) == ("bf", "e")
+    assert told[None, None, False] == "bdf"
 
 
 async def test_a_server_that_hangs_is_not_waited_for_though_the_driver_does(fleet, monkeypatch):
