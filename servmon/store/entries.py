@@ -62,7 +62,7 @@ def _listed(found: CheckResult | Event | None) -> Any:
         found.endpoint_id,
         found.endpoint_key,
         found.status,
-        found.timestamp.isoformat(),
+        found.timestamp,
         found.response_time,
         found.attempts,
         found.failure_kind,

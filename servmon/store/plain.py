@@ -5,19 +5,26 @@ from __future__ import annotations
 import json
 from typing import Any, TypeVar
 
+import orjson
 from pydantic import TypeAdapter
 
 from servmon.store import rows
 
 T = TypeVar("T")
-# Made once: each call of ``json.dumps`` would make another.
+# For what orjson refuses: half surrogate pairs, numbers of more than 64 bits.
 _ENCODER = json.JSONEncoder(ensure_ascii=True, default=rows.plain)
 _ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
 
 
 def dump(value: Any) -> str:
-    """A value of the model, or several in a list, as JSON that holds any text, half surrogate pairs too."""
-    return _ENCODER.encode(value)
+    """A value of the model, or several in a list, as JSON that holds any text, half surrogate pairs too.
+
+    What is no number (NaN, infinity) becomes ``null``, since no database takes it as JSON.
+    """
+    try:
+        return orjson.dumps(value, rows.plain, orjson.OPT_PASSTHROUGH_DATACLASS).decode()
+    except orjson.JSONEncodeError:
+        return _ENCODER.encode(value)
 
 
 def load(kind: type[T], body: str) -> T:
