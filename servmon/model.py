@@ -195,7 +195,8 @@ class DependencyRule:
         )
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, though nobody changes one, as with a check's result.
+@dataclass(slots=True, unsafe_hash=True)
 class Phases:
     """How the answering attempt spent its time, in milliseconds; ``None`` where a phase did not happen."""
 

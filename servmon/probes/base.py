@@ -76,7 +76,8 @@ class Target:
     pattern: re.Pattern[str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, though nobody changes one: freezing costs twice as much as all else of making it.
+@dataclass(slots=True, unsafe_hash=True)
 class Answer:
     """What a successful attempt learned. ``degraded`` says in words why UP is too much praise, if it is."""
 

@@ -131,7 +131,7 @@ def _details(series: Series) -> dict[str, Any]:
         "address": series.to.host,
         "packets_sent": series.sent,
         "packets_received": len(rtts),
-        "loss_percent": round(100 * (1 - len(rtts) / max(series.sent, 1)), 1),
+        "loss_percent": 0.0 if len(rtts) == series.sent > 0 else round(100 * (1 - len(rtts) / max(series.sent, 1)), 1),
     }
     if series.packets > 1 and rtts:
         details |= _round_trips(rtts, details["loss_percent"])
