@@ -164,7 +164,7 @@ class Attempts:
         prepared = self._plan.prepared
         self._set_out(context)
         try:
-            with TimeLimit(context.attempt_seconds) as context.attempt:
+            with TimeLimit(context.attempt_seconds, context.network.deadlines) as context.attempt:
                 return await prepared.probe.check(prepared.target, prepared.options, context)
         except Exception as error:  # noqa: BLE001 - one of the five places that may
             return self._failed(error, context)

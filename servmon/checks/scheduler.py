@@ -15,10 +15,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from servmon.clock import SYSTEM_CLOCK, TIMER_SLACK_SECONDS, Clock
+from servmon.clock import SYSTEM_CLOCK, TICK_SECONDS, TIMER_SLACK_SECONDS, Clock
 from servmon.metrics import Counters, Histogram
 
-TICK_SECONDS = 0.025
 BURST = 16
 # A new or changed endpoint is first checked within this time, spread so that 10,000 of them are no burst.
 FIRST_CHECK_WITHIN_SECONDS = 5.0

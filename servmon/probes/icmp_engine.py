@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -12,6 +11,7 @@ from typing import NamedTuple
 from servmon.clock import SYSTEM_CLOCK
 from servmon.model import FailureKind
 from servmon.probes.base import GiveUp, ProbeFailed, until_told
+from servmon.probes.deadlines import Deadlines
 from servmon.probes.icmp_series import PLAIN_PACKET, Packet, Series
 from servmon.probes.icmp_socket import IcmpSocket, Mode
 from servmon.probes.network_pace import NetworkPace
@@ -47,8 +47,9 @@ class IcmpEngine:
     since a firewall may hold on to a broken session for as long as the identifier stays; the old one drains.
     """
 
-    def __init__(self, modes: Sequence[Mode] = tuple(Mode)) -> None:
+    def __init__(self, modes: Sequence[Mode] = tuple(Mode), *, deadlines: Deadlines | None = None) -> None:
         self._modes = modes
+        self._deadlines = deadlines or Deadlines()
         self._sockets: dict[int, IcmpSocket] = {}
         self._draining: list[IcmpSocket] = []
         self._pacers = {version: Pacer(self._send) for version in (4, 6)}
@@ -91,10 +92,12 @@ class IcmpEngine:
         Raises ``ProbeFailed`` (LOCAL) where this machine cannot send any; everything else stands in the series.
         """
         to = destination(address)
-        self._socket(to.version)
+        if to.version not in self._sockets:
+            self._socket(to.version)
         series = Series(to, packets, kind, told)
         if patience is not None:
-            series.timer = asyncio.get_running_loop().call_later(patience, self._time_is_up, series, patience)
+            series.patience = patience
+            series.waiting = self._deadlines.add(patience, series, self._time_is_up)
         pacer, now = self._pacers[to.version], SYSTEM_CLOCK.monotonic()
         for due in self._pace.due_times(to.network, now, packets=packets, interval=interval, patience=patience or 0.0):
             if due <= now:
@@ -103,14 +106,14 @@ class IcmpEngine:
                 pacer.put_at(series, due)
         return series.give_up
 
-    def _time_is_up(self, series: Series, patience: float) -> None:
+    def _time_is_up(self, series: Series) -> None:
         # After a stall of the loop the answer may be in the buffer already: look before saying that there is none.
         for sock in {echo.socket for echo in series.open}:
             for _ in range(_LAST_READS):
                 if not (series.open and sock.drain()):
                     break
         waited = SYSTEM_CLOCK.monotonic() - series.last_sent_at
-        series.rushed = series.sent < series.packets or waited < _FAIR_SHARE * patience
+        series.rushed = series.sent < series.packets or waited < _FAIR_SHARE * series.patience
         series.finish()
 
     def _send(self, series: Series) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from servmon.model import FailureKind
 from servmon.probes.base import ProbeFailed
+from servmon.probes.deadlines import Waiting
 from servmon.probes.route import ANY_ROUTE, Ancillary, Route
 from servmon.probes.shared_socket import Destination
 
@@ -45,14 +45,15 @@ class Series:
         "last_sent_at",
         "open",
         "packets",
+        "patience",
         "payload_size",
         "rtts_ms",
         "rushed",
         "sent",
-        "timer",
         "to",
         "ttl",
         "ttl_heard",
+        "waiting",
         "way",
     )
 
@@ -72,8 +73,9 @@ class Series:
         self.ttl_heard: int | None = None
         self.failure: ProbeFailed | None = None
         self.open: list[Echo] = []
-        # Ends the waiting.
-        self.timer: asyncio.TimerHandle | None = None
+        # Seconds that it waits, and who else's time is up when its is.
+        self.patience = math.inf
+        self.waiting: Waiting | None = None
         self._told = told
         self._settled = 0
 
@@ -112,9 +114,9 @@ class Series:
     def give_up(self) -> None:
         """Wait for nothing more, and tell nobody: what is in line is not sent, and what comes finds nobody waiting."""
         self._told = None
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
+        if self.waiting is not None:
+            self.waiting.pop(self, None)
+            self.waiting = None
         for echo in tuple(self.open):
             echo.socket.forget(echo)
 

@@ -13,6 +13,7 @@ from servmon.model import FailureKind, Phases
 from servmon.probes.addresses import is_address
 from servmon.probes.base import ProbeFailed
 from servmon.probes.canaries import Canaries
+from servmon.probes.deadlines import Deadlines
 from servmon.probes.dns_transport import DnsTransport
 from servmon.probes.icmp_engine import IcmpEngine
 from servmon.probes.pattern import Matcher
@@ -37,6 +38,7 @@ class Network:
         self, clock: Clock = SYSTEM_CLOCK, *, nameservers: Sequence[str] = (), canary_names: Sequence[str] = ()
     ) -> None:
         self.clock = clock
+        self.deadlines = Deadlines(clock)
         self.slots = Slots()
         self.matcher = Matcher()
         self.readiness = readiness()
@@ -55,6 +57,7 @@ class Network:
         """
         other = Network(self.clock, nameservers=self._nameservers)
         other._evidence = self._evidence
+        other.deadlines = self.deadlines
         other.matcher = self.matcher
         other.readiness = self.readiness
         other._canaries = self._canaries
@@ -72,7 +75,7 @@ class Network:
     def icmp(self) -> IcmpEngine:
         """Echo requests to everybody over one socket."""
         if self._icmp is None:
-            self._icmp = IcmpEngine()
+            self._icmp = IcmpEngine(deadlines=self.deadlines)
         return self._icmp
 
     @property
@@ -85,6 +88,7 @@ class Network:
     async def close(self) -> None:
         """Close what was opened."""
         if not self._is_fresh:
+            self.deadlines.close()
             self.readiness.close()
             await self.matcher.close()
             await self._canaries.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from collections.abc import Callable
 from functools import cached_property, partial
@@ -17,6 +16,7 @@ from servmon.probes.addresses import host_and_port
 from servmon.probes.base import Answer, Conclude, GiveUp, Options, ProbeFailed, Target, until_told
 from servmon.probes.connection import Connected, connect, connect_failure
 from servmon.probes.conversation import TEXT_LIMIT, Conversation
+from servmon.probes.deadlines import Waiting
 from servmon.probes.dialogue import Step, offers_starttls, preset_steps
 from servmon.probes.network import ProbeContext
 from servmon.probes.route import check_route
@@ -102,7 +102,7 @@ class TcpProbe:
 class _Touch:
     """A connection that is opened and closed again; ``leave`` is called when that is over."""
 
-    __slots__ = ("_address", "_context", "_error", "_leave", "_place", "_port", "_stream", "_timer", "_told")
+    __slots__ = ("_address", "_context", "_error", "_leave", "_place", "_port", "_stream", "_told", "_waiting")
 
     def __init__(self, context: ProbeContext, address: str, port: int, leave: Callable[[], None] | None = None) -> None:
         self._context = context
@@ -112,14 +112,13 @@ class _Touch:
         self._leave = leave
         self._error: OSError | None = None
         self._stream = Stream(context.network.readiness, self._end, _hear_nothing, self._end)
-        self._timer: asyncio.TimerHandle | None = None
+        self._waiting: Waiting | None = None
 
     def begin(self, told: Callable[[Conclude], None]) -> GiveUp:
         """Set out to connect, as ``Begin`` says."""
         self._told = told
         self._context.doing = f"connecting to {self._place}"
-        seconds = self._context.attempt_seconds
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._end, TimeoutError())
+        self._waiting = self._context.network.deadlines.add(self._context.attempt_seconds, self, _Touch._time_is_up)
         try:
             self._stream.open(self._address, self._port, self._context.route)
         except OSError as error:
@@ -131,13 +130,16 @@ class _Touch:
 
     def give_up(self) -> None:
         """Drop the connection, whatever state it is in."""
-        if self._timer is None:
+        if self._waiting is None:
             return
-        self._timer.cancel()
-        self._timer = None
+        self._waiting.pop(self, None)
+        self._waiting = None
         self._stream.close()
         if self._leave is not None:
             self._leave()
+
+    def _time_is_up(self) -> None:
+        self._end(TimeoutError())
 
     def _end(self, error: OSError | None = None) -> None:
         self._error = error

@@ -6,6 +6,8 @@ import asyncio
 from types import TracebackType
 from typing import Self
 
+from servmon.probes.deadlines import Deadlines, Waiting
+
 
 class TimeLimit:
     """Cancels the running task ``seconds`` after it was entered, and leaves as ``TimeoutError``.
@@ -13,12 +15,13 @@ class TimeLimit:
     Somebody else's cancellation passes through, also where both come at once.
     """
 
-    __slots__ = ("_cancelling", "_expired", "_loop", "_task", "_timer", "_when")
+    __slots__ = ("_cancelling", "_deadlines", "_expired", "_loop", "_task", "_waiting", "_when")
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, deadlines: Deadlines) -> None:
         self._loop = loop = asyncio.get_running_loop()
+        self._deadlines = deadlines
         self._when: float | None = loop.time() + seconds
-        self._timer: asyncio.TimerHandle | None = None
+        self._waiting: Waiting | None = None
         self._expired = False
         task = asyncio.current_task(loop)
         if task is None:
@@ -36,27 +39,26 @@ class TimeLimit:
 
     def reschedule(self, when: float | None) -> None:
         """Let it expire at another time, or never."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._waiting is not None:
+            self._waiting.pop(self, None)
+            self._waiting = None
         self._when = when
         if when is not None:
-            self._timer = self._loop.call_at(when, self._expire)
+            self._waiting = self._deadlines.add(when - self._loop.time(), self, TimeLimit._expire)
 
     def __enter__(self) -> Self:
-        if self._when is not None:
-            self._timer = self._loop.call_at(self._when, self._expire)
+        self.reschedule(self._when)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        if self._waiting is not None:
+            self._waiting.pop(self, None)
         if self._expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error
 
     def _expire(self) -> None:
         self._expired = True
-        self._timer = None
+        self._waiting = None
         self._task.cancel()

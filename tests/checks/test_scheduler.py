@@ -8,7 +8,8 @@ from itertools import pairwise
 
 import pytest
 
-from servmon.checks.scheduler import BURST, TICK_SECONDS, Due, Scheduler
+from servmon.checks.scheduler import BURST, Due, Scheduler
+from servmon.clock import TICK_SECONDS
 from servmon.metrics import Counters, Histogram
 from servmon.tasks import spawn
 from tests.virtual import VirtualClock, run_virtual
