@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 import zlib
 from contextlib import suppress
@@ -12,24 +13,28 @@ from servmon.probes.base import ProbeFailed
 
 BODY_LIMIT = 1 << 20
 
-_NOT_ENCODED = frozenset({"", "identity"})
 _ENCODINGS = frozenset({"gzip", "x-gzip", "deflate"})
+# What browsers could read and servmon cannot. Words that are no encoding at all (utf-8, none) mean nothing to either.
+_NOT_READ_HERE = re.compile(r"br|zstd|compress|x-compress|dcb|dcz|.*,.*", re.DOTALL)
+_GZIP = b"\x1f\x8b"
 # Codecs of Python's that no page is written in: a stranger could have us work for minutes (punycode takes the square of
 # its length), or for nothing.
-_NOT_FOR_PAGES = frozenset({"punycode", "idna", "unicode_escape", "raw_unicode_escape", "undefined"})
+_NOT_FOR_PAGES = frozenset({"punycode", "idna", "unicode-escape", "raw-unicode-escape", "undefined"})
 _CHARSET = re.compile(r"""charset\s*=\s*["']?([A-Za-z0-9._:-]{1,40})""", re.IGNORECASE)
 
 
 class Body:
     """A body as it reads after decoding; what goes beyond ``limit`` is never decoded, whatever it would become."""
 
-    __slots__ = ("_decoder", "_encoding", "_limit", "decoded")
+    __slots__ = ("_decoder", "_encoding", "_has_ended", "_limit", "_rest", "decoded")
 
     def __init__(self, encoding: str, limit: int) -> None:
         self.decoded = bytearray()
         self._limit = limit
         self._encoding = encoding.strip().lower()
         self._decoder: Any = None
+        self._has_ended = False
+        self._rest = b""
 
     @property
     def is_full(self) -> bool:
@@ -43,11 +48,21 @@ class Body:
 
     def add(self, piece: bytes, place: str) -> None:
         """Decode one more piece. Raises ``ProbeFailed`` (PROTOCOL)."""
-        if self._encoding in _NOT_ENCODED:
+        if self._encoding in _ENCODINGS:
+            self._decode(piece, place)
+        elif _NOT_READ_HERE.fullmatch(self._encoding):
+            message = f"{place} sent a body encoded as {self._encoding}, which nobody asked for and servmon cannot read"
+            raise ProbeFailed(FailureKind.PROTOCOL, message)
+        else:
             self.decoded += piece[: self._limit - len(self.decoded)]
-            return
+
+    def _decode(self, piece: bytes, place: str) -> None:
         while piece and not self.is_full:
-            self._decoder = self._decoder or _decoder(self._encoding, piece, place)
+            if self._decoder is None:
+                piece = self._behind_the_end(piece) if self._has_ended else piece
+                if not piece:
+                    return
+                self._decoder = _decoder(self._encoding, piece)
             try:
                 self.decoded += self._decoder.decompress(piece, self._limit - len(self.decoded))
             except zlib.error:
@@ -55,22 +70,29 @@ class Body:
                 raise ProbeFailed(FailureKind.PROTOCOL, message) from None
             if not self._decoder.eof:
                 return
-            # gzip may come in several members, one behind the other.
-            piece, self._decoder = self._decoder.unused_data, None
+            piece, self._decoder, self._has_ended = self._decoder.unused_data, None, True
+
+    def _behind_the_end(self, piece: bytes) -> bytes:
+        """What of it is to be decoded: gzip may come in several members, all else is passed over, as browsers do."""
+        found = self._rest + piece
+        if found.startswith(_GZIP) and self._encoding != "deflate":
+            self._rest = b""
+            return found
+        self._rest = found[: len(_GZIP)]
+        return b""
 
     def text(self, content_type: str | None) -> str:
         """The body as text in the charset that its head names, else in UTF-8."""
-        charset = _CHARSET.search(content_type or "")
-        if charset is not None and charset[1].lower().replace("-", "_") not in _NOT_FOR_PAGES:
-            with suppress(LookupError, UnicodeError):
-                return self.decoded.decode(charset[1], errors="replace")
+        found = _CHARSET.search(content_type or "")
+        with suppress(LookupError, UnicodeError):
+            # By the codec's own name: Python knows each by many, -punycode and raw:unicode:escape among them.
+            name = codecs.lookup(found[1]).name if found is not None else "utf-8"
+            if name not in _NOT_FOR_PAGES:
+                return self.decoded.decode(name, errors="replace")
         return self.decoded.decode(errors="replace")
 
 
-def _decoder(encoding: str, first: bytes, place: str) -> Any:
-    if encoding not in _ENCODINGS:
-        message = f"{place} sent a body encoded as {encoding}, which nobody asked for and servmon cannot read"
-        raise ProbeFailed(FailureKind.PROTOCOL, message)
+def _decoder(encoding: str, first: bytes) -> Any:
     # What is called deflate should have zlib's head (RFC 9110, 8.4.1.2), but many servers leave it out.
     bare = encoding == "deflate" and first[:1] and first[0] & 0x0F != zlib.DEFLATED
     return zlib.decompressobj(-zlib.MAX_WBITS if bare else zlib.MAX_WBITS | 32)

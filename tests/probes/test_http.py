@@ -16,6 +16,7 @@ from servmon.errors import InvalidInputError
 from servmon.model import FailureKind
 from servmon.probes import pattern
 from servmon.probes.base import ProbeFailed
+from servmon.probes.http_body import Body
 from servmon.probes.network import Network
 from servmon.probes.specification import EndpointDefaults, parse_endpoint
 from tests.fix_servers import (
@@ -143,12 +144,22 @@ async def test_the_pattern_is_searched_in_the_body(check, web_server):
     assert failed.response_ms > 0
 
 
-@pytest.mark.parametrize("charset", ["utf-8", "latin-1", "no-such-charset", "punycode", "raw-unicode-escape", "base64"])
+@pytest.mark.parametrize(
+    "charset",
+    ["utf-8", "latin-1", "no-such-charset", "punycode", "-punycode", "-idna", "raw-unicode-escape", "unicode:escape"],
+)
 async def test_the_body_is_read_in_its_charset(check, web_server, charset):
     server = await web_server()
     body = "grüße".encode("latin-1" if charset == "latin-1" else "utf-8")
     server.pages["/"] = Page(body=body, headers={"Content-Type": f"text/plain; charset={charset}"})
     await check(server.url, expected_response_pattern="^grüße$")
+
+
+@pytest.mark.parametrize("charset", ["-punycode", "-idna", "raw:unicode:escape", "x--unicode--escape", "punycode"])
+def test_no_codec_is_used_that_no_page_is_written_in(charset):
+    body = Body("", 100)
+    body.add(b"wel\\u0063ome-9ab", "a.test")
+    assert body.text(f"text/html; charset={charset}") == "wel\\u0063ome-9ab"
 
 
 @pytest.mark.parametrize(
@@ -158,6 +169,13 @@ async def test_the_body_is_read_in_its_charset(check, web_server, charset):
         ("deflate", zlib.compress(b"welcome")),
         ("Deflate", zlib.compress(b"welcome")[2:-4]),
         ("identity", b"welcome"),
+        ("gzip", gzip.compress(b"wel", mtime=0) + gzip.compress(b"come", mtime=0)),
+        # What browsers show all the same: something behind the end, and words that are no encoding.
+        ("gzip", gzip.compress(b"welcome", mtime=0) + b"\0" * 16),
+        ("gzip", gzip.compress(b"welcome", mtime=0) + b"\n"),
+        ("deflate", zlib.compress(b"welcome") + b"\x1f\x8b"),
+        ("utf-8", b"welcome"),
+        ("none", b"welcome"),
     ],
 )
 async def test_a_compressed_body_is_searched_as_it_reads(check, tcp_server, encoding, body):
@@ -166,7 +184,19 @@ async def test_a_compressed_body_is_searched_as_it_reads(check, tcp_server, enco
     await check(f"http://127.0.0.1:{server.port}", expected_response_pattern="^welcome$")
 
 
-@pytest.mark.parametrize(("encoding", "words"), [("gzip", "not gzip, as its head says"), ("br", "encoded as br")])
+@pytest.mark.parametrize("rest", [b"\n" * 9, gzip.compress(b"!", mtime=0)])
+def test_what_comes_behind_a_compressed_body_may_come_byte_by_byte(rest):
+    body = Body("gzip", 100)
+    for octet in gzip.compress(b"welcome", mtime=0) + rest:
+        body.add(bytes([octet]), "a.test")
+    assert body.decoded == (b"welcome" if rest.isspace() else b"welcome!")
+    assert not body.is_cut_off
+
+
+@pytest.mark.parametrize(
+    ("encoding", "words"),
+    [("gzip", "not gzip, as its head says"), ("br", "encoded as br"), ("gzip, br", "encoded as gzip, br")],
+)
 async def test_a_body_that_cannot_be_decoded_matters_only_to_a_pattern(check, tcp_server, encoding, words):
     server = await tcp_server(says(OK + f"Content-Encoding: {encoding}\r\nContent-Length: 4\r\n\r\noops".encode()))
     await check(f"http://127.0.0.1:{server.port}")

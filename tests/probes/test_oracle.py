@@ -95,10 +95,10 @@ DIFFERENCES = {
     "space before the colon": "down here: no header may be written so (RFC 9112, 5.1)",
     "2 MB header": "down here: no more than 64 KiB of head are read, theirs is bounded by its 10 MB",
     "gzip": "up here: the pattern is searched in what a reader sees, theirs in the compressed bytes",
+    "gzip and more": "up here: as gzip",
     "deflate": "up here: as gzip",
     "deflate without its head": "up here: as gzip",
     "no gzip after all": "down here where its text is wanted: a browser shows nothing of it",
-    "unknown encoding": "down here where its text is wanted: as above",
     "HTTP/1.2": "down here: nobody defined it",
     "DNS empty": "down here: NOERROR without a record is no answer (min_answers = 0 takes it)",
 }
