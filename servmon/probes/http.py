@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from yarl import URL
-
 from servmon.errors import InvalidInputError
 from servmon.model import FailureKind, Phases
-from servmon.probes.addresses import parse_host
 from servmon.probes.base import Answer, Options, ProbeFailed, Target, failure_from, safe_text
 from servmon.probes.http_answer import HttpAnswer, Wanted, is_in
 from servmon.probes.http_client import Encryption, Exchange, Place, Request
-from servmon.probes.http_options import DEFAULT_FIELDS, HttpOptions, check_secrets, ranges_of
+from servmon.probes.http_cookies import Cookies
+from servmon.probes.http_options import HttpOptions, check_secrets, ranges_of
+from servmon.probes.http_redirect import REDIRECTS, followed, locations_of, redirected, shown
 from servmon.probes.json_path import NotThereError, is_same, parse_json, value_at
 from servmon.probes.network import ProbeContext
 from servmon.probes.pattern import compiled, search
@@ -20,8 +19,6 @@ from servmon.probes.route import check_route
 from servmon.probes.tls import certificate_facts, check_tls, server_name, tls_context
 
 _SUCCESS = "200-299"
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_SCHEMES = frozenset({"http", "https"})
 _OF_THE_TEXT = ("forbidden_response_pattern", "expected_json")
 
 
@@ -65,7 +62,7 @@ class HttpsProbe(HttpProbe):
 class _Journey:
     """One attempt, from the endpoint's URL over its redirects to an answer."""
 
-    __slots__ = ("_accepted", "_wanted", "context", "details", "options", "target", "travelled")
+    __slots__ = ("_accepted", "_cookies", "_wanted", "context", "details", "options", "target", "travelled")
 
     def __init__(self, target: Target, options: HttpOptions, context: ProbeContext) -> None:
         self.target = target
@@ -73,6 +70,7 @@ class _Journey:
         self.context = context
         self.details: dict[str, Any] = {}
         self.travelled: list[Exchange] = []
+        self._cookies: Cookies | None = None
         code = target.expected_status_code
         self._accepted = options.expected_status or _SUCCESS if code is None else str(code)
         self._wanted = Wanted(
@@ -115,7 +113,10 @@ class _Journey:
             name = exchange.place.host.rstrip(".").partition("%")[0]
             if len(self.travelled) == 1:
                 name = server_name(self.options, self.target.host)
-            encryption = Encryption(tls_context(self.options.tls_settings), name)
+            settings = self.options.tls_settings
+            if exchange.request.is_for_others:
+                settings = settings._replace(certificate_file=None, key_file=None)
+            encryption = Encryption(tls_context(settings), name)
         try:
             answer = await exchange.make(self._wanted, encryption, self.context)
         except ProbeFailed as failed:
@@ -137,10 +138,8 @@ class _Journey:
             if self._wanted.keep:
                 await self._judge_text(answer)
             return None
-        if answer.status in _REDIRECTS and self.options.follow_redirects:
-            location = answer.header(b"location")
-            if location is not None:
-                return self._redirected(answer, location, exchange)
+        if answer.status in REDIRECTS and self.options.follow_redirects and (locations := locations_of(answer)):
+            return self._redirected(answer, locations, exchange)
         reason = safe_text(answer.reason.decode("utf-8", "replace"), 60)
         message = f"expected {self._accepted}, got {answer.status}{f' {reason}' if reason else ''}"
         raise self._failed(FailureKind.STATUS, message)
@@ -175,23 +174,23 @@ class _Journey:
         except NotThereError as error:
             raise self._failed(FailureKind.CONTENT, f"the answer {error}") from None
 
-    def _redirected(self, answer: HttpAnswer, location: str, exchange: Exchange) -> Exchange:
+    def _redirected(self, answer: HttpAnswer, locations: list[str], exchange: Exchange) -> Exchange:
+        location = shown(locations[0])
+        if len(locations) > 1:
+            message = f"redirected to several places at once: {location} and {shown(locations[1])}"
+            raise self._failed(FailureKind.PROTOCOL, message)
         if len(self.travelled) > self.options.follow_redirects:
             message = f"gave up after {self.options.follow_redirects} redirects, the next one to {location}"
             raise self._failed(FailureKind.PROTOCOL, message)
         try:
-            place = _followed(exchange.place, location)
+            place = followed(exchange.place, locations[0])
         except ValueError as error:
             raise self._failed(FailureKind.PROTOCOL, f"redirected to {location!r}: {error}") from None
         self.details.setdefault("redirects", []).append(safe_text(place.url, 200))
-        method = exchange.request.method
-        becomes_get = method != "HEAD" and (answer.status == 303 or (answer.status in {301, 302} and method == "POST"))
-        request = exchange.request
-        if becomes_get:
-            request = request._replace(method="GET", body=None)
-        if not _may_know_secrets(exchange.place, place):
-            request = request._replace(fields=DEFAULT_FIELDS, has_host=False)
-        return Exchange(place, request)
+        self._cookies = self._cookies or Cookies()
+        self._cookies.hear(exchange.place, answer.headers)
+        told = self._cookies.line(place)
+        return Exchange(place, redirected(exchange.request, answer.status, exchange.place, place, told))
 
     def _failed(self, kind: FailureKind, message: str) -> ProbeFailed:
         return ProbeFailed(kind, message, response_ms=self._response_ms(), phases=self._phases(), details=self.details)
@@ -219,25 +218,3 @@ class _Journey:
                 (one.connect_ms or 0.0) + (one.tls_ms or 0.0) + (one.first_byte_ms or 0.0) + (one.transfer_ms or 0.0)
             )
         return taken
-
-
-def _followed(origin: Place, location: str) -> Place:
-    """Where a redirect leads. Raises ``ValueError``; nothing but HTTP is followed, to no odd kind of host."""
-    url = URL(origin.url, encoded=True).join(URL(location)).with_user(None).with_fragment(None)
-    if url.scheme not in _SCHEMES:
-        raise ValueError(f"{url.scheme or 'no scheme'} is not followed, only http and https are")
-    if not url.raw_host or not url.port:
-        raise ValueError("it names no host")
-    host = parse_host(url.raw_host)
-    if host == origin.host.partition("%")[0]:
-        host = origin.host  # a zone is ours alone, and no URL tells it
-    return Place(url.scheme == "https", host, url.port, url.raw_path_qs)
-
-
-def _may_know_secrets(origin: Place, place: Place) -> bool:
-    """An endpoint's headers may hold secrets: they go to the same server, or to its own TLS port, and nowhere else."""
-    if origin.host != place.host:
-        return False
-    return (origin.secure, origin.port) == (place.secure, place.port) or (
-        (origin.secure, origin.port, place.secure, place.port) == (False, 80, True, 443)
-    )

@@ -91,6 +91,13 @@ class HttpAnswer:
         values = [value for other, value in self.headers if other == name]
         return b", ".join(values).decode("utf-8", "replace") if values else None
 
+    @property
+    def awaited(self) -> str | None:
+        """In words what has not come, where the answer has begun; ``None`` where it has not."""
+        if self.head_is_complete:
+            return f"waiting for the end of the answer from {self.place}, which began with {self.status}"
+        return None if self.first_byte_at is None else f"waiting for the end of the answer's head from {self.place}"
+
     def hear(self, octets: bytes) -> None:
         """Take the next bytes."""
         if self.complete.done():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,6 +18,7 @@ from servmon.probes.tls import tls_failure
 if TYPE_CHECKING:
     from servmon.probes.network import ProbeContext
 
+_COOKIE = re.compile(r"(?im)^(cookie: [^\r]*)")
 _DEFAULT_PORT = {False: 80, True: 443}
 
 
@@ -43,21 +45,34 @@ class Place(NamedTuple):
 
 
 class Request(NamedTuple):
-    """What is asked; ``fields`` are whole header lines. Without ``has_host`` the header Host is the place's."""
+    """What is asked; ``fields`` are whole header lines. Without ``has_host`` the header Host is the place's.
+
+    ``cookies`` go along with those that ``fields`` may hold. ``is_for_others`` says that it leads to another server
+    than the endpoint's, which is not to know its secrets.
+    """
 
     method: str
     fields: str
     body: bytes | None = None
     has_host: bool = False
+    cookies: str = ""
+    is_for_others: bool = False
 
     def to(self, place: Place) -> bytes:
         """The bytes to send."""
+        if self.cookies:
+            return self._with_cookies().to(place)
         host = "" if self.has_host else f"Host: {place.authority}\r\n"
         length = ""
         if self.body is not None or self.method in {"POST", "PUT", "PATCH"}:
             length = f"Content-Length: {len(self.body or b'')}\r\n"
         head = f"{self.method} {place.path} HTTP/1.1\r\n{host}{self.fields}{length}\r\n".encode()
         return head if self.body is None else head + self.body
+
+    def _with_cookies(self) -> Request:
+        # More than one such header is not allowed (RFC 6265, 5.4).
+        fields, found = _COOKIE.subn(lambda own: f"{own[1]}; {self.cookies}", self.fields, count=1)
+        return self._replace(fields=fields if found else f"{fields}Cookie: {self.cookies}\r\n", cookies="")
 
 
 class Encryption(NamedTuple):
@@ -117,6 +132,8 @@ class Exchange:
         except OSError as error:
             raise connect_failure(error, place, context.doing) from None
         finally:
+            if answer.complete.cancelled():
+                context.doing = answer.awaited or context.doing
             self._take_times()
             stream.close()
         if failure is not None:

@@ -225,6 +225,17 @@ async def test_http_options(oracle, web_server, module, fields):
         assert await our_verdict(url, **fields) == await oracle.verdict(module, url), path
 
 
+async def test_a_page_that_looks_for_its_cookie(oracle, tcp_server):
+    async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        known = b"\r\nCookie: seen=yes\r\n" in await reader.readuntil(b"\r\n\r\n")
+        head = b"200 OK" if known else b"302 Found\r\nLocation: /\r\nSet-Cookie: seen=yes"
+        writer.write(b"HTTP/1.1 " + head + b"\r\nContent-Length: 0\r\n\r\n")
+
+    url = f"http://127.0.0.1:{(await tcp_server(behave)).port}/"
+    assert await our_verdict(url)
+    assert await oracle.verdict("http", url)
+
+
 async def test_tls(oracle, web_server):
     for tls in (server_tls(trustme.CA(), "127.0.0.1"), server_tls(trustme.CA(), "other.test")):
         server = await web_server(tls=tls)
