@@ -87,15 +87,20 @@ def verified(
         return _reduced(state, look, policy, ids)
     found = "answered" if result.status in AVAILABLE else "could not be made"
     reason = f"verification {found}: {result.error_message or 'all expectations met'}"
-    # What only this verdict changed, and a restart could not read from the results.
+    change = change_of(before, before.state, reason, result, ids, evidence=_left_by(look, state, policy))
+    return state, (Transition(change),)
+
+
+def _left_by(look: SecondLook, state: EndpointState, policy: Policy) -> Mapping[str, Any]:
+    """Evidence of a verdict that declared nothing, with what only it changed: a restart reads that from no result."""
     run = {
         "failures": state.failures,
         "first_failure_at": iso(state.first_failure_at),
         "evidence_at": iso(state.evidence_at),
+        "since": iso(state.since),
+        "reduced": state.reduced,
     }
-    recorded = {**evidence(look), **window.evidence_of(state.marks, policy), "run": run}
-    change = change_of(before, before.state, reason, result, ids, evidence=recorded)
-    return state, (Transition(change),)
+    return {**evidence(look), **window.evidence_of(state.marks, policy), "run": run}
 
 
 def verification_void(before: EndpointState, policy: Policy) -> EndpointState:
@@ -308,9 +313,9 @@ def _reduced(state: EndpointState, look: SecondLook, policy: Policy, ids: NewId)
         return state, ()
     result = look.result
     reason = result.error_message or "some addresses do not answer"
-    recorded = {**evidence(look), **window.evidence_of(state.marks, policy)}
-    change = change_of(state, State.DEGRADED, reason, result, ids, evidence=recorded)
-    return replace(state, state=State.DEGRADED, since=result.timestamp, reduced=True), (Transition(change),)
+    after = replace(state, state=State.DEGRADED, since=result.timestamp, reduced=True)
+    change = change_of(state, State.DEGRADED, reason, result, ids, evidence=_left_by(look, after, policy))
+    return after, (Transition(change),)
 
 
 def _flapping_notice(state: EndpointState, flapping: bool, result: CheckResult, ids: NewId) -> Transitions:

@@ -84,6 +84,7 @@ def closed_elsewhere(before: EndpointState, at: datetime) -> EndpointState:
     A check that was under way at that time belongs to the outage that is over.
     """
     return EndpointState(
+        since=at,
         last=before.last,
         evidence_at=max(before.evidence_at or at, at),
         last_good_at=before.last_good_at,

@@ -38,7 +38,7 @@ def rebuild(
     ids: NewId = new_id,
 ) -> tuple[EndpointState, Transitions]:
     """The stored results, oldest first, replayed on top of the last recorded change."""
-    state, since = _base(recorded.last_change, recorded.open_outage)
+    state, since = _base(recorded.last_change, recorded.open_outage, policy)
     ended_at = recorded.outage_ended_at
     judged_at = _judged_at(recorded.open_outage) if state.state is State.DOWN else None
     run_began_at, marks = state.first_failure_at, window.recorded_in(recorded.last_change)
@@ -73,7 +73,9 @@ def _flapped(notices: Sequence[tuple[datetime, bool]], at: datetime) -> bool:
     return next((flapping for told_at, flapping in reversed(notices) if told_at <= at), False)
 
 
-def _base(last_change: StateChange | None, open_outage: Outage | None) -> tuple[EndpointState, datetime | None]:
+def _base(
+    last_change: StateChange | None, open_outage: Outage | None, policy: Policy
+) -> tuple[EndpointState, datetime | None]:
     """The state to replay upon, and the time from which results count."""
     if open_outage is not None:
         return _in_outage(open_outage, last_change)
@@ -82,21 +84,27 @@ def _base(last_change: StateChange | None, open_outage: Outage | None) -> tuple[
     state = EndpointState(state=last_change.new, since=last_change.at, before_suspected=last_change.old)
     if last_change.old is State.DOWN and last_change.new is State.DEGRADED:
         return _already_judged(state, degraded=1)
-    if last_change.old is last_change.new and "run" in last_change.evidence:
-        return _refuted(state, last_change)
-    reduced = last_change.new is State.DEGRADED and "verification" in last_change.evidence
-    return replace(state, reduced=reduced), last_change.at
+    if "run" in last_change.evidence:
+        return _judged(state, last_change)
+    if last_change.new is State.SUSPECTED:
+        # Its first failure, which may be older than all results that are kept for a start.
+        before = replace(state, marks=window.recorded_in(last_change) or ())
+        marks = window.marked(before, last_change.at, policy, failed=True)
+        state = replace(state, first_failure_at=marks[0][0] if marks else last_change.at)
+    return state, last_change.at
 
 
-def _refuted(state: EndpointState, change: StateChange) -> tuple[EndpointState, datetime]:
-    """The state after a verdict that refuted, with the run that it left."""
+def _judged(state: EndpointState, change: StateChange) -> tuple[EndpointState, datetime]:
+    """The state after a verdict that declared nothing, with the run that it left."""
     run = change.evidence["run"]
     evidence_at = _moment(run.get("evidence_at")) or change.at
     judged = replace(
         state,
+        since=_moment(run.get("since")) or change.at,
         failures=run["failures"],
         first_failure_at=_moment(run["first_failure_at"]),
         evidence_at=evidence_at,
+        reduced=run.get("reduced", False),
         before_suspected=State.UP,
     )
     return judged, evidence_at + timedelta.resolution
@@ -125,10 +133,19 @@ def _in_outage(outage: Outage, last_change: StateChange | None) -> tuple[Endpoin
     )
     if last_change is None or not by_degradation:
         return state, outage.start_time
-    state = replace(state, state=last_change.new, since=last_change.at)
-    if last_change.old is last_change.new and "run" in last_change.evidence:
-        return _refuted(state, last_change)
+    state = replace(state, state=last_change.new, since=_changed_at(last_change, outage))
+    if "run" in last_change.evidence:
+        return _judged(state, last_change)
     return state, outage.start_time if last_change.new is State.DOWN else last_change.at
+
+
+def _changed_at(last_change: StateChange, outage: Outage) -> datetime:
+    """When what degradation opened came into its state; its last change may only note something about the outage."""
+    if last_change.old is not last_change.new:
+        return last_change.at
+    if last_change.new is State.DOWN:
+        return _moment(outage.evidence.get(RAISED_AT)) or last_change.at
+    return outage.start_time
 
 
 def _already_judged(state: EndpointState, degraded: int = 0) -> tuple[EndpointState, datetime]:

@@ -203,8 +203,12 @@ class MachineAgainstReference(RuleBasedStateMachine):
     def restart(self) -> None:
         open_outage = next((outage for outage in self.stored.values() if not outage.resolved), None)
         recorded = Recorded(self.last_change, open_outage, self.flapping, self.ended_at)
+        before = self.state
         self.state, caused = rebuild(self.results, self.policy, recorded)
         assert caused == ()
+        assert (self.state.state, self.state.since) == (before.state, before.since)
+        if before.outage is None:
+            assert self.state.first_failure_at == before.first_failure_at
 
     @invariant()
     def outages_are_those_of_the_reference(self) -> None:
