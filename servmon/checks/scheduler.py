@@ -31,14 +31,15 @@ MAKE_UP_WITHIN_SECONDS = 60.0
 class Slot:
     """One endpoint's place in the schedule. Times are monotonic seconds.
 
-    ``due`` is when the next check starts, ``busy`` that one is waiting or under way, ``soon`` that one out of turn was
-    asked for and has not begun.
+    ``due`` is when the next check starts and ``tick`` the one in which that is, ``busy`` that a check is waiting or
+    under way, ``soon`` that one out of turn was asked for and has not begun.
     """
 
     endpoint_id: str
     interval: float
     fraction: float
     due: float = math.inf
+    tick: int = -1
     busy: bool = False
     soon: bool = False
     removed: bool = False
@@ -75,8 +76,10 @@ class Scheduler:
         self.lateness = lateness
         self.loop_lag = 0.0
         self._slots: dict[str, Slot] = {}
-        self._heap: list[tuple[float, int, Slot]] = []
-        self._pushes = 0
+        # By tick, numbered by its end, what is due in it; and these numbers as a heap. To order the checks themselves
+        # would mean to look at a dozen of them for each. What was moved since stays, and is passed over.
+        self._due_in: dict[int, list[Slot]] = {}
+        self._ticks: list[int] = []
         self._epoch = clock.monotonic() - clock.wall()
         # While ``run`` runs: what ends it, what calls the schedule next, and whether that comes without a wait.
         self._failure: asyncio.Future[None] | None = None
@@ -89,7 +92,7 @@ class Scheduler:
     @property
     def overdue_seconds(self) -> float:
         """How long the next check has been due; more than a moment means that the schedule stands still."""
-        return max(0.0, self._clock.monotonic() - self._heap[0][0]) if self._heap else 0.0
+        return max(0.0, self._clock.monotonic() - self._ticks[0] * TICK_SECONDS) if self._ticks else 0.0
 
     def add(self, endpoint_id: str, interval: float, *, soon: bool, within: float = math.inf) -> None:
         """Schedule an endpoint, or change its interval. ``soon``: first check within min(interval, 5 s).
@@ -123,7 +126,7 @@ class Scheduler:
         for endpoint_id in endpoint_ids:
             if slot := self._slots.get(endpoint_id):
                 slot.soon = True
-                self._push(slot, self._clock.monotonic())
+                self._push_now(slot)
 
     def done(self, slot: Slot, pace: float | None) -> None:
         """A check ended. ``pace`` is the seconds to the next one while suspected or recovering, else ``None``."""
@@ -131,7 +134,7 @@ class Scheduler:
         if slot.removed:
             return
         if slot.soon:  # it was asked for while this check was under way, which may have missed what changed
-            self._push(slot, self._clock.monotonic())
+            self._push_now(slot)
         elif pace is not None:
             self._push(slot, self._clock.monotonic() + min(pace, slot.interval))
 
@@ -147,28 +150,32 @@ class Scheduler:
                 self._call.cancel()
             self._failure, self._call, self._awake = None, None, False
 
-    def _tick(self, until: float) -> None:
-        """The end of the tick ``until``, which timers of whole milliseconds reach a little early."""
-        now = self._clock.monotonic()
-        if now < until - TIMER_SLACK_SECONDS:
-            until = now
+    def _tick(self, tick: int) -> None:
+        """The end of ``tick``, which timers of whole milliseconds reach a little early."""
+        now, end = self._clock.monotonic(), tick * TICK_SECONDS
+        if now < end - TIMER_SLACK_SECONDS:
+            tick = math.floor(now / TICK_SECONDS)
         else:
-            self.loop_lag = max(0.0, now - until)
-        self._start_due(until)
+            self.loop_lag = max(0.0, now - end)
+        self._start_due(tick)
 
-    def _start_due(self, tick_end: float) -> None:
-        """Start what is due by ``tick_end``, then wait for the next tick in which something is."""
+    def _start_due(self, tick: int) -> None:
+        """Start what is due by the end of ``tick``, or by now, then wait for the next one in which something is."""
         self._awake = True
         started = 0
         try:
-            while self._heap and self._heap[0][0] <= max(now := self._clock.monotonic(), tick_end):
-                due, _, slot = heapq.heappop(self._heap)
-                if slot.removed or due != slot.due:
+            while self._ticks and self._ticks[0] <= max((now := self._clock.monotonic()) / TICK_SECONDS, tick):
+                slots = self._due_in[self._ticks[0]]
+                if not slots:
+                    del self._due_in[heapq.heappop(self._ticks)]
+                    continue
+                slot = slots.pop()
+                if slot.removed or slot.tick != self._ticks[0]:
                     continue  # it was moved since
                 if self._begin(slot, now):
                     started += 1
                     if started == BURST:
-                        self._call = asyncio.get_running_loop().call_soon(self._start_due, tick_end)
+                        self._call = asyncio.get_running_loop().call_soon(self._start_due, tick)
                         return
             self._sleep()
         except BaseException as error:  # noqa: BLE001 - ``run`` raises it
@@ -178,10 +185,10 @@ class Scheduler:
     def _sleep(self) -> None:
         self._awake = False
         self._call = None
-        if self._heap:
-            now = self._clock.monotonic()
-            until = max(math.ceil(self._heap[0][0] / TICK_SECONDS) * TICK_SECONDS, now)
-            self._call = asyncio.get_running_loop().call_later(until - now, self._tick, until)
+        if self._ticks:
+            tick = self._ticks[0]
+            delay = max(0.0, tick * TICK_SECONDS - self._clock.monotonic())
+            self._call = asyncio.get_running_loop().call_later(delay, self._tick, tick)
 
     def _call_soon(self) -> None:
         """What is due first is another check now; who is awake sees that by itself."""
@@ -190,7 +197,7 @@ class Scheduler:
         self._awake = True
         if self._call is not None:
             self._call.cancel()
-        self._call = asyncio.get_running_loop().call_soon(lambda: self._start_due(self._clock.monotonic()))
+        self._call = asyncio.get_running_loop().call_soon(self._start_due, -1)
 
     def _begin(self, slot: Slot, now: float) -> bool:
         due, late = slot.due, max(0.0, now - slot.due)
@@ -229,9 +236,20 @@ class Scheduler:
         spread = slot.fraction * min(slot.interval, FIRST_CHECK_WITHIN_SECONDS)
         self._push(slot, min(self._clock.monotonic() + spread, at_the_latest))
 
+    def _push_now(self, slot: Slot) -> None:
+        now = self._clock.monotonic()
+        self._put(slot, now, math.floor(now / TICK_SECONDS))
+
     def _push(self, slot: Slot, due: float) -> None:
-        slot.due = due
-        self._pushes += 1
-        heapq.heappush(self._heap, (due, self._pushes, slot))
-        if self._heap[0][2] is slot:
+        self._put(slot, due, math.ceil(due / TICK_SECONDS))
+
+    def _put(self, slot: Slot, due: float, tick: int) -> None:
+        slot.due, slot.tick = due, tick
+        slots = self._due_in.get(tick)
+        if slots is not None:
+            slots.append(slot)
+            return
+        self._due_in[tick] = [slot]
+        heapq.heappush(self._ticks, tick)
+        if self._ticks[0] == tick:
             self._call_soon()
