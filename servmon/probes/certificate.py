@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from hashlib import sha256
+from ipaddress import ip_address
 from typing import Any, NamedTuple
 
 from servmon.clock import rfc3339
@@ -12,17 +13,19 @@ from servmon.probes.base import safe_text
 
 _SECONDS_A_DAY = 86_400
 _NAMES = {b"\x55\x04\x03": "CN", b"\x55\x04\x0a": "O"}
-_VERSION, _UTC_TIME, _BMP_STRING = 0xA0, 0x17, 0x1E
+_VERSION, _EXTENSIONS, _UTC_TIME, _BMP_STRING = 0xA0, 0xA3, 0x17, 0x1E
+_SUBJECT_ALTERNATIVE_NAME, _DNS_NAME, _ADDRESS = b"\x55\x1d\x11", 0x82, 0x87
 _MOST_REMEMBERED = 20_000
 
 Part = tuple[int, int, int]
 
 
 class Certificate(NamedTuple):
-    """Whose a certificate is, who vouches for it, and until when."""
+    """Whose a certificate is, who vouches for it, and from when until when."""
 
     subject: str
     issuer: str
+    not_before: datetime
     not_after: datetime
 
     def facts(self, wall: float) -> dict[str, Any]:
@@ -50,17 +53,46 @@ def read_certificate(der: bytes) -> Certificate | None:
     return _read[digest]
 
 
+def names_of(der: bytes) -> list[str]:
+    """The names and addresses that a certificate is for (RFC 5280, 4.2.1.6); none where that cannot be made out."""
+    try:
+        for tag, start, end in _fields(der):
+            if tag == _EXTENSIONS:
+                return list(_alternative_names(der, start, end))
+    except (IndexError, ValueError, StopIteration):
+        pass
+    return []
+
+
+def _alternative_names(der: bytes, start: int, end: int) -> Iterator[str]:
+    _, start, end = next(_parts(der, start, end))
+    for _, *extension in _parts(der, start, end):
+        kind, *_, value = _parts(der, *extension)
+        if der[kind[1] : kind[2]] != _SUBJECT_ALTERNATIVE_NAME:
+            continue
+        _, *names = next(_parts(der, *value[1:]))
+        for tag, first, last in _parts(der, *names):
+            if tag == _DNS_NAME:
+                yield safe_text(der[first:last].decode("ascii", "replace"), 100)
+            elif tag == _ADDRESS:
+                yield str(ip_address(der[first:last]))
+
+
 def _parsed(der: bytes) -> Certificate | None:
     try:
-        _, start, end = next(_parts(der, 0, len(der)))
-        _, start, end = next(_parts(der, start, end))
-        fields = list(_parts(der, start, end))
+        fields = _fields(der)
         first = 1 if fields[0][0] == _VERSION else 0
         _, _, issuer, validity, subject = fields[first : first + 5]
-        _, ends = _parts(der, *validity[1:])
-        return Certificate(_name(der, subject), _name(der, issuer), _time(der, ends))
+        begins, ends = _parts(der, *validity[1:])
+        return Certificate(_name(der, subject), _name(der, issuer), _time(der, begins), _time(der, ends))
     except (IndexError, ValueError, StopIteration):
         return None
+
+
+def _fields(der: bytes) -> list[Part]:
+    _, start, end = next(_parts(der, 0, len(der)))
+    _, start, end = next(_parts(der, start, end))
+    return list(_parts(der, start, end))
 
 
 def _parts(der: bytes, start: int, end: int) -> Iterator[Part]:

@@ -13,7 +13,7 @@ from servmon.probes.base import ProbeFailed, safe_text
 from servmon.probes.dialogue import Step, expression
 from servmon.probes.network import ProbeContext
 from servmon.probes.pattern import search
-from servmon.probes.tls import tls_failure
+from servmon.probes.tls_words import shown_by, tls_failure
 
 # What may come without being what is expected.
 TEXT_LIMIT = 65_536
@@ -173,6 +173,7 @@ class _Handshake:
         if error is None:
             self._conversation.tls_ms = (SYSTEM_CLOCK.monotonic() - self._began_at) * 1000
         elif isinstance(error, ssl.SSLError):
+            self._conversation.certificate = next(iter(shown_by(error)), None)
             raise tls_failure(error, self._place, self._name) from None
         elif isinstance(error, ConnectionError):
             message = f"{self._place} closed the connection in the middle of the TLS handshake"

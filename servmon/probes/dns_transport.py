@@ -23,7 +23,7 @@ from servmon.probes.connection import connect_to
 from servmon.probes.readiness import Readiness
 from servmon.probes.route import ANY_ROUTE, Ancillary, Route
 from servmon.probes.shared_socket import RECVERR, NetworkError, Pacer, SharedSocket, destination, elapsed_ms
-from servmon.probes.tls import tls_failure
+from servmon.probes.tls_words import tls_failure
 
 RENEW_AFTER_SECONDS = 60.0
 

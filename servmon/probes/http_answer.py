@@ -12,7 +12,7 @@ from servmon.clock import SYSTEM_CLOCK
 from servmon.model import FailureKind
 from servmon.probes.base import ProbeFailed, failure_from
 from servmon.probes.http_body import Body
-from servmon.probes.tls import tls_failure
+from servmon.probes.tls_words import tls_failure
 
 HEAD_LIMIT = 1 << 16
 # Around a body of the limit's size there may be so much framing (chunks, trailers), and no more is read.

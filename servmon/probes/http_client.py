@@ -13,7 +13,7 @@ from servmon.probes.base import ProbeFailed
 from servmon.probes.connection import connect_failure
 from servmon.probes.http_answer import HttpAnswer, Wanted
 from servmon.probes.stream import Stream, TlsStream
-from servmon.probes.tls import tls_failure
+from servmon.probes.tls_words import shown_by, tls_failure
 
 if TYPE_CHECKING:
     from servmon.probes.network import ProbeContext
@@ -157,6 +157,7 @@ class Exchange:
         elif stream.connected_at is None:
             answer.fail(connect_failure(error, answer.place, self._context.doing))
         elif isinstance(error, ssl.SSLError):
+            self.certificate = next(iter(shown_by(error)), None)
             answer.fail(tls_failure(error, answer.place, stream.name if isinstance(stream, TlsStream) else ""))
         else:
             message = f"{answer.place} broke off the connection during the TLS handshake"

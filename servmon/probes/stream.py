@@ -182,6 +182,7 @@ class TlsStream(Stream):
             self._shake_hands()
         if self.agreed_at is not None:
             self._decrypt()
+            self._flush()  # a server may begin the handshake anew, and wait for what we say to that
 
     def _decrypt(self) -> None:
         while True:

@@ -1,46 +1,24 @@
-"""TLS: contexts, which are costly and so shared, and what can be wrong with a certificate, in words."""
+"""TLS: how it is spoken, and contexts, which are costly and so shared."""
 
 from __future__ import annotations
 
 import ssl
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from servmon.clock import SYSTEM_CLOCK
 from servmon.errors import InvalidInputError
 from servmon.model import FailureKind
+from servmon.probes.addresses import parse_host
 from servmon.probes.base import ProbeFailed
 from servmon.probes.certificate import read_certificate
 from servmon.probes.route import ConnectingOptions
+from servmon.probes.tls_words import Handshake
 
-# OpenSSL's X509_V_ERR numbers (x509_vfy.h).
-_CERTIFICATE_WORDS = {
-    9: "its certificate is not valid yet",
-    10: "its certificate has expired",
-    18: "its certificate is not trusted: it is self-signed",
-    19: "its certificate is not trusted: the root of its chain is not known here",
-    20: "its certificate is not trusted: the issuer is not known here, or an intermediate certificate is missing",
-    21: "its certificate is not trusted: an intermediate certificate is missing",
-    23: "its certificate was revoked",
-    62: "its certificate is for another name",
-    64: "its certificate is for another address",
-}
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
-_HANDSHAKE_WORDS = {
-    "WRONG_VERSION_NUMBER": "it does not speak TLS on this port",
-    "HTTP_REQUEST": "it does not speak TLS on this port",
-    "RECORD_LAYER_FAILURE": "it does not speak TLS on this port",
-    "UNSUPPORTED_PROTOCOL": "it offers only TLS versions that are too old",
-    "TLSV1_ALERT_PROTOCOL_VERSION": "it does not accept our TLS versions",
-    "DH_KEY_TOO_SMALL": "its key exchange is too weak",
-    "TLSV1_UNRECOGNIZED_NAME": "it does not know this name",
-    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it wants a client certificate (tls_certificate_file)",
-    "SSLV3_ALERT_BAD_CERTIFICATE": "it does not accept our client certificate",
-    "TLSV1_ALERT_UNKNOWN_CA": "it does not trust our client certificate",
-}
 
 
 class TlsSettings(NamedTuple):
@@ -56,6 +34,13 @@ class TlsSettings(NamedTuple):
 PLAIN_TLS = TlsSettings()
 
 
+def _checked_server_name(value: str) -> str:
+    name = parse_host(value)
+    if "%" in name:
+        raise ValueError(f"{value!r} names an interface of this machine, which no certificate can be for")
+    return name
+
+
 class TlsOptions(ConnectingOptions):
     """What every probe that can speak TLS can be told of it.
 
@@ -64,7 +49,7 @@ class TlsOptions(ConnectingOptions):
     """
 
     tls_verify: bool = True
-    tls_server_name: str | None = Field(None, min_length=1, max_length=253)
+    tls_server_name: Annotated[str, AfterValidator(_checked_server_name)] | None = None
     tls_ca_file: str | None = Field(None, min_length=1, max_length=1000)
     tls_min_version: Literal["1.2", "1.3"] | None = None
     tls_certificate_file: str | None = Field(None, min_length=1, max_length=1000)
@@ -129,6 +114,7 @@ def _context(
     settings: TlsSettings, alpn: str | None, _trusted: ssl.DefaultVerifyPaths, _stamps: tuple[int, ...]
 ) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=settings.ca_file)
+    context.sslobject_class = Handshake
     if alpn is not None:
         context.set_alpn_protocols([alpn])
     if not settings.verify:
@@ -148,20 +134,10 @@ def _no_password() -> str:
 
 def server_name(options: TlsOptions, host: str) -> str:
     """The name that is asked for and that the certificate must be for."""
-    return options.tls_server_name or host.rstrip(".").partition("%")[0]
+    return (options.tls_server_name or host).rstrip(".").partition("%")[0]
 
 
 def certificate_facts(der: bytes | None) -> dict[str, Any]:
     """``{"certificate": {…}}`` for a result's details; empty where there is none that can be read."""
     certificate = read_certificate(der) if der else None
     return {} if certificate is None else {"certificate": certificate.facts(SYSTEM_CLOCK.wall())}
-
-
-def tls_failure(error: ssl.SSLError, place: str, name: str) -> ProbeFailed:
-    """The finding when TLS with ``place`` (asked as ``name``) failed."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        words = _CERTIFICATE_WORDS.get(error.verify_code, f"its certificate is not accepted: {error.verify_message}")
-        other = f" than {name}" if error.verify_code in {62, 64} else ""
-        return ProbeFailed(FailureKind.TLS, f"{place}: {words}{other}")
-    words = _HANDSHAKE_WORDS.get(error.reason or "", (error.reason or str(error)).replace("_", " ").lower())
-    return ProbeFailed(FailureKind.TLS, f"{place}: no TLS connection: {words}")

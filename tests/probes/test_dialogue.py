@@ -94,7 +94,7 @@ def test_they_go_over_to_tls_and_verify_the_certificate(trusted, preset, new_loo
     assert answer.phases.tls_ms > 0
     assert log[-1][1] is True
     assert failed.kind is FailureKind.TLS
-    assert failed.message.endswith("its certificate is for another address than 127.0.0.1")
+    assert failed.message.endswith("its certificate is for another address than 127.0.0.1: it is for mail.test")
     assert failed.details["banner"]
 
 

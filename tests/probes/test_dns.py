@@ -433,7 +433,8 @@ async def test_over_tls_the_certificate_is_verified(check, failure, dns_server, 
     assert (await check(transport="tls", tls_server_name="dns.example.com")).details["answers"] == ["192.0.2.1"]
     kind, words = await failure(transport="tls")
     assert kind is FailureKind.TLS
-    assert words == f"127.0.0.1:{tls_server.port}: its certificate is for another address than 127.0.0.1"
+    wrong = "its certificate is for another address than 127.0.0.1: it is for dns.example.com"
+    assert words == f"127.0.0.1:{tls_server.port}: {wrong}"
     await check(transport="tls", tls_verify=False)
     assert {transport for transport, *_ in tls_server.asked} == {"tcp"}
 
