@@ -23,10 +23,13 @@ class MailServer:
         self.port = free_port()
         self.mails: list[EmailMessage] = []
         self.recipients: list[list[str]] = []
+        self.asked_for: list[str] = []
         self.reply: str | None = "250 OK"
         self.refused: set[str] = set()
         self.refusal = "550 no such user"
         self.to_senders = "250 OK"
+        # For these it answers nothing at all.
+        self.silent_for: set[str] = set()
         self._options = options
         self._server: asyncio.Server | None = None
 
@@ -54,6 +57,9 @@ class MailServer:
     async def handle_RCPT(  # noqa: N802 - aiosmtpd's name
         self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _options: list[str]
     ) -> str:
+        self.asked_for.append(address)
+        if address in self.silent_for:
+            await asyncio.Event().wait()
         if address in self.refused:
             return self.refusal
         envelope.rcpt_tos.append(address)

@@ -16,7 +16,7 @@ import pytest
 from servmon.alerts.alert import MessageKind, Notification
 from servmon.alerts.calendar import event_of, ics
 from servmon.alerts.channels import SETTINGS, open_channel
-from servmon.alerts.channels.base import ChannelError
+from servmon.alerts.channels.base import DEADLINE_SECONDS, ChannelError
 from servmon.alerts.channels.reach import Reach
 from servmon.alerts.heartbeat import beat
 from servmon.alerts.messages import trial
@@ -167,6 +167,55 @@ async def test_a_recipient_who_is_put_off_gets_the_mail_later_and_the_others_onc
     await channel.send(message(served=caught.value.served))
     await channel.send(message(id="0b5e9b0e-0000-4000-8000-000000000003"))
     assert server.recipients == [["b@isp.example"], ["a@isp.example"], ["a@isp.example", "b@isp.example"]]
+
+
+FIVE = tuple(f"{name}@isp.example" for name in "abcde")
+
+
+@pytest.fixture
+async def hanging(mail_server, monkeypatch):
+    """A mail server that has little time for those for whom it says nothing, so a busy machine is none that hangs."""
+    server = await mail_server()
+    patience = lambda recipient, _: 0.1 if recipient in server.silent_for else DEADLINE_SECONDS  # noqa: E731
+    monkeypatch.setattr("servmon.alerts.channels.smtp._patience", patience)
+    return server
+
+
+async def test_a_mail_server_that_hangs_at_one_recipient_sends_it_to_the_others_at_once(hanging):
+    hanging.silent_for, hanging.refused = {"b@isp.example"}, {"d@isp.example"}
+    with pytest.raises(ChannelError) as caught:
+        await smtp(hanging.port, recipients=FIVE).send(message())
+    assert "b@isp.example (no answer within 8 s)" in str(caught.value)
+    assert "d@isp.example (550 no such user)" in str(caught.value)
+    assert not caught.value.permanent
+    assert caught.value.served == ("a@isp.example", "c@isp.example", "e@isp.example")
+    assert hanging.recipients == [[*caught.value.served]]
+    assert hanging.asked_for.count("b@isp.example") == 1
+
+
+async def test_a_mail_server_that_hangs_at_several_sends_it_to_those_it_took(hanging):
+    hanging.silent_for = {"b@isp.example", "d@isp.example"}
+    with pytest.raises(ChannelError, match=r"e@isp\.example \(not asked for, since the server hangs\)") as caught:
+        await smtp(hanging.port, recipients=FIVE).send(message())
+    assert caught.value.served == ("a@isp.example", "c@isp.example")
+    assert hanging.recipients == [["a@isp.example", "c@isp.example"]]
+
+
+async def test_a_mail_server_that_takes_nobody_before_it_hangs_is_a_passing_failure(mail_server, monkeypatch):
+    monkeypatch.setattr("servmon.alerts.channels.smtp.RECIPIENT_SECONDS", 0.0)
+    server = await mail_server()
+    with pytest.raises(
+        ChannelError, match=r"127\.0\.0\.1: it does not answer when it is asked for b@isp\.exam"
+    ) as caught:
+        await smtp(server.port, recipients=FIVE).send(message())
+    assert (caught.value.permanent, caught.value.served, server.mails) == (False, (), [])
+
+
+async def test_who_is_asked_for_alone_has_as_much_time_as_any_message(mail_server, monkeypatch):
+    monkeypatch.setattr("servmon.alerts.channels.smtp.RECIPIENT_SECONDS", 0.0)
+    server = await mail_server()
+    await smtp(server.port).send(message(served=("a@isp.example",)))
+    assert server.recipients == [["b@isp.example"]]
 
 
 async def test_a_mail_server_that_is_not_there_is_one_sentence():

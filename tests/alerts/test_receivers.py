@@ -219,6 +219,21 @@ async def test_by_mail_one_of_several_put_off_gets_all_and_the_others_each_once(
         assert got_by(server, recipient) == [one.subject for one in owed.messages]
 
 
+async def test_by_mail_a_server_that_hangs_for_one_holds_up_no_other(mail_server, monkeypatch):
+    monkeypatch.setattr("servmon.alerts.channels.smtp._patience", lambda who, _: 0.1 if who[0] == "b" else 30.0)
+    server = await mail_server()
+    server.silent_for = {"b@isp.example"}
+    owed = Owed(by_mail(server.port))
+    subjects = [one.subject for one in owed.messages]
+    running = spawn(owed.outbox.run(), name="outbox")
+    await settled(lambda: got_by(server, "c@isp.example") == subjects)
+    # Once with the others, and then on its own.
+    assert server.asked_for.count("b@isp.example") <= 2
+    assert got_by(server, "b@isp.example") == []
+    assert owed.outbox.waiting == NUMBER
+    await cancel(running)
+
+
 async def test_by_mail_who_is_put_off_over_a_restart_holds_up_nobody_in_either_life(mail_server):
     server = await mail_server()
     server.refused, server.refusal = {"c@isp.example"}, "451 later"

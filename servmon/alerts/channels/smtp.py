@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from email.message import EmailMessage
-from email.utils import format_datetime
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import aiosmtplib
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from servmon.alerts.alert import ENDS, NOTICES, MessageKind, Notification
-from servmon.alerts.calendar import ics, method_of
+from servmon.alerts.alert import Notification
 from servmon.alerts.channels.base import DEADLINE_SECONDS, Channel, ChannelError
-from servmon.alerts.links import ACKNOWLEDGE_URL
+from servmon.alerts.channels.mail import mail_of
 from servmon.alerts.settings import ChannelSection
 
 _PORTS = {"starttls": 587, "tls": 465, "none": 25}
 # RFC 5321: replies of 4yz may pass, those of 5yz do not.
 _PERMANENT = 500
-_BUTTON = "display:inline-block;padding:12px 20px;border-radius:6px;background:#0b57d0;color:#fff;text-decoration:none"
+# A server that takes longer over one of several recipients is asked for the others without that one. The one who then
+# is behind is asked for alone, with as much time as any message has.
+RECIPIENT_SECONDS = 8.0
+# Where it hangs at a second one, only those whom it took by then are sent the mail; more is not tried.
+MOST_HANGING = 2
 
 
 def _checked_address(value: str) -> str:
@@ -64,6 +65,43 @@ class SmtpSection(ChannelSection):
         return self
 
 
+class _Refusal(NamedTuple):
+    """Why a recipient is not taken."""
+
+    said: str
+    is_permanent: bool = False
+
+
+class _HangsError(TimeoutError):
+    """The server does not answer for a ``recipient``; ``taken`` are those whom it took before."""
+
+    def __init__(self, recipient: str, taken: Sequence[str]) -> None:
+        super().__init__(f"it does not answer when it is asked for {recipient}")
+        self.recipient = recipient
+        self.taken = taken
+
+
+class _Client(aiosmtplib.SMTP):
+    """A conversation that one recipient among several does not hold up: it ends there, before anything is sent."""
+
+    _taken: tuple[str, ...] = ()
+    is_for_several = False
+
+    async def rcpt(self, recipient: str, /, **options: Any) -> aiosmtplib.SMTPResponse:
+        """Ask the server to take mail for ``recipient``. Raises ``_HangsError`` and the library's errors."""
+        try:
+            said = await super().rcpt(recipient, **{**options, "timeout": _patience(recipient, self.is_for_several)})
+        except aiosmtplib.SMTPReadTimeoutError:
+            raise _HangsError(recipient, self._taken) from None
+        self._taken += (recipient,)
+        return said
+
+
+def _patience(_recipient: str, is_one_of_several: bool) -> float:
+    """For so many seconds the server may think about a recipient."""
+    return RECIPIENT_SECONDS if is_one_of_several else DEADLINE_SECONDS
+
+
 class Smtp(Channel):
     """Sends each message as one mail to all recipients; mails on one alert stand in one thread."""
 
@@ -83,89 +121,66 @@ class Smtp(Channel):
         owed = [recipient for recipient in self._settings.recipients if recipient not in notification.served]
         if not owed:
             return
-        refused = await self._hand_over(notification, owed)
+        try:
+            mail = mail_of(notification, self._settings.sender, self._settings.recipients)
+            refused = await self._hand_over(mail, owed)
+        except aiosmtplib.SMTPAuthenticationError as error:
+            # May pass: somebody is changing the password.
+            raise ChannelError(f"{self._settings.host} refused the login with {error.code}") from None
+        except aiosmtplib.SMTPResponseException as error:
+            # What it says of this mail stands; what it says of us, our sender included, somebody may be mending.
+            permanent = isinstance(error, aiosmtplib.SMTPDataError) and error.code >= _PERMANENT
+            said = f"{self._settings.host} answered {error.code} {error.message}"
+            raise ChannelError(said, permanent=permanent) from None
+        except (aiosmtplib.SMTPException, OSError, ValueError) as error:
+            raise ChannelError(f"{self._settings.host}: {error}") from None
         if refused:
             raise ChannelError(
                 _told(refused, owed, self._settings.recipients),
-                permanent=all(said.code >= _PERMANENT for said in refused.values()),
+                permanent=all(one.is_permanent for one in refused.values()),
                 # To send again would send it to them twice.
                 served=[recipient for recipient in owed if recipient not in refused],
             )
 
-    async def _hand_over(self, notification: Notification, owed: list[str]) -> Mapping[str, aiosmtplib.SMTPResponse]:
-        """Those of ``owed`` whom the server refuses, and what it says."""
+    async def _hand_over(self, mail: EmailMessage, asked: Sequence[str], hung: int = 0) -> Mapping[str, _Refusal]:
+        """Those who are not taken, and why. Where the server hangs at one, it is asked once more for the others."""
+        try:
+            return await self._converse(mail, asked)
+        except _HangsError as error:
+            others = [one for one in asked if one != error.recipient]
+            sure = others if hung == 0 else error.taken
+            if not sure or hung == MOST_HANGING:
+                raise
+            refused = await self._hand_over(mail, sure, hung + 1)
+            untold = {one: _Refusal("not asked for, since the server hangs") for one in others if one not in sure}
+            return {**refused, **untold, error.recipient: _Refusal(f"no answer within {RECIPIENT_SECONDS:g} s")}
+
+    async def _converse(self, mail: EmailMessage, recipients: Sequence[str]) -> Mapping[str, _Refusal]:
+        """Those whom the server refuses, and what it says."""
         settings = self._settings
         secret = settings.password
+        client = _Client(
+            hostname=settings.host,
+            port=settings.port or _PORTS[settings.tls],
+            use_tls=settings.tls == "tls",
+            start_tls=settings.tls == "starttls",
+            validate_certs=settings.tls_verify,
+            cert_bundle=str(settings.ca_file) if settings.ca_file else None,
+            username=settings.username,
+            password=secret.get_secret_value() if secret else None,
+            timeout=DEADLINE_SECONDS,
+        )
         try:
-            refused, _ = await aiosmtplib.send(
-                mail_of(notification, settings),
-                recipients=owed,
-                hostname=settings.host,
-                port=settings.port or _PORTS[settings.tls],
-                use_tls=settings.tls == "tls",
-                start_tls=settings.tls == "starttls",
-                validate_certs=settings.tls_verify,
-                cert_bundle=str(settings.ca_file) if settings.ca_file else None,
-                username=settings.username,
-                password=secret.get_secret_value() if secret else None,
-                timeout=DEADLINE_SECONDS,
-            )
+            async with client:
+                client.is_for_several = len(recipients) > 1
+                refused, _ = await client.send_message(mail, recipients=recipients)
         except aiosmtplib.SMTPRecipientsRefused as error:
-            return {one.recipient: aiosmtplib.SMTPResponse(one.code, one.message) for one in error.recipients}
-        except aiosmtplib.SMTPAuthenticationError as error:
-            # May pass: somebody is changing the password.
-            raise ChannelError(f"{settings.host} refused the login with {error.code}") from None
-        except aiosmtplib.SMTPResponseException as error:
-            # What it says of this mail stands; what it says of us, our sender included, somebody may be mending.
-            permanent = isinstance(error, aiosmtplib.SMTPDataError) and error.code >= _PERMANENT
-            raise ChannelError(f"{settings.host} answered {error.code} {error.message}", permanent=permanent) from None
-        except (aiosmtplib.SMTPException, OSError, ValueError) as error:
-            raise ChannelError(f"{settings.host}: {error}") from None
-        return refused
+            refused = {one.recipient: aiosmtplib.SMTPResponse(one.code, one.message) for one in error.recipients}
+        return {who: _Refusal(f"{said.code} {said.message}", said.code >= _PERMANENT) for who, said in refused.items()}
 
 
-def _told(refused: Mapping[str, aiosmtplib.SMTPResponse], owed: Collection[str], everybody: Collection[str]) -> str:
-    who = ", ".join(f"{recipient} ({said.code} {said.message})" for recipient, said in refused.items())
+def _told(refused: Mapping[str, _Refusal], owed: Collection[str], everybody: Collection[str]) -> str:
+    who = ", ".join(f"{recipient} ({one.said})" for recipient, one in refused.items())
     if refused.keys() >= {*everybody}:
         return f"every recipient is refused: {who}"
     return f"refused for {who}" + ("; the other recipients have it" if refused.keys() < {*owed} else "")
-
-
-def mail_of(notification: Notification, settings: SmtpSection) -> EmailMessage:
-    """The message as a mail (RFC 5322); no answering machine should answer it (RFC 3834)."""
-    domain = settings.sender.rpartition("@")[2]
-    mail = EmailMessage()
-    mail["From"] = settings.sender
-    mail["To"] = ", ".join(settings.recipients)
-    mail["Subject"] = notification.subject
-    mail["Date"] = format_datetime(notification.created_at)
-    mail["Message-ID"] = f"<{notification.id}@{domain}>"
-    mail["References"] = f"<alert-{notification.alert_id}@{domain}>"
-    mail["Auto-Submitted"] = "auto-generated"
-    mail["X-Servmon-Alert"] = notification.alert_id
-    if notification.severity == "CRITICAL" and notification.kind not in ENDS:
-        mail["Importance"] = "high"
-    mail.set_content(notification.body)
-    mail.add_alternative(notification.html or _html(notification), subtype="html")
-    if event := notification.content.get("calendar"):
-        mail.add_attachment(
-            ics(event, settings.sender, notification.created_at),
-            maintype="text",
-            subtype="calendar",
-            filename="maintenance.ics",
-            params={"method": method_of(event), "charset": "utf-8"},
-        )
-    return mail
-
-
-def _html(notification: Notification) -> str:
-    calm = notification.kind in ENDS or notification.kind in NOTICES - {MessageKind.WINDOW_ENDS_SOON}
-    colour = "#1a7f37" if calm else "#b42318"
-    url = html.escape(notification.content.get(ACKNOWLEDGE_URL, ""))
-    button = f'<p><a href="{url}" style="{_BUTTON}">I see to it …</a></p>' if url else ""
-    return (
-        '<!doctype html><html><body style="font-family:sans-serif">'
-        f'<h2 style="color:{colour};font-size:18px">{html.escape(notification.subject)}</h2>'
-        f'<pre style="font-family:inherit;white-space:pre-wrap">{html.escape(notification.body)}</pre>'
-        f"{button}</body></html>"
-    )
