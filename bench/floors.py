@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 
 import uvloop
 
-from servmon.checks.scheduler import TICK_SECONDS
+from servmon.clock import TICK_SECONDS
 
 AT_ONCE = 64
 ROUNDS = 5_000

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from servmon.checks.scheduler import TICK_SECONDS
+from servmon.clock import TICK_SECONDS
 from servmon.checks.settings import RETRY_PAUSE_SECONDS
 from servmon.detection import machine
 from servmon.detection.state import NEW, EndpointState, Policy
