@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from servmon.clock import TICK_SECONDS
 from servmon.checks.settings import RETRY_PAUSE_SECONDS
+from servmon.clock import TICK_SECONDS
 from servmon.detection import machine
 from servmon.detection.state import NEW, EndpointState, Policy
 from servmon.detection.verdict import SecondLook
