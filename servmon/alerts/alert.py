@@ -168,7 +168,7 @@ class Notification:
 
     ``content`` holds what machines read of it; ``id`` is the key by which a receiver knows a repetition. ``html`` are a
     channel's own words, made while it is sent. ``served`` are those of its receivers who need no further try, each by a
-    name that its channel gave: they have it, or never will.
+    name that its channel gave: they have it, or never will, and then ``lost`` says why.
     """
 
     id: str
@@ -184,6 +184,7 @@ class Notification:
     last_error: str | None = None
     html: str | None = None
     served: tuple[str, ...] = ()
+    lost: str | None = None
 
 
 @dataclass(slots=True)

@@ -20,7 +20,8 @@ from servmon.alerts.channels.base import Channel
 from servmon.alerts.content import INSTEAD_OF
 from servmon.alerts.dispatcher import Dispatcher
 from servmon.alerts.ledger import Ledger, Noted
-from servmon.alerts.outbox import GIVE_UP_AFTER, Mark, Outbox
+from servmon.alerts.outbox import GIVE_UP_AFTER, Outbox
+from servmon.alerts.outcomes import Mark
 from servmon.alerts.record import alert_in, news_in, notification_in, silence_in
 from servmon.alerts.settings import AlertSection
 from servmon.clock import SYSTEM_CLOCK, Clock, now

@@ -37,12 +37,11 @@ class Lane:
 
 
 class Way:
-    """One channel with its lanes and the messages on them. ``lost`` says why somebody never gets one of these."""
+    """One channel with its lanes and the messages on them."""
 
     def __init__(self, name: str, channel: Channel, fallback: str | None) -> None:
         self.name = name
         self.messages: dict[str, Notification] = {}
-        self.lost: dict[str, str] = {}
         self.slots = asyncio.Semaphore(BEHIND_AT_ONCE)
         self._main = Lane()
         self._own: dict[str, Lane] = {}
@@ -123,6 +122,11 @@ class Way:
         message = self.messages[message_id]
         self.messages[message_id] = tried = replace(message, attempts=message.attempts + 1, last_error=problem)
         return tried
+
+    def lost(self, message_id: str, why: str) -> Notification:
+        """Note why some who need no further try with a message never get it; returns it with that."""
+        self.messages[message_id] = lost = replace(self.messages[message_id], lost=why)
+        return lost
 
     def settle(self, message_id: str, receivers: Collection[str]) -> bool:
         """Note that ``receivers`` need no further try with a message; whether nobody does."""

@@ -73,4 +73,5 @@ def copy_for(channel: str, notification: Notification, why: str) -> Notification
         attempts=0,
         last_error=None,
         served=(),
+        lost=None,
     )

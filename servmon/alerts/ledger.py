@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from servmon.alerts.alert import Alert, Notification, Told
-from servmon.alerts.outbox import Mark
+from servmon.alerts.outcomes import Mark
 from servmon.alerts.record import record_of
 from servmon.alerts.routing import Silence
 from servmon.errors import StoreUnavailableError
@@ -107,7 +107,7 @@ class Ledger:
         mark = self._marks.get(owed.id)
         if mark is None:
             return owed
-        return replace(owed, attempts=mark.attempts, last_error=mark.last_error, served=mark.served)
+        return replace(owed, attempts=mark.attempts, last_error=mark.last_error, served=mark.served, lost=mark.lost)
 
     def forget(self) -> None:
         """Hold nothing any more; what is on disk stays there."""

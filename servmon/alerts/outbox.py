@@ -9,17 +9,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import structlog
 
 from servmon.alerts.alert import Notification
 from servmon.alerts.channels.base import DEADLINE_SECONDS, Channel, ChannelError
-from servmon.alerts.content import INSTEAD_OF
 from servmon.alerts.lanes import Lane, Way
-from servmon.alerts.late import as_of, copy_for, old_ones, summary
+from servmon.alerts.late import as_of, old_ones, summary
 from servmon.alerts.lines import one_line
+from servmon.alerts.outcomes import Mark, Outcomes
 from servmon.clock import SYSTEM_CLOCK, Clock, now
 
 _log = structlog.get_logger(__name__)
@@ -28,27 +28,9 @@ RETRY_SECONDS = (10.0, 30.0, 120.0, 600.0)
 GIVE_UP_AFTER = timedelta(days=1)
 # A channel that has failed for so long is told around.
 FALLBACK_AFTER = timedelta(seconds=60)
-FOR_SOME = "some of its receivers have it, others do not yet"
 DRY_RUN = "dry run: decided, not sent"
 SUMMARISED = "its channel was away; it stands in a summary"
 SUMMARISED_FOR_SOME = "some of its receivers were behind and have it in a summary"
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """What became of a message: sent, given up, or neither so far, when some of its receivers may be ``served``."""
-
-    id: str
-    attempts: int
-    last_error: str | None = None
-    sent_at: datetime | None = None
-    given_up_at: datetime | None = None
-    served: tuple[str, ...] = ()
-
-    @property
-    def is_final(self) -> bool:
-        """Whether nothing more becomes of it."""
-        return self.sent_at is not None or self.given_up_at is not None
 
 
 class Outbox:
@@ -68,20 +50,17 @@ class Outbox:
         dry_run: Callable[[], bool],
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self._marked = marked
-        self._added = added
+        self._outcomes = Outcomes(marked, added, clock)
         self._over = over
         self._troubles = troubles
         self._dry_run = dry_run
         self._clock = clock
         self._ways: dict[str, Way] = {}
         self._changed = asyncio.Event()
-        # Messages that have a copy on its way through a fallback.
-        self._told_around: set[str] = set()
 
     def restore(self, notifications: Iterable[Notification], told_around: Iterable[str]) -> None:
         """Take up what was owed when servmon stopped; ``told_around`` has its copies already."""
-        self._told_around.update(told_around)
+        self._outcomes.restore(told_around)
         self.put(notifications)
 
     def open(self, channels: Mapping[str, tuple[Channel, str | None]]) -> None:
@@ -90,7 +69,7 @@ class Outbox:
         for name, (channel, fallback) in channels.items():
             ways[name] = way = self._ways.get(name) or Way(name, channel, fallback)
             for message in way.use(channel, fallback):
-                self._ended(way, message)
+                self._outcomes.end(message)
             self._report(way)
         gone = [way for name, way in self._ways.items() if name not in ways]
         self._ways = ways
@@ -103,7 +82,7 @@ class Outbox:
         why = f"there is no channel {way.name!r} any more"
         for message in way.close():
             self._copy_to_fallback(way, message, why)
-            self._give_up(message, why)
+            self._outcomes.give_up(message, why)
         self._troubles.pop(_trouble(way.name), None)
 
     @property
@@ -116,9 +95,9 @@ class Outbox:
         for message in notifications:
             way = self._ways.get(message.channel)
             if way is None:
-                self._give_up(message, f"there is no channel {message.channel!r}")
+                self._outcomes.give_up(message, f"there is no channel {message.channel!r}")
             elif not way.put(message):
-                self._ended(way, message)
+                self._outcomes.end(message)
             elif any(self._is_broken(lane) for lane in way.holding(message.id)):
                 self._tell_around(way, [message])
 
@@ -155,7 +134,7 @@ class Outbox:
         first, present = way.first(lane), now(self._clock)
         owed = way.receivers_on(lane, first)
         if self._dry_run():
-            self._lose(way, first, owed, DRY_RUN)
+            self._outcomes.lose(way, first, owed, DRY_RUN)
             return
         old = old_ones(way.on(lane), present) if lane.failing_since is not None else []
         told = old or [first]
@@ -185,46 +164,11 @@ class Outbox:
     def _got_through(self, way: Way, lane: Lane, told: Sequence[Notification], receivers: Collection[str]) -> None:
         self._works(way, lane, receivers)
         in_summary = SUMMARISED if lane.receiver is None else SUMMARISED_FOR_SOME
-        self._serve(way, told, receivers, in_summary if len(told) > 1 else None)
+        self._outcomes.serve(way, told, receivers, in_summary if len(told) > 1 else None)
 
     def _works(self, way: Way, lane: Lane, receivers: Collection[str]) -> None:
         if way.works_for(lane, receivers):
             _log.info("channel works again", channel=way.name)
-
-    def _serve(
-        self, way: Way, told: Sequence[Notification], receivers: Collection[str], remark: str | None = None
-    ) -> None:
-        """Note that ``receivers`` need no further try with any of these, over a restart too."""
-        for one in told:
-            message = way.messages.get(one.id)
-            if message is None:
-                continue  # gone in a reload
-            if way.settle(one.id, receivers):
-                self._ended(way, message, remark)
-            else:
-                self._note(way.messages[one.id])
-
-    def _ended(self, way: Way, message: Notification, remark: str | None = None) -> None:
-        """Nobody waits for a message any more: it was sent, unless it was lost for somebody."""
-        if why := way.lost.pop(message.id, None):
-            self._give_up(message, why)
-            return
-        self._told_around.discard(message.id)
-        self._marked(Mark(message.id, message.attempts + 1, remark, sent_at=now(self._clock)))
-
-    def _lose(self, way: Way, message: Notification, receivers: Collection[str], why: str) -> None:
-        """Give a message up for ``receivers``; others may still get it."""
-        if way.settle(message.id, receivers):
-            way.lost.pop(message.id, None)
-            self._give_up(message, why)
-        else:
-            way.lost[message.id] = why
-            _log.error("message not sent to all", channel=way.name, subject=message.subject, problem=why)
-            self._note(way.messages[message.id])
-
-    def _note(self, message: Notification) -> None:
-        said = message.last_error or (FOR_SOME if message.served else None)
-        self._marked(Mark(message.id, message.attempts, said, served=message.served))
 
     def _failed(
         self,
@@ -241,11 +185,11 @@ class Outbox:
             self._works(way, lane, served)
             lanes = way.part(owed.difference(error.served))
         if error.served:
-            self._serve(way, told, error.served)
+            self._outcomes.serve(way, told, error.served)
         said = one_line(str(error), 300)
         lanes = [one for one in lanes if one.waiting]  # a reload may have emptied them meanwhile
         for message_id in {way.first(one).id for one in lanes}:
-            self._note(way.tried(message_id, said))
+            self._outcomes.note(way.tried(message_id, said))
         for one in lanes:
             self._stumble(way, one, error, said, present)
 
@@ -258,7 +202,7 @@ class Outbox:
         if error.permanent or began_at - first.created_at >= GIVE_UP_AFTER:
             self._copy_to_fallback(way, first, said)
             lane.tries = 0
-            self._lose(way, first, way.receivers_on(lane, first), said)
+            self._outcomes.lose(way, first, way.receivers_on(lane, first), said)
             return
         lane.pause = max(RETRY_SECONDS[min(lane.tries, len(RETRY_SECONDS) - 1)], error.retry_after or 0.0)
         lane.tries += 1
@@ -281,19 +225,10 @@ class Outbox:
         for message in messages:
             self._copy_to_fallback(way, message, f"{way.name} {way.trouble or ''}")
 
-    def _copy_to_fallback(self, way: Way, notification: Notification, why: str) -> None:
+    def _copy_to_fallback(self, way: Way, message: Notification, why: str) -> None:
         name = way.fallback or ""
-        is_copy = INSTEAD_OF in notification.content
-        if name not in self._ways or is_copy or notification.id in self._told_around:
-            return
-        self._told_around.add(notification.id)
-        copy = copy_for(name, notification, why)
-        self._added(copy)
-        self.put([copy])
-
-    def _give_up(self, notification: Notification, why: str) -> None:
-        _log.error("message not sent", channel=notification.channel, subject=notification.subject, problem=why)
-        self._marked(Mark(notification.id, notification.attempts, why, given_up_at=now(self._clock)))
+        if name in self._ways and (copy := self._outcomes.copy(name, message, why)):
+            self.put([copy])
 
 
 def _trouble(name: str) -> str:

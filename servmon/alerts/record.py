@@ -94,6 +94,7 @@ def notification_in(row: Row) -> Notification:
         attempts=row["attempts"],
         last_error=row["last_error"],
         served=tuple(row["served"]),
+        lost=row["lost"],
     )
 
 

@@ -22,16 +22,17 @@ async def owed(db: Executor) -> list[rows.Row]:
 _MARK = """
 update notification n
 set attempts = m.attempts, last_error = m.last_error, sent_at = m.sent_at, given_up_at = m.given_up_at,
-    served = m.served
+    served = m.served, lost = m.lost
 from jsonb_to_recordset($1::text::jsonb) as m(
-    id uuid, attempts int, last_error text, sent_at timestamptz, given_up_at timestamptz, served text[])
+    id uuid, attempts int, last_error text, sent_at timestamptz, given_up_at timestamptz, served text[],
+    lost text)
 -- What has found its end keeps it: after a crash an older mark may come once more.
 where n.id = m.id and n.sent_at is null and n.given_up_at is null
 """
 
 
 async def mark(db: Executor, marks: Sequence[Any]) -> None:
-    """Note what became of messages: ``id, attempts, last_error, sent_at, given_up_at, served`` of each."""
+    """Note what became of messages: ``id, attempts, last_error, sent_at, given_up_at, served, lost`` of each."""
     await db.execute(_MARK, rows.to_json(list(marks)))
 
 

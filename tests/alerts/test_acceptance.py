@@ -13,7 +13,8 @@ import pytest
 from servmon.alerts import outbox
 from servmon.alerts.alert import MessageKind, News, Notification
 from servmon.alerts.channels import SETTINGS, open_channel, posting
-from servmon.alerts.outbox import Mark, Outbox
+from servmon.alerts.outbox import Outbox
+from servmon.alerts.outcomes import Mark
 from servmon.alerts.routing import Silence
 from servmon.alerts.settings import AlertSection, EscalationStep, RuleKind, RuleSection
 from servmon.model import Severity

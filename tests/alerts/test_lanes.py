@@ -11,7 +11,8 @@ import pytest
 
 from servmon.alerts.alert import Notification
 from servmon.alerts.channels.base import Channel, ChannelError
-from servmon.alerts.outbox import FOR_SOME, SUMMARISED_FOR_SOME
+from servmon.alerts.outbox import SUMMARISED_FOR_SOME
+from servmon.alerts.outcomes import FOR_SOME
 from tests.alerts.test_outbox import Rig
 from tests.virtual import run_virtual
 

@@ -34,10 +34,13 @@ class Receiver:
 
     broken: bool = False
     served: tuple[str, ...] = ()
+    refused: frozenset[str] = frozenset()
     receivers: tuple[str, ...] = ("a@isp.example", "b@isp.example")
     got: list[Notification] = field(default_factory=list)
 
     async def send(self, notification: Notification) -> None:
+        if self.refused and self.refused >= {*self.receivers}.difference(notification.served):
+            raise ChannelError("refused for good", permanent=True)
         if self.broken:
             raise ChannelError("it is broken", served=self.served)
         self.got.append(notification)
@@ -236,6 +239,29 @@ async def test_who_has_a_message_has_it_after_a_kill_too(tmp_path, db, watched, 
     async with life(tmp_path, pg_proxy.dsn, receiver) as third:
         await third.tell()
     assert len(receiver.got) == 1
+
+
+@pytest.mark.parametrize("postgres", ["open", "cut"])
+async def test_what_one_never_gets_was_not_sent_though_others_have_it_after_a_restart(
+    tmp_path, db, watched, pg_proxy, postgres
+):
+    receiver = Receiver(broken=True, served=("a",), refused=frozenset("b"), receivers=("a", "b", "c"))
+    async with life(tmp_path, pg_proxy.dsn, receiver) as first:
+        first.writer.put(None, [declared(outage("a"))])
+        await first.pass_on()
+        await first.alerting.round()
+        pg_proxy.set(postgres)
+        await first.send()  # a has it, the others go apart
+        await first.send()  # b is refused, c is put off
+        await first.alerting.round()
+    receiver.broken = False
+    async with life(tmp_path, pg_proxy.dsn, receiver) as second:
+        await second.tell()
+        assert [one.served for one in receiver.got] == [("a", "b")]
+        pg_proxy.set("open")
+        await second.tell()
+    found = await db.fetchrow("select sent_at, given_up_at is not null as given_up, last_error from notification")
+    assert dict(found) == {"sent_at": None, "given_up": True, "last_error": "refused for good"}
 
 
 async def test_a_message_that_was_sent_is_not_owed_again_where_an_older_mark_comes_late(

@@ -11,7 +11,8 @@ import pytest
 
 from servmon.alerts.alert import MessageKind, Notification
 from servmon.alerts.channels.base import Channel, ChannelError
-from servmon.alerts.outbox import SUMMARISED, Mark, Outbox
+from servmon.alerts.outbox import SUMMARISED, Outbox
+from servmon.alerts.outcomes import Mark
 from servmon.clock import now
 from servmon.model import Severity
 from servmon.tasks import cancel, spawn

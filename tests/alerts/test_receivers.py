@@ -18,7 +18,8 @@ from servmon.alerts.alert import Notification
 from servmon.alerts.channels import SETTINGS, open_channel, posting
 from servmon.alerts.channels import apprise as apprise_room
 from servmon.alerts.channels import smtp as smtp_room
-from servmon.alerts.outbox import Mark, Outbox
+from servmon.alerts.outbox import Outbox
+from servmon.alerts.outcomes import Mark
 from servmon.clock import now
 from servmon.tasks import cancel, spawn
 from tests.alerts.test_channels import message
