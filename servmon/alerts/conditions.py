@@ -42,8 +42,7 @@ class Conditions:
         if rule not in LASTING and news.kind is NewsKind.EVENT:
             alert = replace(alert, closed_at=at.now)
         kind = MessageKind.EVENT if news.kind is NewsKind.EVENT else MessageKind.FLAPPING
-        self._telling.say(alert, kind, at, [news])
-        at.sent(news, alert)
+        at.sent(news, alert, self._telling.say(alert, kind, at, [news]))
 
 
 def _condition_of(news: News) -> tuple[str, bool]:

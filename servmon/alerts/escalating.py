@@ -58,8 +58,9 @@ class Escalating:
         self._stopped = {key for key in self._stopped if not key.startswith(news.id)}
         channels = tuple(dict.fromkeys((*alert.channels, *step.channels)))
         escalated = replace(alert, said=(*alert.said, f"step {number}"), channels=channels)
-        self._telling.say(escalated, MessageKind.ESCALATED, at, [news], to=step.channels)
-        at.decide(news, "sent", f"to {', '.join(step.channels)}: {news.reason}", alert.id)
+        told = self._telling.say(escalated, MessageKind.ESCALATED, at, [news], to=step.channels)
+        gone = ", ".join(name for name in step.channels if name not in self._telling.channel_names)
+        at.sent(news, alert, told, f": {news.reason}" + (f"; there is no channel {gone} any more" if gone else ""))
         return escalated
 
 

@@ -105,9 +105,9 @@ class Gathering:
             parts.setdefault((channels_of(one, at.route), one.rule.name if one.rule else ""), []).append(one)
         for part in parts.values():
             alert = self._telling.alert_of(part, at.route)
-            self._telling.say(alert, MessageKind.DOWN, at, part)
+            told = self._telling.say(alert, MessageKind.DOWN, at, part)
             for one in part:
-                at.sent(one, alert)
+                at.sent(one, alert, told)
         self._told_at.append(at.now)
         if len(news) > 1 or key == STORM:
             self._told_several_at[key] = at.now

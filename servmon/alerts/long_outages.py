@@ -87,8 +87,8 @@ class LongOutages:
             )
             if set(readers) >= set(alert.channels):  # as good as a reminder
                 said = replace(said, told_at=at.now, reminders=alert.reminders + 1)
-        self._telling.say(said, MessageKind.LONG, at, [news], to=readers)
-        at.decide(news, "sent", f"to {', '.join(readers)}: {news.reason}", said.id)
+        told = self._telling.say(said, MessageKind.LONG, at, [news], to=readers)
+        at.sent(news, said, told, f": {news.reason}")
 
 
 def _news(rule: RuleSection, endpoint: Endpoint, outage: Outage, now: datetime, after: timedelta) -> News:

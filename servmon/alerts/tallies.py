@@ -204,9 +204,11 @@ class Tallies:
     def _end(self, alert: Alert, at: Round) -> None:
         reason = "fewer services are down than its threshold"
         news = News(self._telling.ids(), NewsKind.RULE_OVER, at.now, alert.severity, reason)
-        self._telling.say(replace(alert, closed_at=at.now, told_at=at.now), MessageKind.RULE_OVER, at, [news])
-        to = f"to {', '.join(alert.channels)}" if alert.channels else "its readers hear of each outage's end"
-        at.decide(news, "sent" if alert.channels else "already told", f"{to}: {reason}", alert.id)
+        told = self._telling.say(replace(alert, closed_at=at.now, told_at=at.now), MessageKind.RULE_OVER, at, [news])
+        if alert.channels:
+            at.sent(news, alert, told, f": {reason}")
+        else:
+            at.decide(news, "already told", f"its readers hear of each outage's end: {reason}", alert.id)
 
 
 def _scopes(rule: RuleSection, endpoint: Endpoint) -> Sequence[str]:

@@ -35,9 +35,12 @@ class Round:
             Decision(news.id, news.kind, stage, reason, self.now, news.outage_id, news.endpoint_id, alert_id)
         )
 
-    def sent(self, news: News, alert: Alert, remark: str = "") -> None:
-        """Keep that a piece of news was told in ``alert``."""
-        self.decide(news, "sent", f"to {', '.join(alert.channels)}{remark}", alert.id)
+    def sent(self, news: News, alert: Alert, to: Collection[str], remark: str = "") -> None:
+        """Keep that a piece of news was told in ``alert``, by the channels that ``say`` found to be there."""
+        if to:
+            self.decide(news, "sent", f"to {', '.join(to)}{remark}", alert.id)
+        else:
+            self.decide(news, "whom", f"none of its channels is there any more{remark}", alert.id)
 
 
 class Telling:
@@ -97,8 +100,8 @@ class Telling:
         *,
         besides: Mapping[str, Member] | None = None,
         to: Collection[str] | None = None,
-    ) -> None:
-        """Tell everybody who reads of ``alert``, or those of them in ``to``.
+    ) -> tuple[str, ...]:
+        """Tell everybody who reads of ``alert``, or those of them in ``to``; returns the channels that are told by.
 
         ``besides`` its members the message is about those of others.
         """
@@ -106,8 +109,9 @@ class Telling:
         at.told.alerts[alert.id] = alert
         shown = replace(alert, members=alert.members | dict(besides)) if besides else alert
         readers = [channel for channel in alert.channels if to is None or channel in to]
-        for channel in still_there(readers, at.route):
-            at.told.notifications.append(self._message(channel, shown, kind, at, news))
+        told = still_there(readers, at.route)
+        at.told.notifications += [self._message(channel, shown, kind, at, news) for channel in told]
+        return told
 
     def _message(self, channel: str, alert: Alert, kind: MessageKind, at: Round, news: Sequence[News]) -> Notification:
         notification_id = self.ids()

@@ -29,9 +29,9 @@ def tell_window_end(telling: Telling, ends: WindowEnds, waiting: Waiting, ending
             title=ending.title(max(len(down), len(news))),
             channels=tuple(dict.fromkeys((*channels, *notify))) if first else channels,
         )
-        telling.say(alert, MessageKind.WINDOW_OVER, at, part.news, besides=part.known)
+        told = telling.say(alert, MessageKind.WINDOW_OVER, at, part.news, besides=part.known)
         for one in part.news:
-            at.sent(one, alert, ", with its window")
+            at.sent(one, alert, told, ", with its window")
 
 
 def _said_before(telling: Telling, down: Iterable[Outage], at: Round) -> Iterator[tuple[Alert, Member]]:

@@ -94,6 +94,35 @@ def test_a_window_or_silence_pauses_it(why):
     assert desk.run(1200, 1300) == [(1200, MessageKind.ESCALATED)]
 
 
+def test_a_step_to_a_channel_that_is_gone_goes_to_the_default_ones_and_that_is_recorded():
+    desk = desk_with()
+    desk.at(0, falls(desk, "a"))
+    desk.dispatcher.channel_names = ("email", "boss")
+    assert desk.run(1, 1000) == [(900, MessageKind.ESCALATED)]
+    assert said(desk) == ["DOWN: a (MAJOR)", "ESCALATED: a (MAJOR, for 15 min)"]
+    expected = "to email: step 2: nobody saw to it for 15 min; there is no channel second any more"
+    assert steps(desk) == [("sent", expected)]
+
+
+def test_a_step_that_reaches_nobody_is_not_recorded_as_sent():
+    desk = desk_with()
+    desk.at(0, falls(desk, "a"))
+    desk.dispatcher.channel_names = ("boss",)
+    desk.run(1, 1000)
+    assert said(desk, "second") == []
+    ((stage, reason),) = steps(desk)
+    assert (stage, reason.startswith("none of its channels is there any more: step 2")) == ("whom", True)
+
+
+def test_of_two_channels_of_a_step_the_one_that_is_there_is_told():
+    desk = desk_with(escalation=(EscalationStep(after=60, channels=("second", "boss")),))
+    desk.at(0, falls(desk, "a"))
+    desk.dispatcher.channel_names = ("email", "boss")
+    desk.run(1, 100)
+    assert (len(said(desk)), len(said(desk, "boss"))) == (1, 1)
+    assert steps(desk)[0][1].startswith("to boss: step 2")
+
+
 def test_a_rule_may_have_steps_of_its_own_or_none():
     rules = (
         RuleSection(name="calm", tags=("lab",), escalation=()),
