@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from servmon.errors import InvalidInputError
 from servmon.model import NO_PHASES, FailureKind, Phases
-from servmon.probes.base import Answer, Options, ProbeFailed, Target
+from servmon.probes.base import Answer, Options, ProbeFailed, Target, safe_text
 from servmon.probes.dns_message import (
     Parsed,
     Question,
@@ -24,6 +24,7 @@ from servmon.probes.dns_message import (
     checked_type,
     parse_answer,
     question_of,
+    says_nothing_of_edns,
     serial_reached,
     wanted_records,
 )
@@ -34,6 +35,7 @@ from servmon.probes.route import check_route
 from servmon.probes.tls import TLS_OPTIONS, TlsOptions, check_tls, server_name, tls_context
 
 _ANSWERS_KEPT = 20
+_READ_AT_ONCE = 4096
 _PLAIN_PORT, _TLS_PORT = 53, 853
 
 _RCODE_WORDS = {
@@ -112,23 +114,37 @@ class DnsProbe:
         """Ask once. Raises ``ProbeFailed``: STATUS for another rcode, CONTENT or PATTERN for other answers."""
         question = _question(target, options)
         address = await context.resolve(target.host)
-        query = Query(address, _port(target, options), question.wire, context.route)
-        if options.transport == "tls":
-            reply = await _carry_over_tls(query, target, options, context)
-        else:
-            reply = await _carry(query, options, context)
+        query, reply = await _ask(question, address, target, options, context)
+        if says_nothing_of_edns(reply.wire) and _may_do_without_edns(options):
+            plain = _question(target, options, edns=False)
+            query, second = await _ask(plain, address, target, options, context)
+            reply = second._replace(elapsed_ms=reply.elapsed_ms + second.elapsed_ms)
         phases = _phases(reply, context)
         return await _Verdict(target, options, question, query.server, reply, phases).reach(context)
 
 
-def _question(target: Target, options: DnsOptions) -> Question:
-    wishes = _wishes(dnssec=options.dnssec, authentic=options.authenticated, nsid=options.nsid)
+async def _ask(
+    question: Question, address: str, target: Target, options: DnsOptions, context: ProbeContext
+) -> tuple[Query, Reply]:
+    query = Query(address, _port(target, options), question.wire, context.route)
+    if options.transport == "tls":
+        return query, await _carry_over_tls(query, target, options, context)
+    return query, await _carry(query, options, context)
+
+
+def _may_do_without_edns(options: DnsOptions) -> bool:
+    """Whether nothing is asked for that only EDNS can carry, nor a refusal of it what is wanted."""
+    return not (options.dnssec or options.nsid or options.expected_rcode in {"FORMERR", "NOTIMP"})
+
+
+def _question(target: Target, options: DnsOptions, *, edns: bool = True) -> Question:
+    wishes = _wishes(dnssec=options.dnssec, authentic=options.authenticated, nsid=options.nsid, edns=edns)
     return question_of(target.path, options.query_name, options.query_type, wishes)
 
 
 @lru_cache
-def _wishes(*, dnssec: bool, authentic: bool, nsid: bool) -> Wishes:
-    return Wishes(dnssec, authentic, nsid)
+def _wishes(*, dnssec: bool, authentic: bool, nsid: bool, edns: bool) -> Wishes:
+    return Wishes(dnssec, authentic, nsid, edns)
 
 
 def _phases(reply: Reply, context: ProbeContext) -> Phases:
@@ -168,7 +184,9 @@ async def _carry(query: Query, options: DnsOptions, context: ProbeContext) -> Re
         if not reply.truncated:
             return reply
         elapsed_ms = reply.elapsed_ms
-    context.doing = f"asking {query.server} over TCP"
+        context.doing = f"asking {query.server} over TCP, as its answer over UDP was cut short"
+    else:
+        context.doing = f"asking {query.server} over TCP"
     async with context.slot(query.host):
         reply = await context.network.dns.ask_over_tcp(query, context.route)
     return reply._replace(elapsed_ms=reply.elapsed_ms + elapsed_ms)
@@ -191,7 +209,7 @@ class _Verdict:
     async def reach(self, context: ProbeContext) -> Answer:
         """The answer, or ``ProbeFailed`` with the first expectation that is not met."""
         try:
-            parsed = parse_answer(self.reply.wire[2:], self.question.kind)
+            parsed = await _parsed(self.reply.wire[2:], self.question.kind)
         except (dns.exception.DNSException, ValueError) as error:
             raise self._failed(FailureKind.PROTOCOL, f"{self.server} sent a malformed answer: {error}") from error
         rcode = self.details["rcode"] = parsed.rcode
@@ -221,9 +239,10 @@ class _Verdict:
 
     def _judge_records(self, parsed: Parsed) -> None:
         if not parsed.records and self.options.min_answers > 0:
-            alias = f", only an alias to {parsed.alias}" if parsed.alias else ""
+            but = f", only an alias to {parsed.alias}" if parsed.alias else ""
+            but += f", only of {safe_text(parsed.stranger)}, for which nobody asked" if parsed.stranger else ""
             kind = dns.rdatatype.to_text(self.question.kind)
-            raise self._failed(FailureKind.CONTENT, f"NOERROR but no {kind} record for {self.question.name}{alias}")
+            raise self._failed(FailureKind.CONTENT, f"NOERROR but no {kind} record for {self.question.name}{but}")
         self.details["answers"] = parsed.texts[:_ANSWERS_KEPT]
         wrong = self._wrong_count(parsed) or self._wrong_serial(parsed) or self._wrong_records(parsed)
         if wrong is not None:
@@ -261,6 +280,13 @@ class _Verdict:
 
     def _failed(self, kind: FailureKind, message: str) -> ProbeFailed:
         return ProbeFailed(kind, message, response_ms=self.reply.elapsed_ms, phases=self.phases, details=self.details)
+
+
+async def _parsed(wire: bytes, kind: dns.rdatatype.RdataType) -> Parsed:
+    """What an answer says. Thousands of records take a tenth of a second, for which no other check is to wait."""
+    if len(wire) <= _READ_AT_ONCE:
+        return parse_answer(wire, kind)
+    return await asyncio.to_thread(parse_answer, wire, kind)
 
 
 def _matches(wanted: frozenset[Any], found: frozenset[Any], how: str) -> bool:

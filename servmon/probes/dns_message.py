@@ -26,16 +26,20 @@ from servmon.probes.base import safe_text
 # What fits unfragmented through every network (DNS flag day 2020).
 _EDNS_SIZE = 1232
 _CACHED_QUESTIONS = 65536
-_REMEMBERED_ANSWERS = 8192
+_REMEMBERED_ANSWERS, _LARGEST_REMEMBERED = 8192, 512
 _SERIAL_SPACE = 1 << 32
 
 
 class Wishes(NamedTuple):
-    """What is asked for beside the records: signatures (DO), the server's judgement of them (AD), its name (NSID)."""
+    """What is asked for beside the records: signatures (DO), the server's judgement of them (AD), its name (NSID).
+
+    Without ``edns`` nothing is, in the way of servers that know no EDNS (RFC 6891).
+    """
 
     dnssec: bool = False
     authentic: bool = False
     nsid: bool = False
+    edns: bool = True
 
 
 NO_WISHES = Wishes()
@@ -52,13 +56,16 @@ class Question(NamedTuple):
 class Parsed(NamedTuple):
     """What an answer says: its records of the asked type with their texts in order, and the last alias on the way.
 
-    ``authoritative`` and ``authentic`` are its AA and AD flags, ``nsid`` the server's name for itself.
+    Only records of the name that was asked for count, or of what it is an alias of; ``stranger`` is another name that
+    the answer has records of. ``authoritative`` and ``authentic`` are its AA and AD flags, ``nsid`` the server's name
+    for itself.
     """
 
     rcode: str
     records: tuple[dns.rdata.Rdata, ...]
     texts: list[str]
     alias: str | None
+    stranger: str | None
     authoritative: bool
     authentic: bool
     nsid: str | None
@@ -94,27 +101,53 @@ def serial_reached(serial: int, wanted: int) -> bool:
     return (serial - wanted) % _SERIAL_SPACE < _SERIAL_SPACE // 2
 
 
-@lru_cache(maxsize=_REMEMBERED_ANSWERS)
+def says_nothing_of_edns(answer: bytes) -> bool:
+    """Whether a server refuses the question in the way of those that know no EDNS (RFC 6891, 7)."""
+    return answer[3] & 0x0F in {dns.rcode.FORMERR, dns.rcode.NOTIMP} and answer[10:12] == b"\0\0"
+
+
 def parse_answer(wire: bytes, kind: dns.rdatatype.RdataType) -> Parsed:
     """Read an answer, given without its id. Raises ``DNSException`` or ``ValueError`` where it is malformed.
 
-    Remembered by its bytes: a healthy server says the same each time, and reading it costs more than asking.
+    A small one is remembered by its bytes: a healthy server says the same each time, and reading it costs more than
+    asking. A stranger who says something else each time, and much of it, is not to fill the memory.
     """
+    return _remembered(wire, kind) if len(wire) <= _LARGEST_REMEMBERED else _parsed(wire, kind)
+
+
+def _parsed(wire: bytes, kind: dns.rdatatype.RdataType) -> Parsed:
     message = dns.message.from_wire(b"\0\0" + wire, ignore_trailing=True)
-    wanted = [rrset for rrset in message.answer if kind in (rrset.rdtype, dns.rdatatype.ANY)]
+    path = _path(message)
+    asked = [rrset for rrset in message.answer if kind in (rrset.rdtype, dns.rdatatype.ANY)]
+    wanted = [rrset for rrset in asked if rrset.name in path and rrset.rdclass == dns.rdataclass.IN]
     records = tuple(rdata for rrset in wanted for rdata in rrset)
-    aliases = [rrset[0].to_text() for rrset in message.answer if rrset.rdtype == dns.rdatatype.CNAME]
     # Sorted, since servers rotate their records: what did not change should not look changed.
     texts = sorted(rdata.to_text() for rdata in records)
     return Parsed(
         dns.rcode.to_text(message.rcode()),
         records,
         texts,
-        aliases[-1] if aliases else None,
+        path[-1].to_text() if len(path) > 1 else None,
+        next((rrset.name.to_text() for rrset in asked if rrset.name not in path), None),
         authoritative=bool(message.flags & dns.flags.AA),
         authentic=bool(message.flags & dns.flags.AD),
         nsid=_nsid(message),
     )
+
+
+_remembered = lru_cache(maxsize=_REMEMBERED_ANSWERS)(_parsed)
+
+
+def _path(message: dns.message.Message) -> list[dns.name.Name]:
+    """The name that was asked for, and those that it is an alias of in turn."""
+    aliases = {rrset.name: rrset[0].target for rrset in message.answer if rrset.rdtype == dns.rdatatype.CNAME}
+    path = [message.question[0].name] if message.question else []
+    while path and path[-1] in aliases:
+        following = aliases.pop(path[-1])
+        if following in path:
+            raise ValueError(f"its aliases lead in a circle: {following}")
+        path.append(following)
+    return path
 
 
 def _nsid(message: dns.message.Message) -> str | None:
@@ -144,6 +177,8 @@ def question_of(path: str, query_name: str | None, query_type: str | None, wishe
     message = dns.message.make_query(
         name, kind, use_edns=0, payload=_EDNS_SIZE, want_dnssec=wishes.dnssec, options=nsid, id=0
     )
+    if not wishes.edns:
+        message.use_edns(False)
     if wishes.authentic:
         # So a server that has verified the answer says so, even where signatures are not asked for (RFC 6840, 5.7).
         message.flags |= dns.flags.AD

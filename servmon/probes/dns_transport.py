@@ -96,7 +96,7 @@ def why_not_an_answer(question: bytes, datagram: bytes) -> str | None:
     Ids are not compared here. A refusal may leave the question out, as servers do that could not read it.
     """
     if len(datagram) < _HEADER_SIZE:
-        return "too short for DNS"
+        return "something too short for DNS"
     flags, rcode = datagram[2], datagram[3] & 0x0F
     if not flags & 0x80:
         return "a question, not an answer"
@@ -270,7 +270,8 @@ class DnsTransport:
             raise ProbeFailed(FailureKind.PROTOCOL, message) from error
         finally:
             writer.transport.abort()
-        reason = "an answer with a wrong id" if question[:2] != answer[:2] else why_not_an_answer(question, answer)
+        is_ours = len(answer) < _HEADER_SIZE or question[:2] == answer[:2]
+        reason = why_not_an_answer(question, answer) if is_ours else "an answer with a wrong id"
         if reason is not None:
             raise ProbeFailed(FailureKind.PROTOCOL, f"{query.server} sent {reason} over {_spoken(tls)}")
         elapsed = (SYSTEM_CLOCK.monotonic() - started) * 1000

@@ -3,9 +3,12 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import threading
 
 import dns.flags
 import dns.message
+import dns.rcode
+import dns.rrset
 import pytest
 from pydantic import ValidationError
 
@@ -14,7 +17,7 @@ from servmon.errors import InvalidInputError
 from servmon.model import FailureKind
 from servmon.probes.base import ProbeFailed, Target
 from servmon.probes.dns import DnsOptions, DnsProbe, _port
-from servmon.probes.dns_message import parse_answer
+from servmon.probes.dns_message import Parsed, _remembered, parse_answer
 from servmon.probes.network import Network, ProbeContext
 from servmon.probes.shared_socket import Pacer
 from tests.fix_dns import DnsServer
@@ -297,6 +300,83 @@ def test_options_are_kept_in_their_usual_spelling():
 def test_one_expected_answer_may_stand_alone_in_strict_json_too(given):
     read = DnsOptions.model_validate_json(json.dumps({"expected_answer": given}), strict=True)
     assert read.expected_answer == ("192.0.2.1",)
+
+
+def answered(query: bytes, *records: str) -> bytes:
+    """An answer with these records, each written with its name and type: ``a.test A 192.0.2.1``."""
+    response = dns.message.make_response(dns.message.from_wire(query))
+    for record in records:
+        name, kind, text = record.split(" ", 2)
+        response.answer.append(dns.rrset.from_text(name, 60, "IN", kind, text))
+    return response.to_wire(max_size=65_535)
+
+
+@pytest.mark.parametrize(
+    ("records", "words"),
+    [
+        (["evil.test. A 192.0.2.1"], "NOERROR but no A record for example.test, only of evil.test."),
+        (
+            ["example.test. CNAME b.test.", "x.test. A 192.0.2.1"],
+            "NOERROR but no A record for example.test, only an alias to b.test., only of x.test.",
+        ),
+        (
+            ["example.test. CNAME b.test.", "b.test. CNAME EXAMPLE.test.", "b.test. A 192.0.2.1"],
+            "sent a malformed answer: its aliases lead in a circle",
+        ),
+    ],
+)
+async def test_records_of_names_for_which_nobody_asked_are_no_answer(failure, dns_server, records, words):
+    dns_server.odd["example.test"] = lambda query: [answered(query, *records)]
+    kind, message = await failure(expected_answer=["192.0.2.1"])
+    assert kind in {FailureKind.CONTENT, FailureKind.PROTOCOL}
+    assert words in message
+
+
+async def test_a_long_way_of_aliases_in_any_order_and_case_is_gone(check, dns_server):
+    records = ["c.test. A 192.0.2.1", "b.Test. CNAME C.test.", "Example.TEST. CNAME B.test."]
+    dns_server.odd["example.test"] = lambda query: [answered(query, *records)]
+    assert (await check()).details["answers"] == ["192.0.2.1"]
+
+
+@pytest.mark.parametrize("rcode", ["FORMERR", "NOTIMP"])
+async def test_a_server_that_knows_no_edns_is_asked_without_it(check, failure, dns_server, rcode):
+    asked = []
+
+    def answer(query: bytes) -> list[bytes]:
+        message = dns.message.from_wire(query)
+        asked.append(message.edns)
+        if message.edns < 0:
+            return [dns_server.answer(query)]
+        return [query[:2] + bytes([0x81, dns.rcode.from_text(rcode)]) + bytes(8)]
+
+    dns_server.odd["example.test"] = answer
+    assert (await check()).details["answers"] == ["192.0.2.1"]
+    assert asked == [0, -1]
+    assert (await check(expected_rcode=rcode)).details["rcode"] == rcode
+    assert (await failure(dnssec=True))[0] is FailureKind.STATUS
+    assert asked == [0, -1, 0, 0]
+
+
+async def test_thousands_of_records_are_read_beside_the_loop_and_not_remembered(check, dns_server, monkeypatch):
+    records = [f"example.test. A 10.0.{number // 250}.{number % 250}" for number in range(3000)]
+
+    def answer(query: bytes) -> list[bytes]:
+        octets = answered(query, *records)
+        return [len(octets).to_bytes(2, "big") + octets]
+
+    dns_server.odd_tcp["example.test"] = answer
+    threads, remembered = [], _remembered.cache_info().currsize
+
+    def read(*what) -> Parsed:
+        threads.append(threading.current_thread())
+        return parse_answer(*what)
+
+    monkeypatch.setattr("servmon.probes.dns.parse_answer", read)
+    assert len((await check(transport="tcp", seconds=20, min_answers=1000)).details["answers"]) == 20
+    assert threads != [threading.current_thread()]
+    assert _remembered.cache_info().currsize == remembered
+    await check()
+    assert threads[1:] == [threading.current_thread()]
 
 
 def test_the_same_bytes_are_read_only_once():

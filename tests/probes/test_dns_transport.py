@@ -63,7 +63,7 @@ async def ask(transport: DnsTransport, query: Query, seconds: float = PATIENCE_S
         (message("example.toast", flags=0x8180), "an answer to another question"),
         (struct.pack("!HHHHHH", 0, 0x8180, 0, 0, 0, 0), "an answer to another question"),
         (struct.pack("!HHHHHH", 0, 0x8181, 0, 0, 0, 0), None),
-        (b"SSH-2.0-Ope", "too short for DNS"),
+        (b"SSH-2.0-Ope", "something too short for DNS"),
     ],
     ids=["same", "case", "records", "query", "type", "name", "none", "formerr", "short"],
 )
@@ -262,9 +262,10 @@ async def test_tcp_answers_in_full(transport, dns_server):
         (lambda _query: [b"\x00\x20half"], "closed the TCP connection in the middle of its answer"),
         (lambda _query: [], "closed the TCP connection in the middle of its answer"),
         (lambda _query: [b"\x00\x0c" + b"SSH-2.0-Open"], "sent an answer with a wrong id over TCP"),
+        (lambda _query: [b"\0\0"], "sent something too short for DNS over TCP"),
         (lambda query: [len(query).to_bytes(2, "big") + query], "sent a question, not an answer over TCP"),
     ],
-    ids=["half", "nothing", "garbage", "echo"],
+    ids=["half", "nothing", "garbage", "empty", "echo"],
 )
 async def test_what_is_wrong_over_tcp_is_said(transport, dns_server, sent, words):
     dns_server.odd_tcp["example.test"] = sent

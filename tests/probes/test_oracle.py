@@ -82,6 +82,7 @@ MODULES = {
         ("wrong_id", "wrong", "A", {}),
         ("garbage", "garbage", "A", {}),
         ("silent", "silent", "A", {}),
+        ("no_edns", "plain", "A", {}),
         ("match", "a", "A", {"validate_answer_rrs": {"fail_if_not_matches_regexp": [".*192\\.0\\.2\\.1$"]}}),
         ("mismatch", "a", "A", {"validate_answer_rrs": {"fail_if_not_matches_regexp": [".*192\\.0\\.2\\.9$"]}}),
     )
@@ -267,6 +268,7 @@ DNS = {
     "wrong_id": ("wrong", {}),
     "garbage": ("garbage", {}),
     "silent": ("silent", {}),
+    "no_edns": ("plain", {}),
     "match": ("a", {"expected_answer": ["192.0.2.1"]}),
     "mismatch": ("a", {"expected_answer": ["192.0.2.9"]}),
 }
@@ -275,12 +277,15 @@ DNS = {
 @pytest.mark.parametrize("case", DNS)
 async def test_dns(oracle, dns_server, case):
     dns_server.zone |= {("a.test", "A"): ["192.0.2.1"], ("large.test", "A"): ["192.0.2.1"]}
+    dns_server.zone["plain.test", "A"] = ["192.0.2.1"]
     dns_server.rcodes |= {"missing.test": "NXDOMAIN", "broken.test": "SERVFAIL"}
     dns_server.large.add("large.test")
     dns_server.odd |= {
         "wrong.test": lambda query: [bytes([query[0] ^ 1]) + dns_server.answer(query)[1:]],
         "garbage.test": lambda _query: [b"\xff" * 40],
         "silent.test": lambda _query: [],
+        # It knows no EDNS, and refuses what has an additional record.
+        "plain.test": lambda query: [query[:2] + b"\x81\x81" + bytes(8) if query[11] else dns_server.answer(query)],
     }
     owner, fields = DNS[case]
     place = f"127.0.0.1:{dns_server.port}"
