@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from servmon.alerts.channels.apprise import AppriseSection
 from servmon.alerts.channels.reach import Reach, refusal
 from servmon.alerts.settings import ChannelSection
 from servmon.checks.witnesses import Asker, system_witnesses
@@ -117,9 +118,8 @@ async def channels(sections: Mapping[str, ChannelSection]) -> AsyncIterator[Find
         yield Finding(Level.WARNING, "channels", "none: nobody is told of outages", "add a table [channels.NAME]")
     for name, section in sorted(sections.items()):
         subject = f"channel {name}"
-        if (urls := getattr(section, "urls", None)) is not None:
-            hint = f"servmon channels test {name} sends a message to each"
-            yield Finding(Level.OK, subject, f"{len(urls)} URLs that Apprise takes; none was tried", hint)
+        if isinstance(section, AppriseSection):
+            yield await _apprise(name, section)
             continue
         if (why := await _refused(section) or await _unreachable(section)) is None:
             yield Finding(
@@ -129,18 +129,42 @@ async def channels(sections: Mapping[str, ChannelSection]) -> AsyncIterator[Find
             yield Finding(Level.ERROR, subject, why, "nobody is told through it until then")
 
 
+async def _apprise(name: str, section: AppriseSection) -> Finding:
+    """Where the names in the URLs lead; most have none but the service's own, and what they are is secret."""
+    places = [*section.places()]
+    found = await asyncio.gather(*(_addresses(server) for _, server in places))
+    wrong: list[str] = []
+    for (place, server), addresses in zip(places, found, strict=True):
+        refused = (
+            [f"{server} does not resolve"]
+            if not addresses
+            else refusal(server, addresses, Reach(section.allow_networks))
+        )
+        wrong += [f"{place}: {why}" for why in refused]
+    if wrong:
+        return Finding(Level.ERROR, f"channel {name}", "; ".join(wrong), "nobody is told through these until then")
+    sentence = f"{len(section.urls)} URLs that Apprise takes; none was tried"
+    return Finding(Level.OK, f"channel {name}", sentence, f"servmon channels test {name} sends a message to each")
+
+
 async def _refused(section: ChannelSection) -> str | None:
     """Why servmon sends nothing to the channel's server, which has no address that it may: where its name leads now."""
-    host, port = _server(section)
+    host, _ = _server(section)
     networks = getattr(section, "allow_networks", None)
     if host is None or networks is None:
         return None
+    # Where it leads nowhere the try to reach it will say so.
+    return next(refusal(host, await _addresses(host), Reach(networks)), None)
+
+
+async def _addresses(host: str) -> list[str]:
+    """The addresses that a name has now; none where nobody tells in time."""
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
-            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        return None  # the try to reach it will say so
-    return next(refusal(host, [str(address[0]) for *_, address in found], Reach(networks)), None)
+        return []
+    return [str(address[0]) for *_, address in found]
 
 
 async def _unreachable(section: ChannelSection) -> str | None:

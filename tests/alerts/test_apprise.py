@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import socket
 import subprocess
 import sys
 
@@ -190,8 +191,37 @@ def test_its_urls_may_stand_in_a_file_or_a_variable_and_are_shown_nowhere(tmp_pa
     assert from_variable.settings.channels["chat"].urls == (SecretStr("json://h.example/1"),)
 
 
+async def test_the_doctor_looks_up_the_names_in_the_urls_and_no_token(monkeypatch):
+    asked: set[str] = set()
+    loop = asyncio.get_running_loop()
+    look_up = loop.getaddrinfo
+
+    async def recorded(host, *given, **options):
+        asked.add(host)
+        if host.endswith(".invalid"):  # as a resolver says, where there is one
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return await look_up(host, *given, **options)
+
+    monkeypatch.setattr(loop, "getaddrinfo", recorded, raising=False)
+    secret = "tgram://123456789:abcdefg_hijklmnop/12315544/"
+    sections = {
+        "a": SETTINGS["apprise"](urls=("json://localhost/planted", secret)),
+        "b": SETTINGS["apprise"](urls=(secret, "ntfy://planted-topic")),
+        "c": SETTINGS["apprise"](urls=(secret, "xml://hooks.invalid/planted")),
+        "d": SETTINGS["apprise"](urls=("ntfy://localhost/planted",), allow_networks=("127.0.0.0/8", "::1/128")),
+    }
+    said = [str(finding) async for finding in neighbours.channels(sections)]
+    assert said[0].startswith("error   channel a: number 1 (json://): localhost (")
+    assert "is not a public address, so every message is refused" in said[0]
+    assert "2 URLs that Apprise takes; none was tried" in said[1]
+    assert said[2].startswith("error   channel c: number 2 (xml://): hooks.invalid does not resolve")
+    assert "1 URLs that Apprise takes; none was tried" in said[3]
+    assert asked == {"localhost", "hooks.invalid"}
+    assert not any(word in "".join(said) for word in ("abcdefg", "planted"))
+
+
 async def test_the_doctor_counts_the_urls_and_shows_none():
-    section = SETTINGS["apprise"](urls=("json://h.example/planted", "json://h.example/2"))
+    section = SETTINGS["apprise"](urls=("json://1.1.1.1/planted", "json://1.1.1.1/2"))
     (found,) = [finding async for finding in neighbours.channels({"chat": section})]
     assert (found.level, found.subject) == (Level.OK, "channel chat")
     assert str(found).count("planted") == 0

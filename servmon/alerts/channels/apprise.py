@@ -55,6 +55,12 @@ class AppriseSection(ChannelSection):
         """The hosts of those services that have one of one's own."""
         return frozenset(URL(url.get_secret_value()).host or "" for url in self.urls if _has_host(url))
 
+    def places(self) -> Iterator[tuple[str, str]]:
+        """Each URL that leads to a server which the user names, as it may be shown, with that server's name."""
+        for number, url in enumerate(self.urls, 1):
+            if server := _own_server(url):
+                yield f"number {number} ({_schema(url)})", server
+
     @field_validator("urls")
     @classmethod
     def _are_known(cls, urls: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
@@ -195,6 +201,15 @@ def _service(url: SecretStr) -> Any:
         # Two messages are better than the half of one.
         found.overflow_mode = library.OverflowMode.SPLIT
     return found
+
+
+def _own_server(url: SecretStr) -> str | None:
+    """The server of a URL, where its service knows no other words in that place: a token is not for a resolver."""
+    service = _service(url)
+    if all("{host}" in template for template in service.templates) or getattr(service, "mode", None) == "private":
+        server: str | None = getattr(service, "smtp_host", None) or service.host
+        return server
+    return None
 
 
 def _longest(url: SecretStr) -> int:
