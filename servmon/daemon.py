@@ -79,12 +79,15 @@ async def run(loaded: Loaded, edits: ConfigWatch | None = None) -> None:
         address = await ladder.enter_async_context(daemon.serve(daemon.checks.watchlist))
         async with asyncio.TaskGroup() as group:
             work = [*daemon.fatal(), *daemon.followers(postgres, edits)]
-            side_by_side = [group.create_task(started, name=name) for name, started in work]
+            side_by_side = {name: group.create_task(started, name=name) for name, started in work}
             daemon.say_ready(address)
             _settle_interpreter()
             await signals.stop.wait()
             daemon.say_stopping()
-            for task in side_by_side:
+            side_by_side["scheduler"].cancel()
+            if daemon.standby.deposed is None:  # else another one checks already
+                await daemon.checks.settle()
+            for task in side_by_side.values():
                 task.cancel()
         if daemon.standby.deposed is not None:
             raise daemon.standby.deposed

@@ -23,6 +23,7 @@ from servmon.tasks import cancel
 
 # What came to nothing because we were late is asked again soon, spread so that it is no burst.
 ASK_AGAIN_WITHIN_SECONDS = 5.0
+SETTLED_LOOK_SECONDS = 0.02
 
 
 class Judge(Protocol):
@@ -102,6 +103,14 @@ class Runner:
     async def check_now(self, endpoint: Endpoint) -> CheckResult:
         """A person's check, made now over the daemon's own network."""
         return await ask_by_hand(endpoint, self._network, clock=self._clock)
+
+    async def settle(self, within: float) -> None:
+        """Let the checks under way end, for at most so many seconds; none that waits for its place is started."""
+        self._stopped = True
+        until = self._clock.monotonic() + within
+        # Looked at, since a check that ends should not have to see whether somebody waits for that.
+        while self._under_way and self._clock.monotonic() < until:  # noqa: ASYNC110
+            await asyncio.sleep(SETTLED_LOOK_SECONDS)
 
     async def stop(self) -> None:
         """Abandon the checks under way; they have no result, and none that waits for its place is started."""

@@ -25,6 +25,9 @@ from servmon.sight import Sight
 from servmon.store.events import details_of
 from servmon.watchlist import Watchlist
 
+# What answers within this at a stop is stored; a target that hangs is asked again after the start.
+GRACE_SECONDS = 1.0
+
 
 def rules_of(loaded: Loaded) -> Rules:
     """The rules that every endpoint is judged by."""
@@ -108,6 +111,10 @@ class CheckingPart:
             "certificates": self.certificates.follow,
             "window ends": self.watchlist.follow_window_ends,
         }
+
+    async def settle(self) -> None:
+        """Let the checks end that do within a moment; their schedule has ended before."""
+        await self.runner.settle(GRACE_SECONDS)
 
     async def stop(self) -> None:
         """Abandon the checks, second looks and rounds under way."""

@@ -277,6 +277,35 @@ def test_a_stop_ends_what_was_begun_and_tells_nobody():
     assert len(world.runner) == 0
 
 
+def test_before_a_stop_what_ends_soon_is_waited_for_and_nothing_more_is_begun():
+    asked = []
+
+    async def script(endpoint_id: str, _now: float) -> Answer:
+        asked.append(endpoint_id)
+        await (asyncio.sleep(0.5) if endpoint_id == "quick" else SILENCE().wait())
+        return Answer(500.0)
+
+    async def main():
+        world = World(script, cap=4)  # of which two are for those who are not known to be up
+        world.watch([endpoint("quick"), endpoint("silent"), endpoint("waits")])
+        at = world.clock.monotonic()
+        for slot in world.scheduler._slots.values():
+            world.runner.start(Due(slot, at, at + 60))
+        await asyncio.sleep(0.1)
+        began = world.clock.monotonic()
+        await world.runner.settle(1.0)
+        assert 1.0 <= world.clock.monotonic() - began < 1.1
+        assert [(one.endpoint_id, one.status) for one in world.recorder.results] == [("quick", Status.UP)]
+        assert (asked, len(world.runner)) == (["quick", "silent"], 1)
+        await world.runner.stop()
+        began = world.clock.monotonic()
+        await world.runner.settle(1.0)
+        assert world.clock.monotonic() == began  # nothing is under way, so nothing is waited for
+        assert len(world.recorder.results) == 1
+
+    run_virtual(main)
+
+
 class Listener:
     """Judges nothing, and hears what comes."""
 
