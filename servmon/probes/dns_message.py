@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote
@@ -28,6 +29,9 @@ _EDNS_SIZE = 1232
 _CACHED_QUESTIONS = 65536
 _REMEMBERED_ANSWERS, _LARGEST_REMEMBERED = 8192, 512
 _SERIAL_SPACE = 1 << 32
+
+
+_NOT_IN_NAMES = re.compile(r"[\s\x00-\x1f\x7f]")
 
 
 class Wishes(NamedTuple):
@@ -89,6 +93,8 @@ def checked_type(value: str) -> str:
 
 def checked_name(value: str) -> str:
     """A name that DNS could know. Raises ``ValueError`` with a sentence."""
+    if not value or _NOT_IN_NAMES.search(value):
+        raise ValueError(f"{value!r} is not a DNS name: it is empty, or holds spaces")
     try:
         dns.name.from_text(value)
     except (dns.exception.DNSException, UnicodeError) as error:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from servmon.errors import InvalidInputError
 from servmon.model import FailureKind, Phases
 from servmon.probes.base import Answer, Options, ProbeFailed, Target, failure_from, safe_text
-from servmon.probes.http_answer import HttpAnswer, Wanted, is_in
+from servmon.probes.http_answer import SWITCHING_PROTOCOLS, HttpAnswer, Wanted, is_in
 from servmon.probes.http_client import Encryption, Exchange, Place, Request
 from servmon.probes.http_cookies import Cookies
 from servmon.probes.http_options import HttpOptions, check_secrets, ranges_of
@@ -19,6 +19,7 @@ from servmon.probes.route import check_route
 from servmon.probes.tls import certificate_facts, check_tls, server_name, tls_context
 
 _SUCCESS = "200-299"
+_FINAL = 200
 _OF_THE_TEXT = ("forbidden_response_pattern", "expected_json")
 
 
@@ -36,11 +37,21 @@ class HttpProbe:
             raise InvalidInputError.of(
                 "expected_status", "excludes expected_status_code: one of them says what is right"
             )
+        wanted = ranges_of(options.expected_status or str(target.expected_status_code or 200))
+        if not any(last >= _FINAL or first <= SWITCHING_PROTOCOLS <= last for first, last in wanted):
+            name = "expected_status" if options.expected_status else "expected_status_code"
+            raise InvalidInputError.of(name, "can never be met: what begins with 1 (but 101) comes before the answer")
+        if options.method == "HEAD" and options.body is not None:
+            raise InvalidInputError.of("body", 'means nothing with method = "HEAD"; POST would send it')
         if options.method == "HEAD":
             of_text = ["expected_response_pattern"] if target.pattern is not None else []
             if of_text := of_text + [name for name in _OF_THE_TEXT if name in options.model_fields_set]:
                 raise InvalidInputError.of(of_text[0], "cannot be found in the answer to HEAD, which is empty")
         check_route(target, options)
+        if options.tls_server_name is not None and not target.url.startswith("https:"):
+            raise InvalidInputError.of(
+                "tls_server_name", "means nothing to http, which has no TLS; https would be right"
+            )
         check_tls(options)
         check_secrets(options)
 

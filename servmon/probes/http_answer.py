@@ -21,7 +21,7 @@ _WITH_FRAMING = 8
 _BEGINNING = b"HTTP/"
 _TLS_RECORD = (b"\x15\x03", b"\x16\x03")
 _SHOWN = 60
-_SWITCHING_PROTOCOLS = 101
+SWITCHING_PROTOCOLS = 101
 
 Ranges = tuple[tuple[int, int], ...]
 
@@ -221,7 +221,7 @@ class HttpAnswer:
         if self.head_is_complete:
             return
         status = self._parser.get_status_code()
-        if 100 <= status < 200 and status != _SWITCHING_PROTOCOLS:
+        if 100 <= status < 200 and status != SWITCHING_PROTOCOLS:
             self.reason = b""
             self.headers.clear()
             return

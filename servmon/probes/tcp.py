@@ -61,6 +61,8 @@ class TcpProbe:
         given, begun = options.model_fields_set, [step for step in options.steps if step.starttls]
         if options.preset and options.steps:
             raise InvalidInputError.of("steps", "excludes preset: one of them says what is said")
+        if "answer_limit" in given and not (options.preset or options.steps):
+            raise InvalidInputError.of("answer_limit", "means nothing without preset or steps, since nothing is read")
         if options.starttls and not (options.preset and offers_starttls(options.preset)):
             raise InvalidInputError.of(
                 "starttls", "needs a preset that knows it (smtp, imap, pop3, ftp); in steps it is a step of its own"

@@ -201,6 +201,13 @@ def test_a_command_that_cannot_be_run_is_refused(command, sentence):
     assert sentence in str(refused.value)
 
 
+def test_it_cannot_be_turned_round():
+    with pytest.raises(InvalidInputError, match="inverted: means nothing to EXEC, as a plug-in always answers"):
+        parse_endpoint(
+            {"url": "exec://a", "command": ["/bin/true"], "inverted": True}, EndpointDefaults(), source="config:main"
+        )
+
+
 @pytest.mark.parametrize(
     ("text", "message", "measures"),
     [
