@@ -22,6 +22,7 @@ import dns.rrset
 from dns.rdtypes.ANY.SOA import SOA
 
 from servmon.errors import InvalidInputError, Problem
+from servmon.probes.addresses import in_ascii
 from servmon.probes.base import safe_text
 
 # What fits unfragmented through every network (DNS flag day 2020).
@@ -96,7 +97,7 @@ def checked_name(value: str) -> str:
     if not value or _NOT_IN_NAMES.search(value):
         raise ValueError(f"{value!r} is not a DNS name: it is empty, or holds spaces")
     try:
-        dns.name.from_text(value)
+        dns.name.from_text(in_ascii(value))
     except (dns.exception.DNSException, UnicodeError) as error:
         raise ValueError(f"{value!r} is not a DNS name: {error}") from error
     return value
@@ -181,7 +182,7 @@ def question_of(path: str, query_name: str | None, query_type: str | None, wishe
         name = dns.reversename.from_address(name).to_text(omit_final_dot=True)
     nsid: list[dns.edns.Option] = [dns.edns.NSIDOption(b"")] if wishes.nsid else []
     message = dns.message.make_query(
-        name, kind, use_edns=0, payload=_EDNS_SIZE, want_dnssec=wishes.dnssec, options=nsid, id=0
+        in_ascii(name), kind, use_edns=0, payload=_EDNS_SIZE, want_dnssec=wishes.dnssec, options=nsid, id=0
     )
     if not wishes.edns:
         message.use_edns(False)

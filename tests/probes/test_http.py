@@ -155,6 +155,15 @@ async def test_the_body_is_read_in_its_charset(check, web_server, charset):
     await check(server.url, expected_response_pattern="^grüße$")
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+async def test_a_mark_of_the_encoding_counts_for_more_than_the_head_and_is_no_text(check, web_server, encoding):
+    server = await web_server()
+    server.pages["/"] = Page(
+        body='{"up": "grün"}'.encode(encoding), headers={"Content-Type": "text/plain; charset=latin1"}
+    )
+    await check(server.url, expected_response_pattern='^."up": "grün"}$', expected_json={"up": "grün"})
+
+
 @pytest.mark.parametrize("charset", ["-punycode", "-idna", "raw:unicode:escape", "x--unicode--escape", "punycode"])
 def test_no_codec_is_used_that_no_page_is_written_in(charset):
     body = Body("", 100)
