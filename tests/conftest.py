@@ -23,7 +23,6 @@ pytest_plugins = [
     "tests.fix_servers",
     "tests.fix_pooler",
     "tests.fix_dns",
-    "tests.fix_targets",
     "tests.fix_netns",
     "tests.fix_api",
     "tests.fix_live",

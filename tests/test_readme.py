@@ -38,6 +38,17 @@ async def run(script: str, folder: Path, **environment: str) -> str:
     return out.decode()
 
 
+def test_the_table_of_contents_leads_to_every_section_and_nowhere_else():
+    def place(heading: str) -> str:
+        return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+    headings = {place(found) for found in re.findall(r"^##+ (.+)$", README, re.MULTILINE)}
+    sections = {place(found) for found in re.findall(r"^## (.+)$", README, re.MULTILINE)}
+    linked = set(re.findall(r"\]\(#([^)]+)\)", README))
+    assert linked <= headings
+    assert sections - linked == {"two-commands", "where-to-find-what", "licence"}
+
+
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl on this machine")
 async def test_the_first_hour_with_curl(servmon_daemon, site, tmp_path):
     daemon = servmon_daemon(FAST)

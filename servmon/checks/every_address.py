@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from ipaddress import ip_address
 
+from servmon.checks.inverted import was_heard
 from servmon.model import OUR_FAILURES
 from servmon.probes.base import Answer, ProbeFailed
 from servmon.probes.network import ProbeContext
@@ -60,7 +61,8 @@ def together(outcomes: Mapping[str, Outcome]) -> Outcome:
 
 def _all_failed(failures: Mapping[str, ProbeFailed]) -> ProbeFailed:
     ours = [one for one in failures.values() if one.kind in OUR_FAILURES]
-    first = ours[0] if ours else next(iter(failures.values()))
+    # One that said something, if any did: for what must not answer (``inverted``) that is one too many.
+    first = ours[0] if ours else next(filter(was_heard, failures.values()), next(iter(failures.values())))
     return ProbeFailed(
         first.kind,
         first.message if ours else f"none of {len(failures)} addresses answers as it should: {_told(failures)}",

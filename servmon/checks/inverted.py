@@ -5,13 +5,17 @@ from __future__ import annotations
 from servmon.model import FailureKind
 from servmon.probes.base import Answer, ProbeFailed
 
-# What tells that somebody is there, though not as it was expected.
 _HEARD_FROM = frozenset(
     {FailureKind.STATUS, FailureKind.PATTERN, FailureKind.CONTENT, FailureKind.PROTOCOL, FailureKind.TLS}
 )
 _NOT_HEARD_FROM = frozenset(
     {FailureKind.TIMEOUT, FailureKind.REFUSED, FailureKind.RESET, FailureKind.UNREACHABLE, FailureKind.LOSS}
 )
+
+
+def was_heard(failed: ProbeFailed) -> bool:
+    """Whether somebody is there, though not as it was expected."""
+    return failed.kind in _HEARD_FROM or (failed.kind is FailureKind.LOSS and failed.response_ms is not None)
 
 
 def inverted(outcome: Answer | ProbeFailed) -> Answer | ProbeFailed:
@@ -21,7 +25,7 @@ def inverted(outcome: Answer | ProbeFailed) -> Answer | ProbeFailed:
     """
     if isinstance(outcome, Answer):
         message = "it answers, though it must not"
-    elif outcome.kind in _HEARD_FROM or (outcome.kind is FailureKind.LOSS and outcome.response_ms is not None):
+    elif was_heard(outcome):
         message = f"it answers, though it must not: {outcome.message}"
     elif outcome.kind in _NOT_HEARD_FROM:
         return Answer(None, outcome.phases, {**(outcome.details or {}), "silence": outcome.message})

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
+from yarl import URL
+
 _MAX_NAME_LENGTH = 253
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
@@ -15,7 +17,7 @@ def parse_host(text: str) -> str:
     """A host name in its ASCII form, or an address in its shortest one. Raises ``ValueError`` with a sentence."""
     if ":" in text:
         return _parse_ipv6(text)
-    name = _in_ascii(text)
+    name = in_ascii(text)
     labels = name.removesuffix(".").split(".")
     # Some resolvers read 127.1, 0x7f.1 and 010.0.0.1 as addresses, each in its own way: none of them is a name.
     if _NUMBER.fullmatch(labels[-1]):
@@ -35,13 +37,14 @@ def host_and_port(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _in_ascii(text: str) -> str:
+def in_ascii(text: str) -> str:
+    """A name in small letters and ASCII, as browsers write it (UTS 46, which knows ß). Raises ``ValueError``."""
     name = text.lower()
     if name.isascii():
         return name
     try:
-        return name.encode("idna").decode("ascii")
-    except UnicodeError as error:
+        return URL.build(scheme="http", host=name).raw_host or name
+    except ValueError as error:
         raise ValueError(f"{text!r} is not a host name") from error
 
 

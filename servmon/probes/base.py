@@ -8,11 +8,12 @@ import re
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from servmon.model import NO_PHASES, FailureKind, Phases
+from servmon.probes.endpoint_fields import Line
 
 if TYPE_CHECKING:
     from servmon.probes.network import ProbeContext
@@ -37,8 +38,22 @@ _WORDS: Mapping[FailureKind, str] = {
     FailureKind.UNREACHABLE: "unreachable",
     FailureKind.TIMEOUT: "timed out",
 }
+# What the system says of ways that it does not have, in words that tell where they were wished for.
+_NO_SUCH_WAY = {
+    errno.EADDRNOTAVAIL: "it does not have this source address, or no port left",
+    errno.ENODEV: "it has no such network interface",
+}
 # Control characters, and what turns the direction of text round or cannot be seen.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+
+
+_WEB_ADDRESS = re.compile(r"https?://[^\s\x00-\x1f\x7f]+")
+
+
+def _checked_web_address(value: str) -> str:
+    if not _WEB_ADDRESS.fullmatch(value):
+        raise ValueError("must be a URL that a browser can open; https://wiki.example/runbook would be one")
+    return value
 
 
 class Options(BaseModel):
@@ -52,10 +67,10 @@ class Options(BaseModel):
     secret_entries: ClassVar[Mapping[str, re.Pattern[str]]] = {}
 
     # For the people whom a message reaches; the probe makes nothing of them.
-    runbook_url: str | None = Field(None, max_length=2000, pattern=r"^https?://\S+$")
-    owner: str | None = Field(None, max_length=200)
-    contact: str | None = Field(None, max_length=200)
-    circuit_id: str | None = Field(None, max_length=200)
+    runbook_url: Annotated[str, Field(max_length=2000), AfterValidator(_checked_web_address)] | None = None
+    owner: Line | None = None
+    contact: Line | None = None
+    circuit_id: Line | None = None
     # What a firewall must keep away, or a server that is to be gone, must not answer.
     inverted: bool = False
 
@@ -179,5 +194,6 @@ def failure_from(error: OSError, doing: str) -> ProbeFailed:
         kind = FailureKind.RESET  # asyncio raises some of them without a number
     if kind is None:
         # What is left (EMFILE, ENOBUFS, EACCES, EADDRNOTAVAIL …) is this machine's fault, not the target's.
-        return ProbeFailed(FailureKind.LOCAL, f"this machine could not go on while {doing}: {error.strerror or error}")
+        why = _NO_SUCH_WAY.get(error.errno or 0) or error.strerror or error
+        return ProbeFailed(FailureKind.LOCAL, f"this machine could not go on while {doing}: {why}")
     return ProbeFailed(kind, f"{_WORDS[kind]} while {doing}")

@@ -62,20 +62,21 @@ def _reply(expected: str, refused: str) -> Step:
 
 
 _START_TLS = Step(starttls=True)
-_SMTP_NO, _IMAP_NO, _POP3_NO = r"^[45]\d\d ", r"^(\* BYE|a\d (NO|BAD))", "^-ERR"
-_EHLO = (Step(send="EHLO servmon.invalid\r\n"), _reply("^250 ", _SMTP_NO))
+# A code may stand alone (RFC 5321, 4.2); IMAP knows no capitals (RFC 9051, 9).
+_SMTP_NO, _IMAP_NO, _POP3_NO = r"^[45]\d\d( |$)", r"(?i:^(\* BYE|a\d (NO|BAD)))", "^-ERR"
+_EHLO = (Step(send="EHLO servmon.invalid\r\n"), _reply("^250( |$)", _SMTP_NO))
 
 # Before TLS, how it is begun, after it; the same where TLS is not wished for.
 _PRESETS: dict[str, tuple[tuple[Step, ...], tuple[Step, ...], tuple[Step, ...]]] = {
     "smtp": (
-        (_reply("^220 ", _SMTP_NO), *_EHLO),
-        (Step(send="STARTTLS\r\n"), _reply("^220 ", _SMTP_NO), _START_TLS, *_EHLO),
-        (Step(send="QUIT\r\n"), _reply("^221 ", _SMTP_NO)),
+        (_reply("^220( |$)", _SMTP_NO), *_EHLO),
+        (Step(send="STARTTLS\r\n"), _reply("^220( |$)", _SMTP_NO), _START_TLS, *_EHLO),
+        (Step(send="QUIT\r\n"), _reply("^221( |$)", _SMTP_NO)),
     ),
     "imap": (
-        (_reply(r"^\* (OK|PREAUTH)", _IMAP_NO),),
-        (Step(send="a1 STARTTLS\r\n"), _reply("^a1 OK", _IMAP_NO), _START_TLS),
-        (Step(send="a2 LOGOUT\r\n"), _reply("^a2 OK", r"^a2 (NO|BAD)")),
+        (_reply(r"(?i:^\* (OK|PREAUTH))", _IMAP_NO),),
+        (Step(send="a1 STARTTLS\r\n"), _reply("(?i:^a1 OK)", _IMAP_NO), _START_TLS),
+        (Step(send="a2 LOGOUT\r\n"), _reply("(?i:^a2 OK)", "(?i:^a2 (NO|BAD))")),
     ),
     "pop3": (
         (_reply(r"^\+OK", _POP3_NO),),
@@ -83,8 +84,8 @@ _PRESETS: dict[str, tuple[tuple[Step, ...], tuple[Step, ...], tuple[Step, ...]]]
         (Step(send="QUIT\r\n"), _reply(r"^\+OK", _POP3_NO)),
     ),
     "ftp": (
-        (_reply("^220 ", _SMTP_NO),),
-        (Step(send="AUTH TLS\r\n"), _reply("^234 ", _SMTP_NO), _START_TLS),
+        (_reply("^220( |$)", _SMTP_NO),),
+        (Step(send="AUTH TLS\r\n"), _reply("^234( |$)", _SMTP_NO), _START_TLS),
         (Step(send="QUIT\r\n"), _reply("^221", _SMTP_NO)),
     ),
     # The banner may come after other lines (RFC 4253, 4.2).

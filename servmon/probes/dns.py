@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from servmon.errors import InvalidInputError
 from servmon.model import NO_PHASES, FailureKind, Phases
+from servmon.probes.addresses import host_and_port
 from servmon.probes.base import Answer, Options, ProbeFailed, Target, safe_text
 from servmon.probes.dns_message import (
     Parsed,
@@ -100,13 +101,15 @@ class DnsProbe:
             raise InvalidInputError.of(
                 others[0], f"an answer with expected_rcode {options.expected_rcode} holds no records to compare"
             )
+        if "answer_match" in given and not options.expected_answer:
+            raise InvalidInputError.of("answer_match", "means nothing without expected_answer")
         if options.max_answers is not None and options.max_answers < options.min_answers:
             raise InvalidInputError.of("max_answers", f"is less than min_answers, which is {options.min_answers}")
         if options.min_serial is not None and question.kind != dns.rdatatype.SOA:
             raise InvalidInputError.of("min_serial", 'only SOA records have serials; add query_type = "SOA"')
         if options.transport != "tls" and (others := [name for name in TLS_OPTIONS if name in given]):
             raise InvalidInputError.of(others[0], 'means nothing without transport = "tls"')
-        wanted_records(question.kind, options.expected_answer)
+        _check_counts(len(wanted_records(question.kind, options.expected_answer)), options)
         check_route(target, options)
         check_tls(options)
 
@@ -123,10 +126,21 @@ class DnsProbe:
         return await _Verdict(target, options, question, query.server, reply, phases).reach(context)
 
 
+def _check_counts(wanted: int, options: DnsOptions) -> None:
+    """Refuse numbers of answers that contradict the answers that are wanted. Raises ``InvalidInputError``."""
+    least = 0 if not wanted else 1 if options.answer_match == "any" else wanted
+    if options.max_answers is not None and options.max_answers < least:
+        raise InvalidInputError.of("max_answers", f"is {options.max_answers}, but expected_answer needs {least}")
+    if wanted and options.answer_match == "exact" and options.min_answers > wanted:
+        raise InvalidInputError.of("min_answers", f"is {options.min_answers}, but expected_answer are all there may be")
+
+
 async def _ask(
     question: Question, address: str, target: Target, options: DnsOptions, context: ProbeContext
 ) -> tuple[Query, Reply]:
-    query = Query(address, _port(target, options), question.wire, context.route)
+    port = _port(target, options)
+    context.doing = f"asking {host_and_port(address, port)}"
+    query = Query(address, port, question.wire, context.route)
     if options.transport == "tls":
         return query, await _carry_over_tls(query, target, options, context)
     return query, await _carry(query, options, context)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote
@@ -21,6 +22,7 @@ import dns.rrset
 from dns.rdtypes.ANY.SOA import SOA
 
 from servmon.errors import InvalidInputError, Problem
+from servmon.probes.addresses import in_ascii
 from servmon.probes.base import safe_text
 
 # What fits unfragmented through every network (DNS flag day 2020).
@@ -28,6 +30,9 @@ _EDNS_SIZE = 1232
 _CACHED_QUESTIONS = 65536
 _REMEMBERED_ANSWERS, _LARGEST_REMEMBERED = 8192, 512
 _SERIAL_SPACE = 1 << 32
+
+
+_NOT_IN_NAMES = re.compile(r"[\s\x00-\x1f\x7f]")
 
 
 class Wishes(NamedTuple):
@@ -89,8 +94,10 @@ def checked_type(value: str) -> str:
 
 def checked_name(value: str) -> str:
     """A name that DNS could know. Raises ``ValueError`` with a sentence."""
+    if not value or _NOT_IN_NAMES.search(value):
+        raise ValueError(f"{value!r} is not a DNS name: it is empty, or holds spaces")
     try:
-        dns.name.from_text(value)
+        dns.name.from_text(in_ascii(value))
     except (dns.exception.DNSException, UnicodeError) as error:
         raise ValueError(f"{value!r} is not a DNS name: {error}") from error
     return value
@@ -175,7 +182,7 @@ def question_of(path: str, query_name: str | None, query_type: str | None, wishe
         name = dns.reversename.from_address(name).to_text(omit_final_dot=True)
     nsid: list[dns.edns.Option] = [dns.edns.NSIDOption(b"")] if wishes.nsid else []
     message = dns.message.make_query(
-        name, kind, use_edns=0, payload=_EDNS_SIZE, want_dnssec=wishes.dnssec, options=nsid, id=0
+        in_ascii(name), kind, use_edns=0, payload=_EDNS_SIZE, want_dnssec=wishes.dnssec, options=nsid, id=0
     )
     if not wishes.edns:
         message.use_edns(False)

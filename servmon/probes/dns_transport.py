@@ -21,7 +21,7 @@ from servmon.model import FailureKind
 from servmon.probes.base import ProbeFailed, failure_from
 from servmon.probes.connection import connect_to
 from servmon.probes.readiness import Readiness
-from servmon.probes.route import ANY_ROUTE, Ancillary, Route
+from servmon.probes.route import ANY_ROUTE, Ancillary, Route, why_not_sent
 from servmon.probes.shared_socket import RECVERR, NetworkError, Pacer, SharedSocket, destination, elapsed_ms
 from servmon.probes.tls_words import tls_failure
 
@@ -60,6 +60,7 @@ class Query:
         "sent",
         "sent_monotonic",
         "sent_wall",
+        "source",
         "to",
         "way",
         "wire",
@@ -67,6 +68,7 @@ class Query:
 
     def __init__(self, address: str, port: int, wire: bytes, route: Route = ANY_ROUTE) -> None:
         self.to = destination(address)
+        self.source = route.source_address
         self.way: Ancillary = () if route is ANY_ROUTE else route.ancillary(self.to.version)
         self.host = self.to.host
         self.port = port
@@ -143,7 +145,7 @@ class UdpSocket:
             sent = self._shared.send(packet, query.to.socket_address(query.port), query.way)
         except OSError as error:
             self.forget(query)
-            query.fail(failure_from(error, f"sending a question to {query.server}"))
+            query.fail(failure_from(why_not_sent(error, query.source), f"sending a question to {query.server}"))
             return True
         if not sent:
             self.forget(query)

@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, NoReturn
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from servmon.errors import InvalidInputError
 from servmon.model import FailureKind, Phases
 from servmon.probes.base import Answer, Options, ProbeFailed, Target, failure_from
 from servmon.probes.network import ProbeContext
@@ -56,6 +57,12 @@ class ExecProbe:
     options: ClassVar[type[Options]] = ExecOptions
     takes_socket: ClassVar[bool] = True
     from_file_only: ClassVar[bool] = True
+
+    def validate(self, _target: Target, options: ExecOptions) -> None:
+        """Refuse what means nothing to a plug-in. Raises ``InvalidInputError``."""
+        if options.inverted:
+            sentence = "means nothing to EXEC, as a plug-in always answers; negate (Monitoring Plugins) turns one round"
+            raise InvalidInputError.of("inverted", sentence)
 
     async def check(self, target: Target, options: ExecOptions, context: ProbeContext) -> Answer:
         """Run it once. Raises ``ProbeFailed``: STATUS where it says DOWN, PROBE_ERROR where it does not know."""

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+import asyncio
+from collections.abc import Callable
+from typing import ClassVar
 
+from servmon.clock import SYSTEM_CLOCK
 from servmon.errors import InvalidInputError
-from servmon.model import FailureKind, Phases
-from servmon.probes.base import Answer, Options, ProbeFailed, Target, failure_from, safe_text
-from servmon.probes.http_answer import HttpAnswer, Wanted, is_in
-from servmon.probes.http_client import Encryption, Exchange, Place, Request
-from servmon.probes.http_cookies import Cookies
+from servmon.probes.base import Answer, Conclude, GiveUp, Options, ProbeFailed, Target
+from servmon.probes.deadlines import Waiting
+from servmon.probes.http_answer import SWITCHING_PROTOCOLS
+from servmon.probes.http_journey import Journey
 from servmon.probes.http_options import HttpOptions, check_secrets, ranges_of
-from servmon.probes.http_redirect import REDIRECTS, followed, locations_of, redirected, shown
-from servmon.probes.json_path import NotThereError, is_same, parse_json, value_at
 from servmon.probes.network import ProbeContext
-from servmon.probes.pattern import compiled, search
 from servmon.probes.route import check_route
-from servmon.probes.tls import certificate_facts, check_tls, server_name, tls_context
+from servmon.probes.time_limit import TimeLimit
+from servmon.probes.tls import check_tls
 
-_SUCCESS = "200-299"
+_FINAL = 200
 _OF_THE_TEXT = ("forbidden_response_pattern", "expected_json")
 
 
@@ -36,11 +36,21 @@ class HttpProbe:
             raise InvalidInputError.of(
                 "expected_status", "excludes expected_status_code: one of them says what is right"
             )
+        wanted = ranges_of(options.expected_status or str(target.expected_status_code or 200))
+        if not any(last >= _FINAL or first <= SWITCHING_PROTOCOLS <= last for first, last in wanted):
+            name = "expected_status" if options.expected_status else "expected_status_code"
+            raise InvalidInputError.of(name, "can never be met: what begins with 1 (but 101) comes before the answer")
+        if options.method == "HEAD" and options.body is not None:
+            raise InvalidInputError.of("body", 'means nothing with method = "HEAD"; POST would send it')
         if options.method == "HEAD":
             of_text = ["expected_response_pattern"] if target.pattern is not None else []
             if of_text := of_text + [name for name in _OF_THE_TEXT if name in options.model_fields_set]:
                 raise InvalidInputError.of(of_text[0], "cannot be found in the answer to HEAD, which is empty")
         check_route(target, options)
+        if options.tls_server_name is not None and not target.url.startswith("https:"):
+            raise InvalidInputError.of(
+                "tls_server_name", "means nothing to http, which has no TLS; https would be right"
+            )
         check_tls(options)
         check_secrets(options)
 
@@ -49,7 +59,17 @@ class HttpProbe:
 
         ``response_ms`` is everything but looking names up: redirects, connecting, TLS, waiting, reading.
         """
-        return await _Journey(target, options, context).travel()
+        journey = Journey(target, options, context)
+        return await journey.follow(journey.first())
+
+    def begin(
+        self, target: Target, options: HttpOptions, context: ProbeContext, told: Callable[[Conclude], None]
+    ) -> GiveUp | None:
+        """Ask without a task, where nothing has to be resolved and nobody waited for; what comes after may have one."""
+        address = context.known_address(target.host)
+        if address is None or not context.network.slots.take(address):
+            return None
+        return _Visit(Journey(target, options, context), address).begin(told)
 
 
 class HttpsProbe(HttpProbe):
@@ -59,162 +79,77 @@ class HttpsProbe(HttpProbe):
     default_port: ClassVar[int | None] = 443
 
 
-class _Journey:
-    """One attempt, from the endpoint's URL over its redirects to an answer."""
+class _Visit:
+    """The first exchange of a journey in the hands of callbacks, with its place at the address and its time limit.
 
-    __slots__ = ("_accepted", "_cookies", "_wanted", "context", "details", "options", "target", "travelled")
+    Where its answer takes more than a look at the status, a task goes on from there in the time that is left.
+    """
 
-    def __init__(self, target: Target, options: HttpOptions, context: ProbeContext) -> None:
-        self.target = target
-        self.options = options
-        self.context = context
-        self.details: dict[str, Any] = {}
-        self.travelled: list[Exchange] = []
-        self._cookies: Cookies | None = None
-        code = target.expected_status_code
-        self._accepted = options.expected_status or _SUCCESS if code is None else str(code)
-        self._wanted = Wanted(
-            ranges_of(self._accepted),
-            target.pattern is not None or options.reads_text,
-            options.answer_limit,
-            options.method == "HEAD",
-        )
+    __slots__ = ("_address", "_ends_at", "_exchange", "_failure", "_journey", "_task", "_told", "_waiting")
 
-    async def travel(self) -> Answer:
-        exchange = self._first()
-        self.context.so_far = self._phases
-        while True:
-            exchange.address = await self.context.resolve(exchange.place.host)
-            async with self.context.slot(exchange.address):
-                answer = await self._visit(exchange)
-            after = await self._judge(answer, exchange)
-            if after is None:
-                self.context.so_far = None  # it holds us, as we hold it
-                return Answer(self._response_ms(), self._phases(), self.details)
-            exchange = after
+    def __init__(self, journey: Journey, address: str) -> None:
+        self._journey = journey
+        self._address = address
+        self._failure: ProbeFailed | None = None
+        self._waiting: Waiting | None = None
+        self._task: asyncio.Task[Answer] | None = None
 
-    def _first(self) -> Exchange:
-        target, options = self.target, self.options
+    def begin(self, told: Callable[[Conclude], None]) -> GiveUp:
+        """Set out, as ``Begin`` says."""
+        journey, context = self._journey, self._journey.context
+        self._told = told
         try:
-            fields = options.fields
-        except OSError as error:
-            raise failure_from(error, "reading the secret of its options") from None
-        except ValueError as error:
-            raise ProbeFailed(FailureKind.LOCAL, f"its secret cannot be used: {error}") from None
-        place = Place(target.url.startswith("https:"), target.host, target.port or 0, target.path)
-        return Exchange(place, Request(options.method, fields, options.encoded_body, options.has_host))
-
-    async def _visit(self, exchange: Exchange) -> HttpAnswer:
-        """Make one exchange, and note whom with and how it went."""
-        self.travelled.append(exchange)
-        self.details["address"] = exchange.address
-        encryption = None
-        if exchange.place.secure:
-            name = exchange.place.host.rstrip(".").partition("%")[0]
-            if len(self.travelled) == 1:
-                name = server_name(self.options, self.target.host)
-            settings = self.options.tls_settings
-            if exchange.request.is_for_others:
-                settings = settings._replace(certificate_file=None, key_file=None)
-            encryption = Encryption(tls_context(settings), name)
-        try:
-            answer = await exchange.make(self._wanted, encryption, self.context)
-        except ProbeFailed as failed:
-            if exchange.connect_ms is not None:
-                failed.phases = self._phases()
-            failed.details = self.details
+            self._exchange = journey.first()
+            self._exchange.address = self._address
+            journey.begin(self._exchange, self._heard)
+        except BaseException:
+            context.network.slots.give_back(self._address)
             raise
-        finally:
-            if exchange.certificate is not None:
-                self.details |= certificate_facts(exchange.certificate)
-        self.details["status_code"] = answer.status
-        return answer
+        self._ends_at = SYSTEM_CLOCK.monotonic() + context.attempt_seconds
+        self._waiting = context.network.deadlines.add(context.attempt_seconds, self, _Visit._time_is_up)
+        return self.give_up
 
-    async def _judge(self, answer: HttpAnswer, exchange: Exchange) -> Exchange | None:
-        """The next exchange where this is a redirect, ``None`` where the answer is good."""
-        if is_in(answer.status, self._wanted.statuses):
-            if self.options.expected_headers:
-                await self._judge_head(answer)
-            if self._wanted.keep:
-                await self._judge_text(answer)
-            return None
-        if answer.status in REDIRECTS and self.options.follow_redirects and (locations := locations_of(answer)):
-            return self._redirected(answer, locations, exchange)
-        reason = safe_text(answer.reason.decode("utf-8", "replace"), 60)
-        message = f"expected {self._accepted}, got {answer.status}{f' {reason}' if reason else ''}"
-        raise self._failed(FailureKind.STATUS, message)
+    def give_up(self) -> None:
+        """Go no further, and tell nobody."""
+        if self._waiting is not None:
+            self._exchange.give_up()
+            self._leave()
+        elif self._task is not None:
+            self._task.remove_done_callback(self._arrived)
+            self._task.cancel()
 
-    async def _judge_head(self, answer: HttpAnswer) -> None:
-        for name, wanted in self.options.expected_headers.items():
-            value = answer.header(name.lower().encode())
-            if value is None:
-                raise self._failed(FailureKind.CONTENT, f"the answer has no header {name}, expected {wanted!r}")
-            if not await search(compiled(wanted), value, self.context):
-                shown = safe_text(repr(value), 100)
-                raise self._failed(FailureKind.CONTENT, f"the header {name} is {shown}, expected {wanted!r}")
+    def _leave(self) -> None:
+        if self._waiting is not None:
+            self._waiting.pop(self, None)
+            self._waiting = None
+            self._journey.context.network.slots.give_back(self._address)
 
-    async def _judge_text(self, answer: HttpAnswer) -> None:
-        text = answer.body.text(answer.header(b"content-type")) if answer.body is not None else ""
-        pattern, forbidden = self.target.pattern, self.options.forbidden_response_pattern
-        if pattern is not None and not await search(pattern, text, self.context):
-            raise self._failed(FailureKind.PATTERN, f"the answer does not match {pattern.pattern!r}")
-        if forbidden is not None and await search(compiled(forbidden), text, self.context):
-            raise self._failed(FailureKind.PATTERN, f"the answer matches {forbidden!r}, which it must not")
-        if self.options.expected_json:
-            self._judge_json(text)
+    def _time_is_up(self) -> None:
+        self.give_up()
+        self._told(_raise_timeout)
 
-    def _judge_json(self, text: str) -> None:
-        try:
-            document = parse_json(text)
-            for path, expected in self.options.expected_json.items():
-                found = value_at(document, self.options.json_paths[path], path)
-                if not is_same(found, expected):
-                    shown = safe_text(repr(found), 100)
-                    raise self._failed(FailureKind.CONTENT, f"{path} is {shown}, expected {expected!r}")
-        except NotThereError as error:
-            raise self._failed(FailureKind.CONTENT, f"the answer {error}") from None
+    def _heard(self, failure: ProbeFailed | None) -> None:
+        self._leave()
+        self._failure = failure
+        if failure is None and self._journey.takes_more(self._exchange.answer):
+            self._task = asyncio.get_running_loop().create_task(self._go_on())
+            self._task.add_done_callback(self._arrived)
+        else:
+            self._told(self._conclude)
 
-    def _redirected(self, answer: HttpAnswer, locations: list[str], exchange: Exchange) -> Exchange:
-        location = shown(locations[0])
-        if len(locations) > 1:
-            message = f"redirected to several places at once: {location} and {shown(locations[1])}"
-            raise self._failed(FailureKind.PROTOCOL, message)
-        if len(self.travelled) > self.options.follow_redirects:
-            message = f"gave up after {self.options.follow_redirects} redirects, the next one to {location}"
-            raise self._failed(FailureKind.PROTOCOL, message)
-        try:
-            place = followed(exchange.place, locations[0])
-        except ValueError as error:
-            raise self._failed(FailureKind.PROTOCOL, f"redirected to {location!r}: {error}") from None
-        self.details.setdefault("redirects", []).append(safe_text(place.url, 200))
-        self._cookies = self._cookies or Cookies()
-        self._cookies.hear(exchange.place, answer.headers)
-        told = self._cookies.line(place)
-        return Exchange(place, redirected(exchange.request, answer.status, exchange.place, place, told))
+    def _conclude(self) -> Answer:
+        self._journey.note(self._exchange, self._failure)
+        return self._journey.settle()
 
-    def _failed(self, kind: FailureKind, message: str) -> ProbeFailed:
-        return ProbeFailed(kind, message, response_ms=self._response_ms(), phases=self._phases(), details=self.details)
+    async def _go_on(self) -> Answer:
+        journey, context = self._journey, self._journey.context
+        with TimeLimit(self._ends_at - SYSTEM_CLOCK.monotonic(), context.network.deadlines) as context.attempt:
+            journey.note(self._exchange, None)
+            return await journey.follow(await journey.judge(self._exchange))
 
-    def _phases(self) -> Phases:
-        if len(self.travelled) == 1:
-            (one,) = self.travelled
-            return Phases(self.context.dns_ms, one.connect_ms, one.tls_ms, one.first_byte_ms, one.transfer_ms)
-        return Phases(
-            self.context.dns_ms,
-            self._sum("connect_ms"),
-            self._sum("tls_ms"),
-            self._sum("first_byte_ms"),
-            self._sum("transfer_ms"),
-        )
+    def _arrived(self, task: asyncio.Task[Answer]) -> None:
+        self._told(task.result)
 
-    def _sum(self, phase: str) -> float | None:
-        taken = [ms for exchange in self.travelled if (ms := getattr(exchange, phase)) is not None]
-        return sum(taken) if taken else None
 
-    def _response_ms(self) -> float:
-        taken = 0.0
-        for one in self.travelled:
-            taken += (
-                (one.connect_ms or 0.0) + (one.tls_ms or 0.0) + (one.first_byte_ms or 0.0) + (one.transfer_ms or 0.0)
-            )
-        return taken
+def _raise_timeout() -> Answer:
+    raise TimeoutError

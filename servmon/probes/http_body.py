@@ -17,6 +17,8 @@ _ENCODINGS = frozenset({"gzip", "x-gzip", "deflate"})
 # What browsers could read and servmon cannot. Words that are no encoding at all (utf-8, none) mean nothing to either.
 _NOT_READ_HERE = re.compile(r"br|zstd|compress|x-compress|dcb|dcz|.*,.*", re.DOTALL)
 _GZIP = b"\x1f\x8b"
+# What begins with one of these is in that encoding, whatever else says (WHATWG, Encoding, 6), and shows nothing of it.
+_MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 # Codecs of Python's that no page is written in: a stranger could have us work for minutes (punycode takes the square of
 # its length), or for nothing.
 _NOT_FOR_PAGES = frozenset({"punycode", "idna", "unicode-escape", "raw-unicode-escape", "undefined"})
@@ -82,7 +84,10 @@ class Body:
         return b""
 
     def text(self, content_type: str | None) -> str:
-        """The body as text in the charset that its head names, else in UTF-8."""
+        """The body as text: in the encoding that its first bytes mark, in that which its head names, else in UTF-8."""
+        for mark, encoding in _MARKS.items():
+            if self.decoded.startswith(mark):
+                return self.decoded[len(mark) :].decode(encoding, errors="replace")
         found = _CHARSET.search(content_type or "")
         with suppress(LookupError, UnicodeError):
             # By the codec's own name: Python knows each by many, -punycode and raw:unicode:escape among them.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import ssl
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from servmon.clock import SYSTEM_CLOCK
 from servmon.model import FailureKind
 from servmon.probes.addresses import host_and_port
-from servmon.probes.base import ProbeFailed
+from servmon.probes.base import GiveUp, ProbeFailed
 from servmon.probes.connection import connect_failure
 from servmon.probes.http_answer import HttpAnswer, Wanted
 from servmon.probes.stream import Stream, TlsStream
@@ -86,11 +87,12 @@ class Exchange:
     """A request on its way, and where its time went, in milliseconds; ``certificate`` is the server's, as DER."""
 
     __slots__ = (
-        "_answer",
         "_context",
         "_sent_at",
         "_stream",
+        "_told",
         "address",
+        "answer",
         "certificate",
         "connect_ms",
         "first_byte_ms",
@@ -111,13 +113,20 @@ class Exchange:
         self.transfer_ms: float | None = None
         self._sent_at = 0.0
 
-    async def make(self, wanted: Wanted, encryption: Encryption | None, context: ProbeContext) -> HttpAnswer:
-        """Connect, ask, and give the answer as far as it is wanted. Raises ``ProbeFailed``.
+    def begin(
+        self,
+        wanted: Wanted,
+        encryption: Encryption | None,
+        context: ProbeContext,
+        told: Callable[[ProbeFailed | None], None],
+    ) -> GiveUp:
+        """Connect, ask, and hear the ``answer`` as far as it is wanted; ``told`` hears when that is over, and how.
 
-        All but waiting for the end happens in the stream's calls, next to what the system says.
+        Everything happens in the stream's calls, next to what the system says. Raises ``ProbeFailed``.
         """
         place = host_and_port(self.address, self.place.port)
-        answer = self._answer = HttpAnswer(place, wanted)
+        answer = self.answer = HttpAnswer(place, wanted, self._complete)
+        self._told = told
         readiness = context.network.readiness
         stream = self._stream = (
             Stream(readiness, self._ask, answer.hear, self._end)
@@ -128,31 +137,42 @@ class Exchange:
         context.doing = f"connecting to {place}"
         try:
             stream.open(self.address, self.place.port, context.route)
-            failure = await answer.complete
-        except OSError as error:
-            raise connect_failure(error, place, context.doing) from None
-        finally:
-            if answer.complete.cancelled():
-                context.doing = answer.awaited or context.doing
-            self._take_times()
-            stream.close()
-            answer.close()
-        if failure is not None:
-            raise failure
-        return answer
+        except BaseException as error:
+            self.give_up()
+            if isinstance(error, OSError):
+                raise connect_failure(error, place, context.doing) from None
+            raise
+        return self.give_up
+
+    def give_up(self) -> None:
+        """Drop the connection, whatever state it is in; nobody is told."""
+        if self.answer.told is not None:
+            self.answer.told = None
+            self._context.doing = self.answer.awaited or self._context.doing
+            self._close()
+
+    def _complete(self, failure: ProbeFailed | None) -> None:
+        told = self._told
+        self._close()
+        told(failure)
+
+    def _close(self) -> None:
+        self._take_times()
+        self._stream.close()
+        self._told = _tell_nobody  # who is told holds us, too
 
     def _shake_hands(self) -> None:
-        self._context.doing = f"agreeing on TLS with {self._answer.place}"
+        self._context.doing = f"agreeing on TLS with {self.answer.place}"
 
     def _ask(self) -> None:
-        self._context.doing = f"waiting for an answer from {self._answer.place}"
+        self._context.doing = f"waiting for an answer from {self.answer.place}"
         if isinstance(self._stream, TlsStream):
             self.certificate = self._stream.tls.getpeercert(binary_form=True)
         self._sent_at = SYSTEM_CLOCK.monotonic()
         self._stream.write(self.request.to(self.place))
 
     def _end(self, error: OSError | None) -> None:
-        stream, answer = self._stream, self._answer
+        stream, answer = self._stream, self.answer
         if error is None or (stream.connected_at is not None and not _is_shaking_hands(stream)):
             answer.end(error)
         elif stream.connected_at is None:
@@ -165,7 +185,7 @@ class Exchange:
             answer.fail(ProbeFailed(FailureKind.RESET, message))
 
     def _take_times(self) -> None:
-        stream, answer = self._stream, self._answer
+        stream, answer = self._stream, self.answer
         if stream.connected_at is None:
             return
         self.connect_ms = (stream.connected_at - stream.opened_at) * 1000
@@ -175,6 +195,10 @@ class Exchange:
             # A server may speak before it is asked.
             self.first_byte_ms = max(answer.first_byte_at - self._sent_at, 0.0) * 1000
             self.transfer_ms = (answer.ended_at - answer.first_byte_at) * 1000
+
+
+def _tell_nobody(_failure: ProbeFailed | None) -> None:
+    """Takes the place of who does not wait any more."""
 
 
 def _is_shaking_hands(stream: Stream) -> bool:

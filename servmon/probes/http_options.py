@@ -22,6 +22,8 @@ from servmon.probes.tls import TlsOptions
 _MAX_BODY = 65_536
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _FIELD_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]{0,4000}")
+_HOST = re.compile(r"[!-.0-~]+")
+_USER_NAME = re.compile(r"[^:\x00-\x1f\x7f]{1,200}")
 _RANGE = re.compile(r"([1-5][0-9]{2})(?:-([1-5][0-9]{2}))?")
 # Headers that let somebody in, by their names.
 _CREDENTIALS = re.compile(r"(?i)auth|cookie|token|secret|passw|session|signature|\bkey\b|api_?key")
@@ -29,12 +31,16 @@ _OURS = frozenset({"content-length", "transfer-encoding", "connection", "upgrade
 
 
 def _checked_headers(value: dict[str, str]) -> dict[str, str]:
+    if len({name.lower() for name in value}) < len(value):
+        raise ValueError("holds the same header twice, in capitals and in small letters")
     for name, text in value.items():
         _checked_header_name(name)
         if name.lower() in _OURS:
             raise ValueError(f"{name} is set by servmon itself; leave it out")
         if not _FIELD_VALUE.fullmatch(text):
             raise ValueError(f"the value of {name} must be one line of at most 4000 characters")
+        if name.lower() == "host" and not _HOST.fullmatch(text):
+            raise ValueError("the value of Host must be a host, with a port or without; shop.example:8080 would be one")
     return value
 
 
@@ -58,6 +64,12 @@ def _checked_paths(value: dict[str, Any]) -> dict[str, Any]:
 def _checked_body(value: str) -> str:
     if len(value.encode()) > _MAX_BODY:
         raise ValueError(f"is {len(value.encode())} bytes; at most {_MAX_BODY} are sent")
+    return value
+
+
+def _checked_user_name(value: str) -> str:
+    if not _USER_NAME.fullmatch(value):
+        raise ValueError("must be 1 to 200 characters, no colon and no control character among them (RFC 7617)")
     return value
 
 
@@ -101,7 +113,7 @@ class HttpOptions(TlsOptions):
     )
     follow_redirects: int = Field(default=5, ge=0, le=20)
     answer_limit: int = Field(default=BODY_LIMIT, ge=1024, le=4 * BODY_LIMIT)
-    username: str | None = Field(None, min_length=1, max_length=200, pattern=r"^[^:\x00-\x1f]+$")
+    username: Annotated[str, AfterValidator(_checked_user_name)] | None = None
     password: SecretStr | None = Field(None, max_length=2000)
     password_file: str | None = Field(None, min_length=1, max_length=1000)
     password_env: str | None = Field(None, min_length=1, max_length=200)
@@ -162,8 +174,14 @@ class HttpOptions(TlsOptions):
         return header_lines(lines)
 
 
+_WHO_ASKS = ("username", "bearer_token", "bearer_token_file", "bearer_token_env")
+
+
 def check_secrets(options: HttpOptions) -> None:
     """Refuse secrets that contradict each other or cannot be had. Raises ``InvalidInputError``."""
+    who = [name for name in _WHO_ASKS if getattr(options, name) is not None]
+    if who and any(name.lower() == "authorization" for name in options.headers):
+        raise InvalidInputError.of(who[0], "excludes the header Authorization: one of them says who asks")
     for name in ("password", "bearer_token"):
         given = [one for one in (name, f"{name}_file", f"{name}_env") if getattr(options, one) is not None]
         if len(given) > 1:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from servmon.clock import SYSTEM_CLOCK
+from servmon.errors import InvalidInputError
 from servmon.model import NO_PHASES, FailureKind, Phases
 from servmon.probes.base import Answer, Conclude, GiveUp, Options, ProbeFailed, Target, until_told
 from servmon.probes.icmp_packet import COOKIE_SIZE, MAX_PAYLOAD
@@ -52,7 +53,16 @@ class IcmpProbe:
     takes_socket: ClassVar[bool] = False
 
     def validate(self, target: Target, options: IcmpOptions) -> None:
-        """Refuse ways that lead nowhere. Raises ``InvalidInputError``."""
+        """Refuse ways that lead nowhere, and numbers that contradict each other. Raises ``InvalidInputError``."""
+        given = options.model_fields_set
+        if options.packets == 1 and "packet_interval_ms" in given:
+            raise InvalidInputError.of("packet_interval_ms", "means nothing where packets is 1")
+        both = {"degraded_loss_percent", "max_loss_percent"} <= given
+        if both and options.degraded_loss_percent > options.max_loss_percent:
+            sentence = f"is more than max_loss_percent, {options.max_loss_percent:g}, from which on it is down already"
+            raise InvalidInputError.of("degraded_loss_percent", sentence)
+        if target.host in {"0.0.0.0", "::"}:  # noqa: S104 - it is refused
+            raise InvalidInputError.of("url", f"{target.host} is nobody's address, and no reply comes from it")
         check_route(target, options)
 
     async def check(self, target: Target, options: IcmpOptions, context: ProbeContext) -> Answer:

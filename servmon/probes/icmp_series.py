@@ -50,6 +50,7 @@ class Series:
         "rtts_ms",
         "rushed",
         "sent",
+        "source",
         "to",
         "ttl",
         "ttl_heard",
@@ -65,6 +66,7 @@ class Series:
         self.payload_size = kind.payload_size
         self.ttl = kind.ttl
         self.dont_fragment = kind.dont_fragment
+        self.source = kind.route.source_address
         self.way: Ancillary = () if kind.route is ANY_ROUTE else kind.route.ancillary(to.version)
         self.sent = 0
         self.last_sent_at = -math.inf

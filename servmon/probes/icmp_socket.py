@@ -29,6 +29,7 @@ from servmon.probes.icmp_packet import (
     parse_reply,
 )
 from servmon.probes.icmp_series import Echo, Series
+from servmon.probes.route import why_not_sent
 from servmon.probes.shared_socket import RECVERR, NetworkError, SharedSocket, elapsed_ms
 
 _INT = struct.Struct("@i")
@@ -195,6 +196,7 @@ def _unreachable(host: str, words: str, reporter: str | None) -> ProbeFailed:
 
 def _send_failure(error: OSError, series: Series) -> ProbeFailed:
     host = series.to.host
+    error = why_not_sent(error, series.source)
     if isinstance(error, PermissionError):
         message = f"this machine forbids sending ICMP to {host} (firewall or prohibited route)"
         return ProbeFailed(FailureKind.LOCAL, message)

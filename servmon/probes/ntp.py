@@ -6,6 +6,8 @@ import os
 import struct
 from typing import NamedTuple
 
+from servmon.probes.base import safe_text
+
 # Leap and version and mode, stratum, poll, precision, root delay and dispersion, reference id, four timestamps.
 _PACKET = struct.Struct("!BBbbII4sQQQQ")
 _CLIENT = 0b00_100_011
@@ -18,12 +20,16 @@ _UNIX_EPOCH = 2_208_988_800
 
 
 class TimeAnswer(NamedTuple):
-    """A server's clock: ``offset_ms`` is by how much it is ahead of ours, ``stratum`` how far it is from a source."""
+    """A server's clock: ``offset_ms`` is by how much it is ahead of ours, ``stratum`` how far it is from a source.
+
+    ``is_told`` is whether it says a time at all.
+    """
 
     stratum: int
     leap: int
     offset_ms: float
     reference: str
+    is_told: bool
 
     @property
     def complaint(self) -> str | None:
@@ -32,6 +38,8 @@ class TimeAnswer(NamedTuple):
             return f"it wants to be left alone (kiss code {self.reference or 'none'})"
         if self.stratum > _LARGEST_STRATUM or self.leap == _UNSYNCHRONISED:
             return "its clock is not synchronised"
+        if not self.is_told:
+            return "it does not tell the time: a timestamp of its answer is zero"
         return None
 
 
@@ -55,7 +63,8 @@ class TimeQuestion:
         first, stratum, *_, reference, _, _, received, transmitted = _PACKET.unpack_from(datagram)
         arrived_wall = sent_wall + elapsed_ms / 1000
         ahead = (_seconds_apart(received, sent_wall) + _seconds_apart(transmitted, arrived_wall)) / 2
-        return TimeAnswer(stratum, first >> 6, ahead * 1000, _reference_text(reference, stratum))
+        is_told = bool(received and transmitted)
+        return TimeAnswer(stratum, first >> 6, ahead * 1000, safe_text(_reference_text(reference, stratum)), is_told)
 
 
 def _seconds_apart(timestamp: int, wall: float) -> float:

@@ -37,6 +37,9 @@ _TOKEN = re.compile(
 )
 
 
+_HIDES = re.compile(r"\(\?(?:#|[a-zA-Z]*x)")
+
+
 class SearchTooSlowError(Exception):
     """The search was given up."""
 
@@ -85,9 +88,9 @@ def _shape(pattern: re.Pattern[str]) -> _Shape:
     """Counted by its signs alone: escapes, sets and the beginnings of groups are passed over.
 
     A repeated group, a look-around or a back-reference has no bound that could be told so, and spaces or comments
-    (VERBOSE) could hide them.
+    (VERBOSE, also for a group alone) could hide them.
     """
-    if pattern.flags & re.VERBOSE:
+    if pattern.flags & re.VERBOSE or _HIDES.search(pattern.pattern):
         return _Shape(0, 0, unbounded=True)
     repeats = branches = 0
     for token in _TOKEN.finditer(pattern.pattern):

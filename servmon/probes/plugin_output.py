@@ -14,9 +14,11 @@ from servmon.probes.base import safe_text
 
 _MEASURES_KEPT = 50
 _NAME_LIMIT = 80
-# 'label'=value[unit];warn;crit;min;max - a quote in a quoted label is written twice.
+# 'label'=value[unit];warn;crit;min;max - a quote in a quoted label is written twice. Each begins behind a space and no
+# part of it is long: else what a stranger has a plug-in print would be searched for minutes.
 _MEASURE = re.compile(
-    r"(?:'((?:[^']|'')+)'|([^\s'=]+))=([-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)([%A-Za-z]{0,8})(?=[;\s]|$)"
+    r"(?<!\S)(?:'((?:[^']|''){1,200})'|([^\s'=]{1,200}))="
+    r"([-+]?[0-9]{0,40}\.?[0-9]{1,40}(?:[eE][-+]?[0-9]{1,5})?)([%A-Za-z]{0,8})(?=[;\s]|$)"
 )
 
 
@@ -37,8 +39,11 @@ def read_output(text: str) -> PluginOutput:
 
 def _measures(perfdata: str) -> dict[str, tuple[float, str]]:
     found: dict[str, tuple[float, str]] = {}
-    for quoted, plain, number, unit in _MEASURE.findall(perfdata):
+    for measure in _MEASURE.finditer(perfdata):
+        quoted, plain, number, unit = measure.groups(default="")
         value = float(number)
-        if len(found) < _MEASURES_KEPT and math.isfinite(value):
+        if len(found) == _MEASURES_KEPT:
+            break
+        if math.isfinite(value):
             found[safe_text(quoted.replace("''", "'") or plain, _NAME_LIMIT)] = value, unit
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 import struct
 from functools import cached_property
@@ -64,11 +65,36 @@ class Route(NamedTuple):
 ANY_ROUTE = Route()
 
 
+def why_not_sent(error: OSError, source: str | None) -> OSError:
+    """``error``, or that this machine cannot send from ``source``, if that is why.
+
+    A socket that all share is told of it only with each packet, and then says no more than "unreachable".
+    """
+    if source is None:
+        return error
+    with socket.socket(socket.AF_INET6 if ":" in source else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.bind((source, 0))
+        except OSError as reason:
+            return reason
+    return error
+
+
 def _checked_source(value: str) -> str:
     address = parse_host(value)
     if not is_address(address) or "%" in address:
         raise ValueError(f"{value!r} is not an IP address of this machine; 192.0.2.7 would be one")
     return address
+
+
+# As Linux takes them, which counts bytes.
+_INTERFACE = re.compile(r"(?!\.{1,2}$)[!-.0-9;-~]{1,15}")
+
+
+def _checked_interface(value: str) -> str:
+    if not _INTERFACE.fullmatch(value):
+        raise ValueError(f"{value[:40]!r} cannot be the name of a network interface; eth0 would be one")
+    return value
 
 
 class ConnectingOptions(Options):
@@ -80,7 +106,7 @@ class ConnectingOptions(Options):
     ip_version: Literal[4, 6, "any"] = "any"
     addresses: Literal["one", "all"] = "one"
     source_address: Annotated[str, AfterValidator(_checked_source)] | None = None
-    interface: str | None = Field(None, min_length=1, max_length=15, pattern=r"^[^\s/\x00-\x1f]+$")
+    interface: Annotated[str, AfterValidator(_checked_interface)] | None = None
     dscp: int | None = Field(None, ge=0, le=63)
 
     @cached_property
@@ -100,6 +126,7 @@ def check_route(target: Target, options: ConnectingOptions) -> None:
         raise InvalidInputError.of("source_address", f"is no IPv{options.ip_version} address, as ip_version wants")
     if not is_address(target.host):
         return
+    _check_address(target.host, options.interface)
     version = _version_of(target.host)
     if options.ip_version not in {"any", version}:
         raise InvalidInputError.of("ip_version", f"is {options.ip_version}, but {target.host} is IPv{version}")
@@ -107,6 +134,15 @@ def check_route(target: Target, options: ConnectingOptions) -> None:
         raise InvalidInputError.of("source_address", f"cannot reach {target.host}, which is IPv{version}")
     if options.addresses == "all":
         raise InvalidInputError.of("addresses", f"means nothing to {target.host}, which is one; names have several")
+
+
+def _check_address(host: str, interface: str | None) -> None:
+    address = ipaddress.ip_address(host)
+    if address.is_multicast or host == "255.255.255.255":
+        raise InvalidInputError.of("url", f"{host} is the address of a group, and one host alone can be asked")
+    if address.version == 6 and address.is_link_local and "%" not in host and interface is None:
+        sentence = f'{host} says not on which link; {host}%eth0 would, or interface = "eth0"'
+        raise InvalidInputError.of("url", sentence)
 
 
 def _version_of(address: str) -> int:

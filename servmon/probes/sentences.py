@@ -30,6 +30,9 @@ _SENTENCES: Mapping[str, str] = {
     "greater_than": "must be more than {gt}",
     "less_than_equal": "must be at most {le}",
     "less_than": "must be less than {lt}",
+    "extra_forbidden": "is not known here",
+    "model_type": "must be a table of names and values",
+    "model_attributes_type": "must be a table of names and values",
     "too_short": "must have at least {min_length} entry",
     "too_long": "must have at most {max_length} entries",
 }
@@ -46,7 +49,7 @@ def sentences_of(error: ValidationError, secrets: Container[str] = ()) -> Iterat
         else:
             ours = _SENTENCES.get(found["type"])
             sentence = ours.format(**context) if ours else found["msg"]
-            if found["type"] != "missing" and found["loc"][0] not in secrets:
+            if found["type"] not in {"missing", "extra_forbidden"} and found["loc"][0] not in secrets:
                 sentence += _shown(found.get("input"))
         yield Problem(".".join(str(part) for part in found["loc"]), safe_text(sentence))
 

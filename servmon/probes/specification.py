@@ -34,6 +34,8 @@ READ_ONLY_FIELDS = frozenset(
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _ANSWERS_WITH_STATUS = frozenset({"HTTP", "HTTPS"})
 _ANSWERS_WITHOUT_TEXT = frozenset({"TCP", "ICMP"})
+# How the names of what an answer must hold or must not begin, whatever the protocol.
+_EXPECTATIONS = ("expect", "forbidden_")
 _MAX_DEPTH = 8
 # What options are called that name a file or a variable of this machine.
 _POINTERS = ("_file", "_env")
@@ -251,6 +253,10 @@ def _find_meaningless(plain: Mapping[str, Any], probe: Probe, problems: list[Pro
         )
     if "expected_response_pattern" in plain and probe.protocol in _ANSWERS_WITHOUT_TEXT:
         problems.append(Problem("expected_response_pattern", f"means nothing to {probe.protocol}, which reads no text"))
+    if plain.get("inverted") is True:
+        sentence = "means nothing with inverted = true, where every answer is wrong"
+        given = (name for name, value in plain.items() if value is not None)
+        problems.extend(Problem(name, sentence) for name in given if name.startswith(_EXPECTATIONS))
 
 
 def _validate(probe: Probe, target: Target, options: Options, problems: list[Problem]) -> None:

@@ -61,6 +61,8 @@ class TcpProbe:
         given, begun = options.model_fields_set, [step for step in options.steps if step.starttls]
         if options.preset and options.steps:
             raise InvalidInputError.of("steps", "excludes preset: one of them says what is said")
+        if "answer_limit" in given and not (options.preset or options.steps):
+            raise InvalidInputError.of("answer_limit", "means nothing without preset or steps, since nothing is read")
         if options.starttls and not (options.preset and offers_starttls(options.preset)):
             raise InvalidInputError.of(
                 "starttls", "needs a preset that knows it (smtp, imap, pop3, ftp); in steps it is a step of its own"
@@ -144,9 +146,7 @@ class _Touch:
     def _end(self, error: OSError | None = None) -> None:
         self._error = error
         self.give_up()
-        # Who is told holds us as well: without this both would wait for the collector of garbage.
-        told, self._told = self._told, _tell_nobody
-        told(self._conclude)
+        self._told(self._conclude)
 
     def _conclude(self) -> Answer:
         error, context = self._error, self._context
@@ -156,10 +156,6 @@ class _Touch:
         opened_at, connected_at = self._stream.opened_at, self._stream.connected_at
         connect_ms = ((connected_at or opened_at) - opened_at) * 1000
         return Answer(connect_ms, Phases(dns_ms=context.dns_ms, connect_ms=connect_ms), {"address": self._address})
-
-
-def _tell_nobody(_conclude: Conclude) -> None:
-    """Takes the place of who was told."""
 
 
 def _hear_nothing(_octets: bytes) -> None:

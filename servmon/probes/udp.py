@@ -40,6 +40,12 @@ def _checked_hex(value: str) -> str:
     return value
 
 
+def _not_nothing(value: str) -> str:
+    if not value.strip():
+        raise ValueError("is empty, and every reply holds that; leave it out where any reply is right")
+    return value
+
+
 def _checked_base64(value: str) -> str:
     try:
         payload = base64.b64decode(value, validate=True)
@@ -73,8 +79,10 @@ class UdpOptions(ConnectingOptions):
     send: Annotated[str, AfterValidator(_checked_text)] | None = None
     send_hex: Annotated[str, AfterValidator(_checked_hex)] | None = None
     send_base64: Annotated[str, AfterValidator(_checked_base64)] | None = None
-    expect: Annotated[str, Field(max_length=2000), AfterValidator(_checked_pattern)] | None = None
-    expect_hex: Annotated[str, AfterValidator(_checked_hex)] | None = None
+    expect: (
+        Annotated[str, Field(max_length=2000), AfterValidator(_not_nothing), AfterValidator(_checked_pattern)] | None
+    ) = None
+    expect_hex: Annotated[str, AfterValidator(_not_nothing), AfterValidator(_checked_hex)] | None = None
     preset: Literal["ntp"] | None = None
     max_offset_ms: float | None = Field(None, gt=0)
     max_stratum: int = Field(15, ge=1, le=15)

@@ -276,7 +276,8 @@ async def test_an_address_that_is_not_public_is_refused_unless_it_is_named(web_s
         ("2606:2800:21f:cb07:6820:80da:af6b:8b2c", True),
         *((address, False) for address in (
             "10.0.0.1", "100.64.0.1", "127.0.0.1", "169.254.169.254", "224.0.0.1", "::1", "fe80::1%eth0", "fd00::1",
-            "::ffff:10.0.0.1", "64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::1", "0.0.0.0", "0177.0.0.1", "/run/x", "",
+            "::ffff:10.0.0.1", "64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::1", "::127.0.0.1",
+            "::ffff:0:127.0.0.1", "64:ff9b:1::a9fe:a9fe", "fec0::1", "192.0.0.8", "0.0.0.0", "0177.0.0.1", "/run/x", "",
         )),
     ],
 )  # fmt: skip

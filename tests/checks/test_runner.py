@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 
 from servmon.checks import plan
-from servmon.checks.scheduler import Due
+from servmon.checks.attempts import Attempts
+from servmon.checks.lanes import Lanes
+from servmon.checks.runner import Runner
+from servmon.checks.scheduler import Due, Slot
+from servmon.clock import SYSTEM_CLOCK
+from servmon.metrics import Counters
 from servmon.model import CheckSource, FailureKind, Status
 from servmon.monitor import Rules
 from servmon.probes.base import Answer, Options, ProbeFailed
+from servmon.probes.icmp_series import Series
+from servmon.probes.network import Network
+from servmon.probes.specification import EndpointDefaults, parse_endpoint
+from servmon.probes.stream import Stream
+from tests.fix_servers import closes_at_once, free_port, settled
 from tests.virtual import ScriptedProbe, World, endpoint, run_virtual
 
 SILENCE = asyncio.Event  # waiting for a fresh one never ends
@@ -293,3 +304,61 @@ def test_before_a_stop_what_ends_soon_is_waited_for_and_nothing_more_is_begun():
         assert len(world.recorder.results) == 1
 
     run_virtual(main)
+
+
+class Listener:
+    """Judges nothing, and hears what comes."""
+
+    def __init__(self, *plans):
+        self.plans = {one.endpoint.id: one for one in plans}
+        self.heard = []
+
+    plan = property(lambda self: self.plans.get)
+
+    def is_healthy(self, _endpoint_id):
+        return True
+
+    def in_series(self, _endpoint_id):
+        return False
+
+    def pace(self, _endpoint_id):
+        return None
+
+    def is_void(self, _started_at):
+        return False
+
+    def receive(self, result):
+        self.heard.append(result.status)
+
+    def judgement_failed(self, _result, error):
+        raise error
+
+
+async def test_a_check_without_a_task_leaves_nothing_to_the_collector_of_garbage(tcp_server):
+    server = await tcp_server(closes_at_once)
+    urls = (
+        f"tcp://127.0.0.1:{server.port}",
+        f"tcp://127.0.0.1:{free_port()}",
+        "icmp://127.0.0.1",
+        "tcp://255.255.255.255:1",
+    )
+    plans = [
+        plan.Plan.of(parse_endpoint({"id": f"e{n}", "url": url, "retries": 0}, EndpointDefaults()))
+        for n, url in enumerate(urls)
+    ]
+    listener = Listener(*plans)
+    async with Network() as network:
+        runner = Runner(network, listener, done=lambda _slot, _pace: None, lanes=Lanes(100), counters=Counters())
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(3):
+                now = SYSTEM_CLOCK.monotonic()
+                for endpoint_id in listener.plans:
+                    runner.start(Due(Slot(endpoint_id, 60.0, 0.5), now, now + 60))
+                await settled(lambda: not len(runner))
+            left = [one for one in gc.get_objects() if isinstance(one, (Attempts, Series, Stream))]
+        finally:
+            gc.enable()
+    assert len(listener.heard) == 3 * len(urls)
+    assert left == []

@@ -71,6 +71,16 @@ async def test_ready_made_dialogues_are_held_to_the_end(check, tcp_server, prese
     assert answer.phases.tls_ms is None
 
 
+async def test_codes_may_stand_alone_and_imap_knows_no_capitals(check, tcp_server):
+    bare = await tcp_server(talks(b"220\r\n", {b"EHLO": b"250\r\n", b"QUIT": b"221\r\n"}))
+    await check(f"tcp://127.0.0.1:{bare.port}", preset="smtp")
+    small = await tcp_server(talks(b"* ok ready\r\n", {b"a2 LOGOUT": b"* bye\r\na2 ok\r\n"}))
+    await check(f"tcp://127.0.0.1:{small.port}", preset="imap")
+    busy = await tcp_server(talks(b"421\r\n", {}))
+    with pytest.raises(ProbeFailed, match="says '421', expected"):
+        await check(f"tcp://127.0.0.1:{busy.port}", preset="smtp")
+
+
 @pytest.mark.parametrize("preset", [preset for preset in SCRIPTS if preset != "ssh"])
 @LOOPS
 def test_they_go_over_to_tls_and_verify_the_certificate(trusted, preset, new_loop):
@@ -106,7 +116,7 @@ async def test_what_is_slipped_in_before_tls_does_not_count(check, tcp_server, t
             f"tcp://127.0.0.1:{server.port}", preset="smtp", starttls=True, tls_server_name="mail.test", timeout=2
         )
     # The injected 250 was not taken for EHLO's answer: QUIT was reached, and had no answer that ends it well.
-    assert failed.value.message.startswith(f"127.0.0.1:{server.port} says '500 what?', expected '^221 ")
+    assert failed.value.message.startswith(f"127.0.0.1:{server.port} says '500 what?', expected '^221")
 
 
 async def test_tls_at_once(check, tcp_server, trusted):
@@ -234,7 +244,9 @@ def test_failing_dialogues_leave_nothing_behind(new_loop, trusted):
         ({"steps": [{"send": "a", "expect": "b"}]}, "steps.0: must be one of send, expect and starttls"),
         ({"steps": [{"send": "a", "fail": "b"}]}, "steps.0: fail means nothing without expect"),
         ({"steps": [{"expect": "("}]}, "steps.0.expect: is not a regular expression"),
-        ({"steps": [{"say": "a"}]}, "steps.0"),
+        ({"steps": [{"say": "a"}]}, "steps.0.say: is not known here"),
+        ({"steps": ["a"]}, "steps.0: must be a table of names and values"),
+        ({"answer_limit": 100}, "answer_limit: means nothing without preset or steps"),
         ({"tls_verify": False}, "tls_verify: means nothing without tls or starttls"),
     ],
 )

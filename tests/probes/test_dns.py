@@ -280,6 +280,7 @@ def test_a_question_that_cannot_be_asked_is_refused(path, options, field):
 @pytest.mark.parametrize(
     "options",
     [{"query_type": "NOPE"}, {"query_type": "AXFR"}, {"query_name": "a..b"}, {"query_name": "x" * 64 + ".test"},
+     {"query_name": ""}, {"query_name": "a b"},
      {"expected_rcode": "FINE"}, {"transport": "carrier pigeon"}, {"name": "example.test"}],
 )  # fmt: skip
 def test_impossible_options_are_refused_when_loaded(options):
@@ -487,6 +488,14 @@ async def test_the_servers_name_for_itself_is_kept_when_asked_for(check, dns_ser
         ("/a.test", {"min_answers": 3, "max_answers": 2}, "max_answers"),
         ("/a.test", {"expected_rcode": "NXDOMAIN", "max_answers": 2}, "max_answers"),
         ("/a.test", {"tls_verify": False}, "tls_verify"),
+        ("/a.test", {"answer_match": "all"}, "answer_match"),
+        ("/a.test", {"expected_answer": ["192.0.2.1"], "min_answers": 0, "max_answers": 0}, "max_answers"),
+        (
+            "/a.test",
+            {"expected_answer": ["192.0.2.1", "192.0.2.2"], "answer_match": "all", "max_answers": 1},
+            "max_answers",
+        ),
+        ("/a.test", {"expected_answer": ["192.0.2.1"], "answer_match": "exact", "min_answers": 2}, "min_answers"),
         ("/a.test", {"transport": "tcp", "tls_server_name": "a.test"}, "tls_server_name"),
     ],
 )

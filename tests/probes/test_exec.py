@@ -201,6 +201,13 @@ def test_a_command_that_cannot_be_run_is_refused(command, sentence):
     assert sentence in str(refused.value)
 
 
+def test_it_cannot_be_turned_round():
+    with pytest.raises(InvalidInputError, match="inverted: means nothing to EXEC, as a plug-in always answers"):
+        parse_endpoint(
+            {"url": "exec://a", "command": ["/bin/true"], "inverted": True}, EndpointDefaults(), source="config:main"
+        )
+
+
 @pytest.mark.parametrize(
     ("text", "message", "measures"),
     [
@@ -209,8 +216,17 @@ def test_a_command_that_cannot_be_run_is_refused(command, sentence):
         ("OK | 'a b'=1%;2;3;0;100 'it''s'=-2.5e3ms", "OK", {"a b": (1, "%"), "it's": (-2500, "ms")}),
         ("OK\nlong text | ignored=1\nmore=2", "OK", {"ignored": (1, ""), "more": (2, "")}),
         ("OK | rubbish = 5 a= =3 b=1e999 c=U", "OK", {}),
+        ("OK | a=.5s;; b=5. c=+1E2B;1 d==1 e=1x=2", "OK", {"a": (0.5, "s"), "c": (100, "B")}),
         ("", "", {}),
     ],
 )
 def test_output_is_read_as_the_guidelines_say(text, message, measures):
     assert read_output(text) == (message, measures)
+
+
+@pytest.mark.parametrize("text", ["'", "''a", "a", "1", "a=1", " ''''", " '", "1e", "a=1 ", " a='", "|\n"])
+def test_no_output_however_odd_is_read_for_long(text):
+    """64 KiB of some of these took a minute; what takes as long ends the test."""
+    for _ in range(20):
+        read_output("OK | " + text * (65_536 // len(text)))
+    assert len(read_output("OK | " + " ".join(f"m{number}=1" for number in range(9000))).measures) == 50

@@ -155,6 +155,15 @@ async def test_the_body_is_read_in_its_charset(check, web_server, charset):
     await check(server.url, expected_response_pattern="^grüße$")
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+async def test_a_mark_of_the_encoding_counts_for_more_than_the_head_and_is_no_text(check, web_server, encoding):
+    server = await web_server()
+    server.pages["/"] = Page(
+        body='{"up": "grün"}'.encode(encoding), headers={"Content-Type": "text/plain; charset=latin1"}
+    )
+    await check(server.url, expected_response_pattern='^."up": "grün"}$', expected_json={"up": "grün"})
+
+
 @pytest.mark.parametrize("charset", ["-punycode", "-idna", "raw:unicode:escape", "x--unicode--escape", "punycode"])
 def test_no_codec_is_used_that_no_page_is_written_in(charset):
     body = Body("", 100)
@@ -529,6 +538,19 @@ async def test_a_bomb_costs_little_memory(check, tcp_server):
         ({"follow_redirects": True}, "follow_redirects: must be a whole number, not true"),
         ({"follow_redirects": "5"}, "follow_redirects: must be a whole number, not '5'"),
         ({"method": "HEAD", "expected_response_pattern": "x"}, "expected_response_pattern: cannot be found"),
+        ({"method": "HEAD", "body": "x"}, 'body: means nothing with method = "HEAD"'),
+        ({"expected_status": "100,103-150"}, "expected_status: can never be met: what begins with 1 (but 101)"),
+        ({"expected_status_code": 102}, "expected_status_code: can never be met"),
+        ({"headers": {"X-A": "1", "x-a": "2"}}, "headers: holds the same header twice"),
+        ({"headers": {"host": "a b"}}, "headers: the value of Host must be a host"),
+        (
+            {"inverted": True, "forbidden_response_pattern": "x"},
+            "forbidden_response_pattern: means nothing with inverted",
+        ),
+        ({"inverted": True, "expected_status_code": 200}, "expected_status_code: means nothing with inverted = true"),
+        ({"runbook_url": "ftp://x"}, "runbook_url: must be a URL that a browser can open"),
+        ({"owner": "a\nb"}, "owner: must hold a visible character, and no control characters"),
+        ({"contact": " "}, "contact: must hold a visible character"),
     ],
 )
 def test_bad_options_are_refused_when_the_endpoint_is_made(fields, sentence):
@@ -536,6 +558,18 @@ def test_bad_options_are_refused_when_the_endpoint_is_made(fields, sentence):
         parse_endpoint({"url": "https://example.test/", **fields}, EndpointDefaults())
     assert str(wrong.value).startswith(sentence)
     assert len(wrong.value.problems) == 1
+
+
+def test_what_means_something_is_taken():
+    for fields in (
+        {"expected_status": "101"},
+        {"expected_status": "100-199"},
+        {"inverted": True},
+        {"inverted": False, "expected_status_code": 204},
+        {"method": "HEAD", "expected_headers": {"Server": "x"}},
+        {"headers": {"Host": "shop.example:8080"}},
+    ):
+        assert parse_endpoint({"url": "https://example.test/", **fields}, EndpointDefaults())
 
 
 # Nothing stays behind

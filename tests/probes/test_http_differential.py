@@ -200,10 +200,11 @@ async def _is_explained(url: str, ours: str, answer: bytes, cut: Callable[[bytes
         return answer.lstrip().startswith((b"RTSP", b"ICE/")) or is_unread or gzip_is_cut_off(answer)
     if re.search(rb"\0(?s:.*)\n\r?\n", answer) or is_more_than_was_compressed(answer):
         return True
-    needed = HttpAnswer("", Wanted(((200, 299),), keep=True, limit=1 << 20))
+    told: list[ProbeFailed | None] = []
+    needed = HttpAnswer("", Wanted(((200, 299),), keep=True, limit=1 << 20), told.append)
     for number, octet in enumerate(answer):
         needed.hear(bytes([octet]))
-        if needed.complete.done():
+        if told:
             cut(answer[: number + 1])
             return await _theirs(url, 5) == "up"
     return False

@@ -159,7 +159,9 @@ def test_secrets_come_from_files_and_the_environment_as_they_are_now(tmp_path, m
         ({"username": "a", "password_env": "NO_SUCH_X"}, "password_env: the environment has no variable NO_SUCH_X"),
         ({"bearer_token_file": "/no/such"}, "bearer_token_file: cannot be read: No such file or directory"),
         ({"bearer_token": "a\nb"}, "bearer_token: must be one line of ASCII characters"),
-        ({"username": "a:b"}, "username: "),
+        ({"username": "a:b"}, "username: must be 1 to 200 characters, no colon and no control character among them"),
+        ({"username": "a", "headers": {"authorization": "x"}}, "username: excludes the header Authorization"),
+        ({"bearer_token": "a", "headers": {"Authorization": "x"}}, "bearer_token: excludes the header Authorization"),
         ({"tls_ca_file": "/no/such"}, "tls_ca_file: /no/such cannot be read: No such file"),
         ({"tls_ca_file": "/etc/passwd"}, "tls_ca_file: holds nothing that could be used"),
         ({"tls_certificate_file": "/etc/passwd"}, "tls_certificate_file: holds nothing that could be used"),
@@ -178,6 +180,11 @@ def test_bad_options_are_refused_when_the_endpoint_is_made(fields, sentence):
     with pytest.raises(InvalidInputError) as wrong:
         from_file("https://example.test/", **fields)
     assert str(wrong.value).startswith(sentence)
+
+
+def test_a_name_for_tls_means_nothing_where_there_is_none():
+    with pytest.raises(InvalidInputError, match=r"^tls_server_name: means nothing to http"):
+        from_file("http://example.test/", tls_server_name="a.test")
 
 
 @pytest.mark.parametrize("name", ["password_file", "password_env", "bearer_token_env", "tls_ca_file", "tls_key_file"])

@@ -6,11 +6,13 @@ import pytest
 from pydantic import ValidationError
 
 from servmon.clock import SYSTEM_CLOCK
+from servmon.errors import InvalidInputError
 from servmon.model import FailureKind
 from servmon.probes.base import ProbeFailed, Target
 from servmon.probes.icmp import IcmpOptions, IcmpProbe, mean_opinion_score, percentile, spacing
 from servmon.probes.network import Network, ProbeContext
 from servmon.probes.shared_socket import Pacer
+from servmon.probes.specification import EndpointDefaults, parse_endpoint
 from tests.fix_servers import PATIENCE_SECONDS
 
 
@@ -173,6 +175,23 @@ def test_the_time_to_live_can_be_set(netns):
 def test_impossible_options_are_refused_when_loaded(options):
     with pytest.raises(ValidationError):
         IcmpOptions(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"packets": 1, "packet_interval_ms": 5}, "packet_interval_ms: means nothing where packets is 1"),
+        (
+            {"degraded_loss_percent": 50, "max_loss_percent": 20},
+            "degraded_loss_percent: is more than max_loss_percent, 20",
+        ),
+    ],
+)
+def test_numbers_that_contradict_each_other_are_refused(options, sentence):
+    with pytest.raises(InvalidInputError) as refused:
+        parse_endpoint({"url": "icmp://a.test", **options}, EndpointDefaults())
+    assert str(refused.value).startswith(sentence)
+    assert parse_endpoint({"url": "icmp://a.test", "max_loss_percent": 10}, EndpointDefaults())
 
 
 def test_a_single_packet_tells_its_loss_too(netns):

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from servmon.errors import InvalidInputError
-from servmon.model import FailureKind
+from servmon.model import FailureKind, Status
 from servmon.probes.base import ProbeFailed
 from servmon.probes.icmp_engine import IcmpEngine
 from servmon.probes.icmp_series import Packet
@@ -20,6 +20,7 @@ from servmon.tasks import spawn
 from tests.fix_dns import DnsServer
 from tests.fix_lossy import PingableNetwork, Weather
 from tests.fix_servers import check_once, closes_at_once, says, settled
+from tests.probes.test_bad_weather import asked
 
 # Linux numbers (tcp(7)) that Python's socket module does not name.
 _TCP_SAVE_SYN, _TCP_SAVED_SYN = 27, 28
@@ -100,11 +101,18 @@ async def test_the_interface_is_as_wished(network, tcp_server):
         ("tcp://127.0.0.1:9", {"source_address": "192.0.2.99"}),
         ("udp://127.0.0.1:9", {"source_address": "192.0.2.99", "send": "x"}),
         ("tcp://127.0.0.1:9", {"interface": "no-such0"}),
+        ("icmp://127.0.0.1", {"source_address": "192.0.2.99", "packets": 1}),
+        ("icmp://[::1]", {"source_address": "2001:db8::9", "packets": 1}),
+        ("dns://127.0.0.1/a.test", {"source_address": "192.0.2.99"}),
+        ("dns://127.0.0.1/a.test", {"source_address": "192.0.2.99", "transport": "tcp"}),
+        ("dns://127.0.0.1/a.test", {"interface": "no-such0"}),
     ],
 )
 async def test_a_way_that_this_machine_does_not_have_is_our_own_failure(network, url, fields):
-    failed = await failure(check_once(network, url, 5, **fields))
-    assert failed.kind is FailureKind.LOCAL
+    result = await asked(network, url, retries=0, **fields)
+    assert (result.status, result.failure_kind) == (Status.UNKNOWN, FailureKind.LOCAL)
+    assert ("have this source address" if "source_address" in fields else "interface") in result.error_message
+    assert "starting" not in result.error_message
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
@@ -161,7 +169,14 @@ async def test_the_traffic_class_stands_in_the_first_packet_of_a_connection(netw
         ("http://a.test/", {"addresses": "some"}, "addresses: must be 'one' or 'all', not 'some'"),
         ("http://a.test/", {"ip_version": 5}, "ip_version: must be 4, 6 or 'any', not 5"),
         ("http://a.test/", {"source_address": "b.test"}, "source_address: 'b.test' is not an IP address"),
-        ("http://a.test/", {"interface": "a/b"}, "interface: "),
+        ("http://a.test/", {"interface": "a/b"}, "interface: 'a/b' cannot be the name of a network interface"),
+        ("http://a.test/", {"interface": "é" * 9}, "interface: 'ééééééééé' cannot be"),
+        ("http://a.test/", {"interface": ".."}, "interface: '..' cannot be"),
+        ("tcp://[fe80::1]:9", {}, "url: fe80::1 says not on which link; fe80::1%eth0 would"),
+        ("icmp://224.0.0.1", {}, "url: 224.0.0.1 is the address of a group, and one host alone can be asked"),
+        ("udp://[ff02::1]:9", {}, "url: ff02::1 is the address of a group"),
+        ("udp://255.255.255.255:9", {}, "url: 255.255.255.255 is the address of a group"),
+        ("icmp://0.0.0.0", {}, "url: 0.0.0.0 is nobody's address"),
         ("http://a.test/", {"dscp": 64}, "dscp: must be at most 63, not 64"),
     ],
 )
@@ -169,6 +184,14 @@ def test_ways_that_lead_nowhere_are_refused_when_the_endpoint_is_made(url, field
     with pytest.raises(InvalidInputError) as wrong:
         parse_endpoint({"url": url, **fields}, EndpointDefaults())
     assert str(wrong.value).startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("url", "fields"),
+    [("tcp://[fe80::1%eth0]:9", {}), ("tcp://[fe80::1]:9", {"interface": "eth0"}), ("http://0.0.0.0:8080/", {})],
+)
+def test_ways_that_lead_somewhere_are_taken(url, fields):
+    assert parse_endpoint({"url": url, **fields}, EndpointDefaults())
 
 
 @pytest.mark.parametrize("mode", Mode)

@@ -9,6 +9,7 @@ from yarl import URL
 
 from servmon.errors import InvalidInputError
 from servmon.probes import PROBES, find_probe
+from servmon.probes.dns_message import question_of
 from servmon.probes.target import _requested, parse_target
 
 
@@ -66,6 +67,15 @@ def test_a_scheme_may_stand_for_the_protocol(url, protocol, told):
 def test_the_url_of_a_web_target_is_whole_and_without_its_fragment(url, whole, path):
     target = parse_target(url, None)[1]
     assert (target.url, target.path) == (whole, path)
+
+
+@pytest.mark.parametrize(
+    ("name", "ascii_name"),
+    [("Bücher.test", "xn--bcher-kva.test"), ("straße.test", "xn--strae-oqa.test"), ("💩.test", "xn--ls8h.test")],
+)
+def test_names_are_written_as_browsers_write_them(name, ascii_name):
+    assert parse_target(f"https://{name}/", None)[1].host == ascii_name
+    assert question_of(f"/{name}", None, None).wire == question_of(f"/{ascii_name}", None, None).wire
 
 
 def test_a_dns_url_keeps_its_question():

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 
 import pytest
 import uvloop
 
+from servmon.clock import SYSTEM_CLOCK
 from servmon.errors import InvalidInputError
 from servmon.model import FailureKind
 from servmon.probes.base import ProbeFailed
 from servmon.probes.network import Network
 from servmon.probes.specification import EndpointDefaults, parse_endpoint
-from tests.fix_servers import UdpServer, check_once, free_port, open_files, settled, time_server
+from tests.fix_servers import UdpServer, check_once, free_port, open_files, settled
 
 
 @pytest.mark.parametrize(
@@ -151,6 +153,8 @@ async def test_bytes_can_be_sent_and_expected(check, udp_server):
         ({"preset": "ntp", "expected_response_pattern": "x"}, "expected_response_pattern: means nothing beside preset"),
         ({"max_offset_ms": 5}, 'max_offset_ms: means nothing without preset = "ntp"'),
         ({"preset": "dns"}, "preset: must be 'ntp'"),
+        ({"expect": ""}, "expect: is empty, and every reply holds that"),
+        ({"expect_hex": " "}, "expect_hex: is empty"),
     ],
 )
 def test_what_cannot_go_together_is_refused(options, sentence):
@@ -160,6 +164,19 @@ def test_what_cannot_go_together_is_refused(options, sentence):
 
 
 # Time
+
+
+def time_server(
+    *, stratum: int = 2, leap: int = 0, ahead: float = 0.0, reference: bytes = b"\x0a\0\0\1", tells: bool = True
+):
+    """Answers as RFC 5905 says, from a clock that is ``ahead`` seconds of ours."""
+
+    def answer(request: bytes) -> bytes:
+        now = int((SYSTEM_CLOCK.wall() + 2_208_988_800 + ahead) * (1 << 32)) & ((1 << 64) - 1)
+        head = struct.pack("!BBbbII4s", leap << 6 | 4 << 3 | 4, stratum, 6, -20, 0, 0, reference)
+        return head + struct.pack("!Q", now) + request[40:48] + struct.pack("!QQ", now, now if tells else 0)
+
+    return answer
 
 
 async def test_a_time_server_tells_stratum_and_offset(check, udp_server):
@@ -176,6 +193,8 @@ async def test_a_time_server_tells_stratum_and_offset(check, udp_server):
         (time_server(stratum=16), {}, "its clock is not synchronised"),
         (time_server(leap=3), {}, "its clock is not synchronised"),
         (time_server(stratum=0, reference=b"RATE"), {}, "it wants to be left alone (kiss code RATE)"),
+        (time_server(stratum=0, reference=b"\x1b[\0\xff"), {}, "(kiss code \\x1b[\\x00\\xff)"),
+        (time_server(tells=False), {}, "it does not tell the time: a timestamp of its answer is zero"),
         (time_server(stratum=5), {"max_stratum": 3}, "its stratum is 5, at most 3 was expected"),
         (time_server(ahead=-9), {"max_offset_ms": 100}, "ms behind ours, at most 100 was expected"),
         (time_server(ahead=2**32 + 9), {"max_offset_ms": 100}, "ms ahead of ours, at most 100 was expected"),

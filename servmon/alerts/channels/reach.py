@@ -14,7 +14,10 @@ from pydantic import AfterValidator
 
 from servmon.alerts.settings import ChannelSection
 
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# Those that carry an IPv4 address at their end: NAT64, "compatible" and translated ones (RFC 6052, 4291, 7915).
+_CARRIERS = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "::/96", "::ffff:0:0:0/96")))
+# Not public either, though older Pythons take them for it: NAT64 of one's own (RFC 8215), site-local ones, IANA's own.
+_NOT_PUBLIC = tuple(map(ipaddress.ip_network, ("64:ff9b:1::/48", "fec0::/10", "192.0.0.0/24")))
 
 
 def _checked_network(value: str) -> str:
@@ -43,7 +46,8 @@ class Reach:
         inner = _embedded(found)
         if any(one in network for network in self._allowed for one in (found, inner) if one.version == network.version):
             return True
-        return inner.is_global and not inner.is_multicast
+        odd = any(one in network for network in _NOT_PUBLIC for one in (found, inner) if one.version == network.version)
+        return inner.is_global and not inner.is_multicast and not odd
 
     def check(self, address: str) -> None:
         """Raises ``OSError`` that says what to do where a message may not go to ``address``."""
@@ -81,9 +85,9 @@ def _literally(server: str) -> list[str]:
 
 
 def _embedded(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """The IPv4 address that an IPv6 address carries on (mapped, 6to4, NAT64), else the address itself."""
+    """The IPv4 address that an IPv6 address carries on (mapped, 6to4, NAT64 …), else the address itself."""
     if not isinstance(address, ipaddress.IPv6Address):
         return address
-    if address in _NAT64:
+    if any(address in network for network in _CARRIERS) and not address.is_loopback:
         return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     return address.ipv4_mapped or address.sixtofour or address
