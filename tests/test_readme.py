@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from servmon.settings import load
 from tests.fix_daemon import FAST, QUICK
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
@@ -47,6 +48,13 @@ def test_the_table_of_contents_leads_to_every_section_and_nowhere_else():
     linked = set(re.findall(r"\]\(#([^)]+)\)", README))
     assert linked <= headings
     assert sections - linked == {"two-commands", "where-to-find-what", "licence"}
+
+
+def test_the_first_endpoints_are_taken_as_they_stand_there(tmp_path):
+    section = README.partition("## Configuration")[2]
+    file = tmp_path / "servmon.toml"
+    file.write_text(section.partition("```toml\n")[2].partition("```")[0], encoding="utf-8")
+    assert [one.id for one in load(file, {}).endpoints] == ["shop", "edge-1"]
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl on this machine")
