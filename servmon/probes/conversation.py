@@ -172,9 +172,9 @@ class _Handshake:
     def __exit__(self, _kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
         if error is None:
             self._conversation.tls_ms = (SYSTEM_CLOCK.monotonic() - self._began_at) * 1000
+        elif isinstance(error, ConnectionError | ssl.SSLEOFError):
+            message = f"{self._place} broke off the connection during the TLS handshake"
+            raise ProbeFailed(FailureKind.RESET, message) from None
         elif isinstance(error, ssl.SSLError):
             self._conversation.certificate = next(iter(shown_by(error)), None)
             raise tls_failure(error, self._place, self._name) from None
-        elif isinstance(error, ConnectionError):
-            message = f"{self._place} closed the connection in the middle of the TLS handshake"
-            raise ProbeFailed(FailureKind.TLS, message) from None

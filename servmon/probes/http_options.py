@@ -22,6 +22,8 @@ from servmon.probes.tls import TlsOptions
 _MAX_BODY = 65_536
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _FIELD_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]{0,4000}")
+_LONGEST_TOKEN = 8000
+_ONE_LINE = re.compile(f"[!-~]{{1,{_LONGEST_TOKEN}}}")
 _HOST = re.compile(r"[!-.0-~]+")
 _USER_NAME = re.compile(r"[^:\x00-\x1f\x7f]{1,200}")
 _RANGE = re.compile(r"([1-5][0-9]{2})(?:-([1-5][0-9]{2}))?")
@@ -117,7 +119,7 @@ class HttpOptions(TlsOptions):
     password: SecretStr | None = Field(None, max_length=2000)
     password_file: str | None = Field(None, min_length=1, max_length=1000)
     password_env: str | None = Field(None, min_length=1, max_length=200)
-    bearer_token: SecretStr | None = Field(None, min_length=1, max_length=8000)
+    bearer_token: SecretStr | None = Field(None, min_length=1, max_length=_LONGEST_TOKEN)
     bearer_token_file: str | None = Field(None, min_length=1, max_length=1000)
     bearer_token_env: str | None = Field(None, min_length=1, max_length=200)
 
@@ -211,8 +213,8 @@ DEFAULT_FIELDS = header_lines(DEFAULT_HEADERS)
 
 
 def _in_one_line(token: str) -> str:
-    if not _FIELD_VALUE.fullmatch(token[:4000]) or not token.isascii():
-        raise ValueError("must be one line of ASCII characters")
+    if not _ONE_LINE.fullmatch(token):
+        raise ValueError(f"must be one line of 1 to {_LONGEST_TOKEN} visible ASCII characters")
     return token
 
 
