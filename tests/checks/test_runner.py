@@ -17,11 +17,12 @@ from servmon.metrics import Counters
 from servmon.model import CheckSource, FailureKind, Status
 from servmon.monitor import Rules
 from servmon.probes.base import Answer, Options, ProbeFailed
+from servmon.probes.http_client import Exchange
 from servmon.probes.icmp_series import Series
 from servmon.probes.network import Network
 from servmon.probes.specification import EndpointDefaults, parse_endpoint
 from servmon.probes.stream import Stream
-from tests.fix_servers import closes_at_once, free_port, settled
+from tests.fix_servers import closes_at_once, free_port, says, settled
 from tests.virtual import ScriptedProbe, World, endpoint, run_virtual
 
 SILENCE = asyncio.Event  # waiting for a fresh one never ends
@@ -335,16 +336,27 @@ class Listener:
 
 
 async def test_a_check_without_a_task_leaves_nothing_to_the_collector_of_garbage(tcp_server):
-    server = await tcp_server(closes_at_once)
-    urls = (
-        f"tcp://127.0.0.1:{server.port}",
-        f"tcp://127.0.0.1:{free_port()}",
-        "icmp://127.0.0.1",
-        "tcp://255.255.255.255:1",
+    closing, closed = await tcp_server(closes_at_once), free_port()
+    moved = await tcp_server(says(b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n"))
+    serving = await tcp_server(says(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"))
+    asked = (
+        {"url": f"tcp://127.0.0.1:{closing.port}"},
+        {"url": f"tcp://127.0.0.1:{closed}"},
+        {
+            "url": "tcp://192.0.2.1:1",
+            "source_address": "127.0.0.1",
+        },  # there is no way from there, which connecting says
+        {"url": "icmp://127.0.0.1"},
+        {"url": f"http://127.0.0.1:{serving.port}"},
+        {"url": f"http://127.0.0.1:{serving.port}", "expected_response_pattern": "ok"},
+        {"url": f"http://127.0.0.1:{serving.port}", "expected_status": "503"},
+        {"url": f"http://127.0.0.1:{moved.port}", "follow_redirects": 2},
+        {"url": f"http://127.0.0.1:{closing.port}"},
+        {"url": f"http://127.0.0.1:{closed}"},
     )
     plans = [
-        plan.Plan.of(parse_endpoint({"id": f"e{n}", "url": url, "retries": 0}, EndpointDefaults()))
-        for n, url in enumerate(urls)
+        plan.Plan.of(parse_endpoint({"id": f"e{n}", "retries": 0, **fields}, EndpointDefaults()))
+        for n, fields in enumerate(asked)
     ]
     listener = Listener(*plans)
     async with Network() as network:
@@ -357,8 +369,8 @@ async def test_a_check_without_a_task_leaves_nothing_to_the_collector_of_garbage
                 for endpoint_id in listener.plans:
                     runner.start(Due(Slot(endpoint_id, 60.0, 0.5), now, now + 60))
                 await settled(lambda: not len(runner))
-            left = [one for one in gc.get_objects() if isinstance(one, (Attempts, Series, Stream))]
+            left = [one for one in gc.get_objects() if isinstance(one, (Attempts, Exchange, Series, Stream))]
         finally:
             gc.enable()
-    assert len(listener.heard) == 3 * len(urls)
+    assert len(listener.heard) == 3 * len(asked)
     assert left == []
