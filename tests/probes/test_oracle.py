@@ -192,7 +192,8 @@ async def test_misbehaving_servers(oracle, tcp_server, case):
     asked = (
         ("http", f"http://{place}/", {}),
         ("https_any", f"https://{place}/", {"tls_verify": False}),
-        ("tcp", f"tcp://{place}", {}),
+        # Whether a connection that is reset at once stood for a moment is chance, for either of us.
+        *([] if case == "resets" else [("tcp", f"tcp://{place}", {})]),
         ("tcp_tls", f"tcp://{place}", {"tls": True, "tls_verify": False}),
         ("tcp_banner", f"tcp://{place}", {"steps": [{"expect": "^SSH-2.0-"}]}),
     )
