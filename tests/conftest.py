@@ -23,6 +23,7 @@ pytest_plugins = [
     "tests.fix_servers",
     "tests.fix_pooler",
     "tests.fix_dns",
+    "tests.fix_targets",
     "tests.fix_netns",
     "tests.fix_api",
     "tests.fix_live",

@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import ssl
+import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -195,6 +196,19 @@ class UdpServer(asyncio.DatagramProtocol):
 
     async def stop(self) -> None:
         self.transport.close()
+
+
+def time_server(
+    *, stratum: int = 2, leap: int = 0, ahead: float = 0.0, reference: bytes = b"\x0a\0\0\1", tells: bool = True
+):
+    """Answers as RFC 5905 says, from a clock that is ``ahead`` seconds of ours."""
+
+    def answer(request: bytes) -> bytes:
+        now = int((SYSTEM_CLOCK.wall() + 2_208_988_800 + ahead) * (1 << 32)) & ((1 << 64) - 1)
+        head = struct.pack("!BBbbII4s", leap << 6 | 4 << 3 | 4, stratum, 6, -20, 0, 0, reference)
+        return head + struct.pack("!Q", now) + request[40:48] + struct.pack("!QQ", now, now if tells else 0)
+
+    return answer
 
 
 @pytest.fixture

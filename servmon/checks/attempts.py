@@ -188,13 +188,23 @@ class Attempts:
         else:
             _log.error("probe failed", endpoint=self._plan.endpoint.id, doing=context.doing, exc_info=error)
             failed = ProbeFailed(FailureKind.PROBE_ERROR, f"the probe itself failed: {type(error).__name__}")
-        # A finding from here on: what it was raised in would hold it, and be held by it.
-        error.__traceback__ = failed.__traceback__ = failed.__context__ = None
+        _let_go(error)
         return _about(failed, context)
 
 
 def _tell_nobody(_outcome: Outcome) -> None:
     """Takes the place of who does not wait any more."""
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Part an error, and those it came from, from where they were raised: it is a finding from here on.
+
+    What stands there may hold it, as a future does, and would be held by it until the collector of garbage comes.
+    """
+    while error is not None:
+        earlier = error.__context__
+        error.__traceback__ = error.__context__ = error.__cause__ = None
+        error = earlier
 
 
 def _about(failed: ProbeFailed, context: ProbeContext) -> ProbeFailed:

@@ -145,6 +145,10 @@ class HttpAnswer:
         if self.told is not None:
             self._end_with(failure)
 
+    def close(self) -> None:
+        """Hear no more, whatever has come."""
+        self._parser = None  # it holds us, and would keep both until the garbage is collected
+
     def _begins_well(self, octets: bytes) -> bool:
         """Whether this can become HTTP; the parser would take other protocols of its family too."""
         begun = ((self._beginning or b"") + octets[: _SHOWN * 2]).lstrip(b"\r\n")
@@ -201,7 +205,7 @@ class HttpAnswer:
 
     def _end_with(self, failure: ProbeFailed | None) -> None:
         self.ended_at = SYSTEM_CLOCK.monotonic()
-        self._parser = None  # it holds us, and would keep both until the garbage is collected
+        self.close()
         told, self.told = self.told, None
         if told is not None:
             told(failure)

@@ -159,6 +159,7 @@ class Exchange:
     def _close(self) -> None:
         self._take_times()
         self._stream.close()
+        self.answer.close()
         self._told = _tell_nobody  # who is told holds us, too
 
     def _shake_hands(self) -> None:

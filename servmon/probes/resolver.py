@@ -113,6 +113,7 @@ class Resolver:
             found = await answer
         except aiodns.error.DNSError as error:
             found = int(error.args[0])
+            error.__traceback__ = None  # it leads back here, where ``answer`` holds the error
         finally:
             timer.cancel()
             if call is not None:

@@ -76,7 +76,7 @@ def why_not_sent(error: OSError, source: str | None) -> OSError:
         try:
             sock.bind((source, 0))
         except OSError as reason:
-            return reason
+            return reason.with_traceback(None)  # it leads to who asks, and who asks holds the reason
     return error
 
 

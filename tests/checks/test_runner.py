@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 
 import pytest
 
 from servmon.checks import plan
-from servmon.checks.attempts import Attempts
-from servmon.checks.lanes import Lanes
-from servmon.checks.runner import Runner
-from servmon.checks.scheduler import Due, Slot
-from servmon.clock import SYSTEM_CLOCK
-from servmon.metrics import Counters
+from servmon.checks.scheduler import Due
 from servmon.model import CheckSource, FailureKind, Status
 from servmon.monitor import Rules
 from servmon.probes.base import Answer, Options, ProbeFailed
-from servmon.probes.http_client import Exchange
-from servmon.probes.icmp_series import Series
-from servmon.probes.network import Network
-from servmon.probes.specification import EndpointDefaults, parse_endpoint
-from servmon.probes.stream import Stream
-from tests.fix_servers import closes_at_once, free_port, says, settled
 from tests.virtual import ScriptedProbe, World, endpoint, run_virtual
 
 SILENCE = asyncio.Event  # waiting for a fresh one never ends
@@ -305,72 +293,3 @@ def test_before_a_stop_what_ends_soon_is_waited_for_and_nothing_more_is_begun():
         assert len(world.recorder.results) == 1
 
     run_virtual(main)
-
-
-class Listener:
-    """Judges nothing, and hears what comes."""
-
-    def __init__(self, *plans):
-        self.plans = {one.endpoint.id: one for one in plans}
-        self.heard = []
-
-    plan = property(lambda self: self.plans.get)
-
-    def is_healthy(self, _endpoint_id):
-        return True
-
-    def in_series(self, _endpoint_id):
-        return False
-
-    def pace(self, _endpoint_id):
-        return None
-
-    def is_void(self, _started_at):
-        return False
-
-    def receive(self, result):
-        self.heard.append(result.status)
-
-    def judgement_failed(self, _result, error):
-        raise error
-
-
-async def test_a_check_without_a_task_leaves_nothing_to_the_collector_of_garbage(tcp_server):
-    closing, closed = await tcp_server(closes_at_once), free_port()
-    moved = await tcp_server(says(b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n"))
-    serving = await tcp_server(says(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"))
-    asked = (
-        {"url": f"tcp://127.0.0.1:{closing.port}"},
-        {"url": f"tcp://127.0.0.1:{closed}"},
-        {
-            "url": "tcp://192.0.2.1:1",
-            "source_address": "127.0.0.1",
-        },  # there is no way from there, which connecting says
-        {"url": "icmp://127.0.0.1"},
-        {"url": f"http://127.0.0.1:{serving.port}"},
-        {"url": f"http://127.0.0.1:{serving.port}", "expected_response_pattern": "ok"},
-        {"url": f"http://127.0.0.1:{serving.port}", "expected_status": "503"},
-        {"url": f"http://127.0.0.1:{moved.port}", "follow_redirects": 2},
-        {"url": f"http://127.0.0.1:{closing.port}"},
-        {"url": f"http://127.0.0.1:{closed}"},
-    )
-    plans = [
-        plan.Plan.of(parse_endpoint({"id": f"e{n}", "retries": 0, **fields}, EndpointDefaults()))
-        for n, fields in enumerate(asked)
-    ]
-    listener = Listener(*plans)
-    async with Network() as network:
-        runner = Runner(network, listener, done=lambda _slot, _pace: None, lanes=Lanes(100), counters=Counters())
-        gc.collect()
-        gc.disable()
-        try:
-            for _ in range(3):
-                now = SYSTEM_CLOCK.monotonic()
-                for endpoint_id in listener.plans:
-                    runner.start(Due(Slot(endpoint_id, 60.0, 0.5), now, now + 60))
-                await settled(lambda: not len(runner))
-            left = [one for one in gc.get_objects() if isinstance(one, (Attempts, Exchange, Series, Stream))]
-        finally:
-            gc.enable()
-    assert len(listener.heard) == 3 * len(asked)
-    assert left == []

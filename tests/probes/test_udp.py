@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import struct
 
 import pytest
 import uvloop
 
-from servmon.clock import SYSTEM_CLOCK
 from servmon.errors import InvalidInputError
 from servmon.model import FailureKind
 from servmon.probes.base import ProbeFailed
 from servmon.probes.network import Network
 from servmon.probes.specification import EndpointDefaults, parse_endpoint
-from tests.fix_servers import UdpServer, check_once, free_port, open_files, settled
+from tests.fix_servers import UdpServer, check_once, free_port, open_files, settled, time_server
 
 
 @pytest.mark.parametrize(
@@ -164,19 +162,6 @@ def test_what_cannot_go_together_is_refused(options, sentence):
 
 
 # Time
-
-
-def time_server(
-    *, stratum: int = 2, leap: int = 0, ahead: float = 0.0, reference: bytes = b"\x0a\0\0\1", tells: bool = True
-):
-    """Answers as RFC 5905 says, from a clock that is ``ahead`` seconds of ours."""
-
-    def answer(request: bytes) -> bytes:
-        now = int((SYSTEM_CLOCK.wall() + 2_208_988_800 + ahead) * (1 << 32)) & ((1 << 64) - 1)
-        head = struct.pack("!BBbbII4s", leap << 6 | 4 << 3 | 4, stratum, 6, -20, 0, 0, reference)
-        return head + struct.pack("!Q", now) + request[40:48] + struct.pack("!QQ", now, now if tells else 0)
-
-    return answer
 
 
 async def test_a_time_server_tells_stratum_and_offset(check, udp_server):
