@@ -17,6 +17,7 @@ from servmon.checks.scheduler import Scheduler
 from servmon.clock import SYSTEM_CLOCK, Clock, now
 from servmon.detection import maintenance, restart
 from servmon.detection.dependencies import Graph
+from servmon.detection.state import EVIDENCE_LASTS_INTERVALS
 from servmon.errors import StoreUnavailableError
 from servmon.model import (
     CheckResult,
@@ -81,7 +82,8 @@ class Watchlist:
         present = now(self._clock)
         known = await from_postgres(self._db, present - REMEMBER_ENDED_WINDOWS, present + KNOWN_AHEAD)
         self._expand(list(known.windows), known.endpoints)
-        known = replace(known, failing_since=await statuses.failing_since(self._db, self._failing_in_windows(known)))
+        failing = await statuses.failing_since(self._db, self._failing_for_long(known), EVIDENCE_LASTS_INTERVALS)
+        known = replace(known, failing_since=failing)
         await self._note(lambda notebook: notebook.replace(pages_of_all(known)))
         return known
 
@@ -271,13 +273,19 @@ class Watchlist:
             and not maintenance.mode_at(self._over.get(endpoint_id, ()), present)
         )
 
-    def _failing_in_windows(self, known: Recollection) -> dict[str, datetime]:
-        """Since when windows are over the endpoints that fail in them."""
-        return {
-            endpoint_id: min(window.start_time for window in windows)
-            for endpoint_id, windows in self._over.items()
-            if (results := known.results.get(endpoint_id)) and results[-1].status is Status.DOWN
+    def _failing_for_long(self, known: Recollection) -> dict[str, datetime]:
+        """From when on to look for the first failure of those that fail, where what was recollected may lack it."""
+        asked = {
+            endpoint_id: begun
+            for endpoint_id, change in known.last_changes.items()
+            if (begun := restart.begun_by(change, known.results.get(endpoint_id, ())))
         }
+        for endpoint_id, windows in self._over.items():
+            if (results := known.results.get(endpoint_id)) and results[-1].status is Status.DOWN:
+                # In a window failures make no change.
+                begins = [window.start_time for window in windows]
+                asked[endpoint_id] = min([asked.get(endpoint_id, results[-1].timestamp), *begins])
+        return asked
 
     def _expand(self, windows: list[MaintenanceWindow], endpoints: Iterable[Endpoint]) -> None:
         present = now(self._clock)

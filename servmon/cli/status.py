@@ -182,7 +182,7 @@ def _suspects(found: dict[str, Any]) -> Iterator[str]:
     yield f"{found['total']} failing, not yet an outage"
     yield from table(SUSPECT_COLUMNS, found["items"], width())
     if (more := found["total"] - len(found["items"])) > 0:
-        yield f"… and {more} more: servmon services list --status DOWN"
+        yield f"… and {more} more: servmon services list --state suspected"
 
 
 def _plain(found: dict[str, Any]) -> Iterator[str]:

@@ -18,8 +18,8 @@ class Recorded:
     """What is recorded of an endpoint beside its results.
 
     ``flapping`` are the notices of flapping with their times, oldest first; ``last_change`` is the last change that was
-    none. What came before ``outage_ended_at`` was that outage's own, and is no sign of intermittence. An endpoint that
-    fails in a window has done so since ``failing_since``.
+    none. What came before ``outage_ended_at`` was that outage's own, and is no sign of intermittence. ``failing_since``
+    is when it began to fail, where the results kept for a start do not tell: in a window, or for long.
     """
 
     last_change: StateChange | None = None
@@ -38,7 +38,7 @@ def rebuild(
     ids: NewId = new_id,
 ) -> tuple[EndpointState, Transitions]:
     """The stored results, oldest first, replayed on top of the last recorded change."""
-    state, since = _base(recorded.last_change, recorded.open_outage, policy)
+    state, since = _base(recorded.last_change, recorded.open_outage)
     ended_at = recorded.outage_ended_at
     judged_at = _judged_at(recorded.open_outage) if state.state is State.DOWN else None
     run_began_at, marks = state.first_failure_at, window.recorded_in(recorded.last_change)
@@ -73,9 +73,7 @@ def _flapped(notices: Sequence[tuple[datetime, bool]], at: datetime) -> bool:
     return next((flapping for told_at, flapping in reversed(notices) if told_at <= at), False)
 
 
-def _base(
-    last_change: StateChange | None, open_outage: Outage | None, policy: Policy
-) -> tuple[EndpointState, datetime | None]:
+def _base(last_change: StateChange | None, open_outage: Outage | None) -> tuple[EndpointState, datetime | None]:
     """The state to replay upon, and the time from which results count."""
     if open_outage is not None:
         return _in_outage(open_outage, last_change)
@@ -86,12 +84,20 @@ def _base(
         return _already_judged(state, degraded=1)
     if "run" in last_change.evidence:
         return _judged(state, last_change)
-    if last_change.new is State.SUSPECTED:
-        # Its first failure, which may be older than all results that are kept for a start.
-        before = replace(state, marks=window.recorded_in(last_change) or ())
-        marks = window.marked(before, last_change.at, policy, failed=True)
-        state = replace(state, first_failure_at=marks[0][0] if marks else last_change.at)
     return state, last_change.at
+
+
+def begun_by(change: StateChange, kept: Sequence[CheckResult]) -> datetime | None:
+    """When the run of failures after ``change`` may have begun, where what is ``kept`` for a start does not reach back.
+
+    It is ``None`` where the results show it, or there is no such run.
+    """
+    run = change.evidence.get("run", {})
+    if not (run or change.new is State.SUSPECTED):
+        return None
+    if not kept or kept[-1].status is not Status.DOWN or kept[0].timestamp <= change.at:
+        return None
+    return _moment(run.get("first_failure_at")) or change.at
 
 
 def _judged(state: EndpointState, change: StateChange) -> tuple[EndpointState, datetime]:

@@ -209,23 +209,31 @@ async def standings(db: Executor, endpoint_ids: Sequence[str]) -> dict[str, Stan
 
 
 _FAILING_SINCE = """
-select asked.id, min(s.timestamp) as failing_since
+select asked.id, max(s.timestamp) filter (where s.begins) as failing_since
 from unnest($1::text[], $2::timestamptz[]) asked(id, since)
 join service_endpoint e on e.id = asked.id
 cross join lateral (
     select coalesce(max(g.timestamp), '-infinity') as at from service_status_row g
     where g.endpoint_key = e.key and g.timestamp >= asked.since and g.source = 0 and g.status in ('UP', 'DEGRADED')
 ) good
-join service_status_row s
-    on s.endpoint_key = e.key and s.timestamp >= asked.since and s.timestamp > good.at
-    and s.source = 0 and s.status = 'DOWN'
+cross join lateral (
+    select b.timestamp, coalesce(
+        b.timestamp - lag(b.timestamp) over (order by b.timestamp) > $3 * e.check_interval * interval '1 second', true
+    ) as begins
+    from service_status_row b
+    where b.endpoint_key = e.key and b.timestamp >= asked.since and b.timestamp > good.at
+    and b.source = 0 and b.status = 'DOWN'
+) s
 group by asked.id
 """
 
 
-async def failing_since(db: Executor, since: Mapping[str, datetime]) -> dict[str, datetime]:
-    """The first failure after the last good check of each of these endpoints, looked for from that time on."""
+async def failing_since(db: Executor, since: Mapping[str, datetime], patience: int) -> dict[str, datetime]:
+    """The first failure of the present run of each of these endpoints, looked for from that time on.
+
+    A run begins after a good check, or where for more than ``patience`` intervals there was no failure either.
+    """
     if not since:
         return {}
-    found = await db.fetch(_FAILING_SINCE, list(since), list(since.values()))
+    found = await db.fetch(_FAILING_SINCE, list(since), list(since.values()), patience)
     return {row["id"]: row["failing_since"] for row in found}

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from servmon.detection.machine import step, verified
-from servmon.detection.restart import Recorded, rebuild
+from servmon.detection.restart import Recorded, begun_by, rebuild
 from servmon.detection.state import NEW, EndpointState, Policy
 from servmon.detection.verdict import SecondLook
 from servmon.model import CheckResult, State, StateChange, Status
@@ -44,9 +44,10 @@ class Life:
         self.state, transitions = judged
         self.change = transitions[-1].change if transitions else self.change
 
-    def restarted(self, kept: int) -> EndpointState:
+    def restarted(self, kept: int, failing_since: datetime | None = None) -> EndpointState:
         """The state rebuilt from the newest ``kept`` results."""
-        state, transitions = rebuild(self.results[-kept:], self.policy, Recorded(last_change=self.change))
+        recorded = Recorded(last_change=self.change, failing_since=failing_since)
+        state, transitions = rebuild(self.results[-kept:], self.policy, recorded)
         assert transitions == ()
         return state
 
@@ -58,16 +59,35 @@ def fails(times: int) -> list[Status]:
 @pytest.mark.parametrize("kept", [1, 40, 80, 200])
 def test_it_is_its_first_failure_where_only_later_ones_are_kept(kept):
     life = Life(PATIENT).check(Status.UP, *fails(100))
-    after = life.restarted(kept)
+    begun = begun_by(life.change, life.results[-kept:])
+    assert begun == (None if kept == 200 else life.change.at)
+    after = life.restarted(kept, failing_since=begun)  # as Postgres finds where no check was missed
     assert (after.state, after.since) == (State.SUSPECTED, START + timedelta(seconds=15))
     assert after.first_failure_at == life.state.first_failure_at == after.since
 
 
-def test_a_detection_window_has_its_own_first_failure():
-    life = Life(replace(PATIENT, detection_window=300)).check(Status.UP, Status.DOWN, Status.UP, *fails(100))
-    after = life.restarted(40)
-    assert after.since == START + timedelta(seconds=45)
-    assert after.first_failure_at == life.state.first_failure_at == START + timedelta(seconds=15)
+def test_where_servmon_was_away_for_long_failures_before_that_are_no_part_of_it():
+    life = Life(POLICY).check(Status.UP, Status.DOWN)
+    life.results.clear()  # too old to be kept
+    after = life.restarted(1)
+    assert (after.state, after.first_failure_at) == (State.SUSPECTED, None)
+    for minute in (0, 15, 30):
+        late = CheckResult("a", 1, Status.DOWN, START + timedelta(days=3, seconds=minute))
+        after, _ = step(after, late, replace(POLICY, verify=False))
+    assert after.outage.start_time == START + timedelta(days=3)
+
+
+@pytest.mark.parametrize("kept", [(), (Status.UP,), (Status.DOWN, Status.UP)])
+def test_what_does_not_fail_has_no_run_to_look_for(kept):
+    life = Life(POLICY).check(Status.DOWN)
+    assert begun_by(life.change, Life(POLICY).check(*kept).results) is None
+
+
+def test_what_was_up_before_the_results_that_are_kept_has_no_run_to_look_for():
+    """As in a window, in which failures make no change: years of good checks are not looked through."""
+    life = Life(POLICY).check(Status.UP)
+    failed = CheckResult("a", 1, Status.DOWN, START + timedelta(days=30))
+    assert begun_by(life.change, [failed]) is None
 
 
 def test_a_refuted_verdict_changes_nothing_about_it():

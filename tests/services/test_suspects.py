@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
-from servmon.model import FailureKind, Status
+from servmon.clock import now
+from servmon.model import CheckResult, FailureKind, Status
+from servmon.probes.network import Network
 from servmon.services.availability import AvailabilityService
 from tests.fix_api import services_on, serving, window
+from tests.fix_live import Daemon
 
 WHY = {"failure_kind": FailureKind.REFUSED, "error_message": "connection refused"}
 
@@ -98,6 +102,26 @@ async def test_suspects_are_told_page_by_page_those_that_fail_longest_first(daem
             assert seen == ids[::-1]
             assert page["items"][0]["failure_kind"] == "refused"
             assert (await api.get("/services/status/suspects?cursor=x")).status == 422
+
+
+async def test_who_fails_for_longer_than_is_kept_for_a_start_does_so_since_the_same_moment_after_one(
+    daemon, database, connection
+):
+    await watch(daemon, "a", detection_threshold=500)
+    endpoint = daemon.monitor.watched["a"].plan.endpoint
+    begun = now() - timedelta(minutes=25)
+    for number in range(100):
+        at = begun + number * timedelta(seconds=15)
+        daemon.monitor.receive(CheckResult("a", endpoint.key, Status.DOWN, at, **WHY))
+    await daemon.writer.drain()
+    _, (before,) = await daemon.availability.get_suspects()
+    async with Network() as network:
+        again = Daemon(database, connection, network)
+        again.view.load(await again.view.recollect(), again.writer)
+        _, (after,) = await again.availability.get_suspects()
+        await again.monitor.stop()
+    assert (after.since, before.since) == (begun, begun)
+    assert again.view.current("a").since == begun
 
 
 class Counting:

@@ -186,6 +186,9 @@ async def test_since_when_an_endpoint_fails_is_its_first_failure_after_the_last_
     by_hand = replace(result(watched, Status.UP), timestamp=begin + 8.5 * MINUTE, source=CheckSource.MANUAL)
     await store(database, *story)
     await statuses.insert_manual(db, by_hand, observer=1)
-    assert await statuses.failing_since(db, {"a": begin, "nobody": begin}) == {"a": begin + 6 * MINUTE}
-    assert await statuses.failing_since(db, {"a": begin + 7 * MINUTE}) == {"a": begin + 7 * MINUTE}
-    assert await statuses.failing_since(db, {}) == {}
+    assert await statuses.failing_since(db, {"a": begin, "nobody": begin}, 3) == {"a": begin + 6 * MINUTE}
+    assert await statuses.failing_since(db, {"a": begin + 7 * MINUTE}, 3) == {"a": begin + 7 * MINUTE}
+    assert await statuses.failing_since(db, {}, 3) == {}
+    after_a_gap = [replace(result(watched, Status.DOWN), timestamp=begin + n * MINUTE) for n in (20, 21, 24)]
+    await store(database, *after_a_gap)
+    assert await statuses.failing_since(db, {"a": begin}, 3) == {"a": begin + 20 * MINUTE}
