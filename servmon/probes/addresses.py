@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from ipaddress import AddressValueError, IPv4Address, IPv6Address, ip_network
 
 from yarl import URL
 
 _MAX_NAME_LENGTH = 253
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+# Those that carry an IPv4 address at their end: NAT64, "compatible" and translated ones (RFC 6052, 4291, 7915).
+_CARRIERS = tuple(map(ip_network, ("64:ff9b::/96", "::/96", "::ffff:0:0:0/96")))
 _ZONE = re.compile(r"[A-Za-z0-9._-]{1,32}")
 
 
@@ -64,3 +66,12 @@ def _parse_ipv6(text: str) -> str:
     if percent and not _ZONE.fullmatch(zone):
         raise ValueError(f"{zone!r} is not the name of a network interface, as eth0 would be")
     return shortest + percent + zone
+
+
+def unwrapped(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    """The IPv4 address that an IPv6 address carries on (mapped, 6to4, NAT64 …), else the address itself."""
+    if not isinstance(address, IPv6Address):
+        return address
+    if any(address in network for network in _CARRIERS) and not address.is_loopback:
+        return IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour or address

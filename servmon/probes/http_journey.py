@@ -12,7 +12,7 @@ from servmon.probes.http_answer import HttpAnswer, Wanted, is_in
 from servmon.probes.http_client import Encryption, Exchange, Place, Request
 from servmon.probes.http_cookies import Cookies
 from servmon.probes.http_options import HttpOptions, ranges_of
-from servmon.probes.http_redirect import REDIRECTS, followed, locations_of, redirected, shown
+from servmon.probes.http_redirect import REDIRECTS, check_way, followed, locations_of, redirected, shown
 from servmon.probes.json_path import NotThereError, is_same, parse_json, value_at
 from servmon.probes.network import ProbeContext
 from servmon.probes.pattern import compiled, search
@@ -59,6 +59,8 @@ class Journey:
         """Make this exchange and those it leads to; ``None`` is the way's end."""
         while exchange is not None:
             exchange.address = await self.context.resolve(exchange.place.host)
+            if self.travelled:
+                self._check_way(exchange)
             async with self.context.slot(exchange.address):
                 failure = await until_told(partial(self.begin, exchange))
             self.note(exchange, failure)
@@ -176,6 +178,13 @@ class Journey:
         self._cookies.hear(exchange.place, answer.headers)
         told = self._cookies.line(place)
         return Exchange(place, redirected(exchange.request, answer.status, exchange.place, place, told))
+
+    def _check_way(self, exchange: Exchange) -> None:
+        try:
+            check_way(self.travelled[0].address, exchange.address)
+        except ValueError as error:
+            message = f"redirected to {shown(exchange.place.url)}: {error}"
+            raise self._failed(FailureKind.PROTOCOL, message) from None
 
     def _failed(self, kind: FailureKind, message: str) -> ProbeFailed:
         return ProbeFailed(kind, message, response_ms=self._response_ms(), phases=self._phases(), details=self.details)

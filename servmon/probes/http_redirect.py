@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_address
 
 from yarl import URL
 
-from servmon.probes.addresses import parse_host
+from servmon.probes.addresses import parse_host, unwrapped
 from servmon.probes.base import safe_text
 from servmon.probes.http_answer import HttpAnswer
 from servmon.probes.http_client import Place, Request
@@ -44,6 +45,22 @@ def followed(origin: Place, location: str) -> Place:
     elif "%" in host:
         raise ValueError("it names an interface of this machine")
     return Place(url.scheme == "https", host, url.port, url.raw_path_qs)
+
+
+def check_way(origin: str, address: str) -> None:
+    """Refuse a way from elsewhere to what only this machine and its link have, its own API among it.
+
+    Private addresses may be meant: names often lead to them from inside. Raises ``ValueError``.
+    """
+    if _is_ours_alone(address) and not _is_ours_alone(origin):
+        raise ValueError(
+            f"{address} is an address within this machine or its link, and no answer from outside leads there"
+        )
+
+
+def _is_ours_alone(address: str) -> bool:
+    found = unwrapped(ip_address(address.partition("%")[0]))
+    return found.is_loopback or found.is_link_local or found.is_unspecified or found.is_multicast
 
 
 def redirected(request: Request, status: int, origin: Place, place: Place, cookies: str) -> Request:

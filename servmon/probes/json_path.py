@@ -35,8 +35,12 @@ def parse_json(text: str) -> Any:
     """The document. Raises ``NotThereError``."""
     try:
         return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise NotThereError(f"is not JSON: {error if isinstance(error, ValueError) else 'nested too deep'}") from None
+    except json.JSONDecodeError as error:
+        raise NotThereError(f"is not JSON: {error}") from None
+    except RecursionError:
+        raise NotThereError("is not JSON that could be read: nested too deep") from None
+    except ValueError:  # Python's own bound
+        raise NotThereError("is not JSON that could be read: a number has thousands of digits") from None
 
 
 def value_at(document: Any, steps: Steps, path: str) -> Any:

@@ -82,13 +82,22 @@ async def test_values_in_a_json_answer(check, web_server, expected, message):
     assert (failed.kind, failed.message) == (FailureKind.CONTENT, message)
 
 
-@pytest.mark.parametrize("body", ["<html>", "", "[" * 100_000], ids=["html", "empty", "deep"])
-async def test_what_is_no_json_is_said_so(check, web_server, body):
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("<html>", "is not JSON: Expecting value"),
+        ("", "is not JSON: Expecting value"),
+        ("[" * 100_000, "is not JSON that could be read: nested too deep"),
+        ('{"a": ' + "1" * 9000 + "}", "is not JSON that could be read: a number has thousands of digits"),
+    ],
+    ids=["html", "empty", "deep", "long"],
+)
+async def test_what_is_no_json_is_said_so(check, web_server, body, words):
     server = await web_server()
     server.pages["/"] = Page(body=body)
     failed = await failure(check(server.url, expected_json={"a": 1}))
     assert failed.kind is FailureKind.CONTENT
-    assert failed.message.startswith("the answer is not JSON: ")
+    assert failed.message.startswith(f"the answer {words}")
 
 
 @pytest.mark.parametrize("path", ["", "$", "a..b", "a[", "a[x]", "a b]", "[1", "'a'"])

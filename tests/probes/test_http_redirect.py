@@ -10,7 +10,9 @@ import pytest
 from servmon.model import FailureKind, Status
 from servmon.probes.http_client import Place
 from servmon.probes.http_cookies import Cookies
-from tests.fix_servers import Page, is_silent, says, server_tls
+from servmon.probes.http_redirect import check_way
+from servmon.probes.network import Network
+from tests.fix_servers import Page, WebServer, check_once, is_silent, says, server_tls
 from tests.probes.test_bad_weather import asked
 from tests.probes.test_http import failure
 from tests.probes.test_http_options import ask_from_file
@@ -115,6 +117,52 @@ async def test_a_client_certificate_is_shown_to_no_other_server(network, web_ser
         FailureKind.PROTOCOL,
     }
     assert other.requests == []
+
+
+def test_no_answer_from_outside_leads_to_what_only_this_machine_has(netns):
+    """The API listens there, and in clouds so does what gives out their secrets."""
+
+    async def main():
+        outside, inside = WebServer(), WebServer()
+        await outside.start("198.51.100.7")
+        await inside.start("127.0.0.1")
+        outside.pages["/"] = Page(302, headers={"Location": inside.url})
+        inside.pages["/back"] = Page(302, headers={"Location": outside.url + "/end"})
+        outside.pages["/end"] = Page()
+        async with Network() as network:
+            failed = await failure(check_once(network, outside.url, 5))
+            await check_once(network, f"{inside.url}/back", 5)
+        await outside.stop()
+        await inside.stop()
+        return failed, [request.path for request in inside.requests]
+
+    netns.ip("addr add 198.51.100.7/32 dev lo")
+    failed, requests = netns.run_async(main)
+    assert failed.kind is FailureKind.PROTOCOL
+    assert "127.0.0.1 is an address within this machine or its link" in failed.message
+    assert requests == ["/back"]
+
+
+@pytest.mark.parametrize(
+    ("origin", "address", "allowed"),
+    [
+        ("192.0.2.1", "10.0.0.1", True),
+        ("10.0.0.1", "192.0.2.1", True),
+        ("127.0.0.1", "127.0.0.2", True),
+        ("::1", "127.0.0.1", True),
+        ("192.0.2.1", "169.254.169.254", False),
+        ("10.0.0.1", "::ffff:127.0.0.1", False),
+        ("2001:db8::1", "64:ff9b::a9fe:a9fe", False),
+        ("2001:db8::1", "fe80::1%eth0", False),
+        ("2001:db8::1", "::", False),
+    ],
+)
+def test_which_way_a_redirect_may_lead(origin, address, allowed):
+    if allowed:
+        check_way(origin, address)
+    else:
+        with pytest.raises(ValueError, match="within this machine or its link"):
+            check_way(origin, address)
 
 
 @pytest.mark.parametrize(

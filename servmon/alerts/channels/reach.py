@@ -13,9 +13,8 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 from servmon.alerts.settings import ChannelSection
+from servmon.probes.addresses import unwrapped
 
-# Those that carry an IPv4 address at their end: NAT64, "compatible" and translated ones (RFC 6052, 4291, 7915).
-_CARRIERS = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "::/96", "::ffff:0:0:0/96")))
 # Not public either, though older Pythons take them for it: NAT64 of one's own (RFC 8215), site-local ones, IANA's own.
 _NOT_PUBLIC = tuple(map(ipaddress.ip_network, ("64:ff9b:1::/48", "fec0::/10", "192.0.0.0/24")))
 
@@ -43,7 +42,7 @@ class Reach:
             found = ipaddress.ip_address(address.partition("%")[0])
         except ValueError:
             return False
-        inner = _embedded(found)
+        inner = unwrapped(found)
         if any(one in network for network in self._allowed for one in (found, inner) if one.version == network.version):
             return True
         odd = any(one in network for network in _NOT_PUBLIC for one in (found, inner) if one.version == network.version)
@@ -82,12 +81,3 @@ def _literally(server: str) -> list[str]:
         ipaddress.ip_address(server.partition("%")[0])
         return [server]
     return []
-
-
-def _embedded(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """The IPv4 address that an IPv6 address carries on (mapped, 6to4, NAT64 …), else the address itself."""
-    if not isinstance(address, ipaddress.IPv6Address):
-        return address
-    if any(address in network for network in _CARRIERS) and not address.is_loopback:
-        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    return address.ipv4_mapped or address.sixtofour or address
