@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # Linux takes this with the kind, which saves a call; other systems are told afterwards.
 _NOT_BLOCKING = getattr(socket, "SOCK_NONBLOCK", 0)
+# As a name may lead to, which cannot say by which interface.
+_LINK_LOCAL = ("[fe8", "[fe9", "[fea", "[feb")
 _ON_ITS_WAY = frozenset({0, errno.EINPROGRESS})
 
 
@@ -108,6 +110,10 @@ def open_socket(address: str, kind: socket.SocketKind) -> socket.socket:
 
 def connect_failure(error: OSError, place: str, doing: str) -> ProbeFailed:
     """The finding when ``place`` could not be connected to."""
+    if error.errno == errno.EINVAL and place.startswith(_LINK_LOCAL):
+        return ProbeFailed(
+            FailureKind.UNREACHABLE, f"{place} cannot be reached: a link-local address says not on which link"
+        )
     failure = failure_from(error, doing)
     if failure.kind is FailureKind.REFUSED:
         return ProbeFailed(FailureKind.REFUSED, f"{place} refused the connection")

@@ -31,7 +31,10 @@ def shown(location: str) -> str:
 
 def followed(origin: Place, location: str) -> Place:
     """Where a redirect leads. Raises ``ValueError``; nothing but HTTP is followed, to no odd kind of host."""
-    url = URL(origin.url, encoded=True).join(URL(location)).with_user(None).with_fragment(None)
+    try:
+        url = URL(origin.url, encoded=True).join(URL(location)).with_user(None).with_fragment(None)
+    except UnicodeError:
+        raise ValueError("its host is no name that DNS could know") from None
     if url.scheme not in _SCHEMES:
         raise ValueError(f"{url.scheme or 'no scheme'} is not followed, only http and https are")
     if not url.raw_host:

@@ -175,6 +175,7 @@ def test_which_way_a_redirect_may_lead(origin, address, allowed):
             "redirected to 'http://[fe80::1%25lo]/': it names an interface of this",
         ),
         ([b"Location: http://127.0.0.1:0/"], "redirected to 'http://127.0.0.1:0/': nobody listens on port 0"),
+        ([b"Location: http://\xe2\x98\x83..test/"], "redirected to 'http://☃..test/': its host is no name that DNS"),
         ([b"Location: ftp://joe:pass@h/"], "redirected to 'ftp://h/': ftp is not followed"),
         ([b"Location: http://joe:pass@127.0.0.1:%d/"], "gave up after 1 redirects, the next one to http://127.0.0.1:"),
         ([b"Location: /" + b"x" * 9000], "gave up after 1 redirects, the next one to /xx"),

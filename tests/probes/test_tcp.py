@@ -47,6 +47,14 @@ async def test_a_closed_port_refuses(check):
     assert failed.value.message == f"127.0.0.1:{port} refused the connection"
 
 
+async def test_a_name_that_leads_to_a_link_without_saying_which_is_its_own_fault(dns_server):
+    dns_server.zone["link.test", "AAAA"] = ["fe80::1"]
+    async with Network(nameservers=[f"127.0.0.1:{dns_server.port}"]) as names:
+        with pytest.raises(ProbeFailed, match="a link-local address says not on which link") as failed:
+            await check_once(names, "tcp://link.test:9", 5)
+    assert failed.value.kind is FailureKind.UNREACHABLE
+
+
 async def test_ipv6_addresses_stand_in_brackets_in_messages(check):
     port = free_port()
     with pytest.raises(ProbeFailed, match=rf"^\[::1\]:{port} refused the connection$"):
