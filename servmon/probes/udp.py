@@ -2,91 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
-import base64
-import binascii
 import re
 import socket
 from collections.abc import Callable
-from functools import lru_cache
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
-
-from pydantic import AfterValidator, Field
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
 
 from servmon.clock import SYSTEM_CLOCK
 from servmon.errors import InvalidInputError
 from servmon.model import FailureKind, Phases
 from servmon.probes.addresses import host_and_port
-from servmon.probes.base import Answer, Options, ProbeFailed, Target, safe_text
+from servmon.probes.base import Answer, Conclude, GiveUp, Options, ProbeFailed, Target, safe_text, until_told
 from servmon.probes.connection import connect_failure, open_socket
+from servmon.probes.deadlines import Waiting
 from servmon.probes.network import ProbeContext
 from servmon.probes.ntp import TimeAnswer, TimeQuestion
 from servmon.probes.pattern import compiled, search
-from servmon.probes.readiness import Readiness
-from servmon.probes.route import ConnectingOptions, check_route
+from servmon.probes.route import check_route
+from servmon.probes.udp_options import UdpOptions, payload_of
 
-_LARGEST_PAYLOAD = 65_507
 _LARGEST_REPLY = 65_535
 _SHOWN = 80
-
-
-def _checked_hex(value: str) -> str:
-    try:
-        payload = bytes.fromhex(value)
-    except ValueError as error:
-        raise ValueError(f"{value[:40]!r} is not hexadecimal; pairs of digits such as 'e3 00 06' would be") from error
-    if len(payload) > _LARGEST_PAYLOAD:
-        raise ValueError(f"is {len(payload)} bytes; a datagram holds {_LARGEST_PAYLOAD}")
-    return value
-
-
-def _not_nothing(value: str) -> str:
-    if not value.strip():
-        raise ValueError("is empty, and every reply holds that; leave it out where any reply is right")
-    return value
-
-
-def _checked_base64(value: str) -> str:
-    try:
-        payload = base64.b64decode(value, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ValueError(f"{value[:40]!r} is not base64 (RFC 4648); '4wAG7A==' would be") from error
-    if len(payload) > _LARGEST_PAYLOAD:
-        raise ValueError(f"is {len(payload)} bytes; a datagram holds {_LARGEST_PAYLOAD}")
-    return value
-
-
-def _checked_text(value: str) -> str:
-    if len(value.encode()) > _LARGEST_PAYLOAD:
-        raise ValueError(f"is {len(value.encode())} bytes; a datagram holds {_LARGEST_PAYLOAD}")
-    return value
-
-
-def _checked_pattern(value: str) -> str:
-    try:
-        compiled(value)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(f"is not a regular expression: {error}") from error
-    return value
-
-
-class UdpOptions(ConnectingOptions):
-    """What is sent, and what the reply must hold. Any reply will do by default; without one nothing is proved.
-
-    ``preset`` stands for all of them: ``ntp`` asks for the time, and may say how far the server's clock may be off.
-    """
-
-    send: Annotated[str, AfterValidator(_checked_text)] | None = None
-    send_hex: Annotated[str, AfterValidator(_checked_hex)] | None = None
-    send_base64: Annotated[str, AfterValidator(_checked_base64)] | None = None
-    expect: (
-        Annotated[str, Field(max_length=2000), AfterValidator(_not_nothing), AfterValidator(_checked_pattern)] | None
-    ) = None
-    expect_hex: Annotated[str, AfterValidator(_not_nothing), AfterValidator(_checked_hex)] | None = None
-    preset: Literal["ntp"] | None = None
-    max_offset_ms: float | None = Field(None, gt=0)
-    max_stratum: int = Field(15, ge=1, le=15)
-
 
 _PAYLOADS = ("send", "send_hex", "send_base64")
 _EXPECTATIONS = ("expect", "expect_hex")
@@ -128,50 +64,34 @@ class UdpProbe:
 
         A time server whose clock cannot be trusted is CONTENT.
         """
-        if options.preset == "ntp":
-            return await _ask_the_time(target, options, context)
-        payload = payload_of(options.send, options.send_hex, options.send_base64)
-        address, reply = await _exchange(target, context, payload)
-        details = {"address": address, "bytes": len(reply.datagram)}
-        phases = Phases(dns_ms=context.dns_ms, first_byte_ms=reply.elapsed_ms)
-        complaint = await _complaint(target, options, reply.datagram, context)
-        if complaint is not None:
-            raise ProbeFailed(
-                FailureKind.PATTERN, complaint, response_ms=reply.elapsed_ms, phases=phases, details=details
-            )
-        return Answer(reply.elapsed_ms, phases, details)
+        address = await context.resolve(target.host)
+        asking = _Asking(target, options, context, address)
+        async with context.slot(address):
+            await until_told(asking.begin)
+        reply, pattern = asking.reply(), _pattern_of(target, options)
+        if pattern is not None and not await search(pattern, text := text_of(reply.datagram), context):
+            complaint = f"the reply {safe_text(repr(text[:_SHOWN]))} does not match {pattern.pattern!r}"
+            raise asking.failed(FailureKind.PATTERN, complaint)
+        return asking.conclude()
+
+    def begin(
+        self, target: Target, options: UdpOptions, context: ProbeContext, told: Callable[[Conclude], None]
+    ) -> GiveUp | None:
+        """Ask without a task, where nothing is to be resolved, nobody to be waited for and no text to be searched."""
+        address, slots = context.known_address(target.host), context.network.slots
+        if address is None or _pattern_of(target, options) is not None or not slots.take(address):
+            return None
+        asking = _Asking(target, options, context, address, leave=partial(slots.give_back, address))
+        return asking.begin(lambda asked: told(asked.conclude))
 
 
-async def _complaint(target: Target, options: UdpOptions, datagram: bytes, context: ProbeContext) -> str | None:
-    """Why a reply is not the expected one, in words."""
-    if options.expect_hex is not None and bytes.fromhex(options.expect_hex) not in datagram:
-        return f"the reply {_in_hex(datagram)} does not hold the bytes {options.expect_hex}"
-    pattern = target.pattern if options.expect is None else compiled(options.expect)
-    if pattern is None:
-        return None
-    text = text_of(datagram)
-    if await search(pattern, text, context):
-        return None
-    return f"the reply {safe_text(repr(text[:_SHOWN]))} does not match {pattern.pattern!r}"
+def _pattern_of(target: Target, options: UdpOptions) -> re.Pattern[str] | None:
+    return target.pattern if options.expect is None else compiled(options.expect)
 
 
 def _in_hex(datagram: bytes) -> str:
     shown = datagram[: _SHOWN // 3].hex(" ")
     return f"{shown} …" if len(datagram) > _SHOWN // 3 else shown or "(empty)"
-
-
-async def _ask_the_time(target: Target, options: UdpOptions, context: ProbeContext) -> Answer:
-    question = TimeQuestion()
-    address, reply = await _exchange(target, context, question.wire, question.is_answered_by)
-    told = question.read(reply.datagram, reply.sent_wall, reply.elapsed_ms)
-    details: dict[str, Any] = {"address": address, "stratum": told.stratum, "offset_ms": round(told.offset_ms, 3)}
-    details["reference"] = told.reference
-    phases = Phases(dns_ms=context.dns_ms, first_byte_ms=reply.elapsed_ms)
-    complaint = _clock_complaint(told, options)
-    if complaint is not None:
-        message = f"{host_and_port(address, target.port or 0)}: {complaint}"
-        raise ProbeFailed(FailureKind.CONTENT, message, response_ms=reply.elapsed_ms, phases=phases, details=details)
-    return Answer(reply.elapsed_ms, phases, details)
 
 
 def _clock_complaint(told: TimeAnswer, options: UdpOptions) -> str | None:
@@ -185,14 +105,6 @@ def _clock_complaint(told: TimeAnswer, options: UdpOptions) -> str | None:
     return None
 
 
-@lru_cache(maxsize=4096)
-def payload_of(send: str | None, send_hex: str | None, send_base64: str | None = None) -> bytes:
-    """The datagram to send; empty where nothing is said."""
-    if send_hex is not None:
-        return bytes.fromhex(send_hex)
-    return base64.b64decode(send_base64) if send_base64 is not None else (send or "").encode()
-
-
 def text_of(datagram: bytes) -> str:
     """A reply as text: UTF-8 where it is that, else one character a byte."""
     try:
@@ -201,53 +113,154 @@ def text_of(datagram: bytes) -> str:
         return datagram.decode("latin-1")
 
 
-Accept = Callable[[bytes], bool]
+class _Asking:
+    """One datagram on its way from a socket of its own, and what came of it; ``leave`` is called when that is over."""
 
+    __slots__ = (
+        "_address",
+        "_context",
+        "_error",
+        "_leave",
+        "_options",
+        "_place",
+        "_port",
+        "_question",
+        "_reply",
+        "_sent_at",
+        "_sent_wall",
+        "_socket",
+        "_told",
+        "_waiting",
+    )
 
-async def _exchange(
-    target: Target, context: ProbeContext, payload: bytes, accept: Accept | None = None
-) -> tuple[str, _Reply]:
-    """The address asked and its reply; datagrams that ``accept`` does not take are passed over."""
-    address, port = await context.resolve(target.host), target.port or 0
-    place = host_and_port(address, port)
-    async with context.slot(address):
-        context.doing = f"waiting for a reply from {place}"
+    def __init__(
+        self,
+        target: Target,
+        options: UdpOptions,
+        context: ProbeContext,
+        address: str,
+        *,
+        leave: Callable[[], None] | None = None,
+    ) -> None:
+        self._address = address
+        self._port = target.port or 0
+        self._place = host_and_port(address, self._port)
+        self._options = options
+        self._context = context
+        self._leave = leave
+        self._question = TimeQuestion() if options.preset == "ntp" else None
+        self._socket: socket.socket | None = None
+        self._waiting: Waiting | None = None
+        self._error: OSError | None = None
+        self._reply = _Reply(b"", 0.0, 0.0)
+
+    def begin(self, told: Callable[[_Asking], None]) -> GiveUp:
+        """Send the datagram; ``told`` hears when a reply has come, or none will."""
+        self._told, context, options = told, self._context, self._options
+        context.doing = f"waiting for a reply from {self._place}"
+        self._waiting = context.network.deadlines.add(context.attempt_seconds, self, _Asking._time_is_up)
+        question = self._question
         try:
-            with open_socket(address, socket.SOCK_DGRAM) as sock:
-                # Connected, so that only this server's datagrams arrive, and its host's "port unreachable" too.
-                context.route.prepare(sock)
-                sock.connect((address, port))
-                return address, await _reply(context.network.readiness, sock, payload, accept)
-        except ConnectionRefusedError:
-            message = f"nothing listens at {place}: its host says port unreachable"
-            raise ProbeFailed(FailureKind.REFUSED, message) from None
+            self._send(
+                payload_of(options.send, options.send_hex, options.send_base64) if question is None else question.wire
+            )
         except OSError as error:
-            raise connect_failure(error, place, context.doing) from None
+            self._end(error.with_traceback(None))  # where it was raised we stand, too
+        except BaseException:
+            self.give_up()
+            raise
+        return self.give_up
 
+    def give_up(self) -> None:
+        """Wait for no reply any more."""
+        if self._waiting is None:
+            return
+        self._waiting.pop(self, None)
+        self._waiting = None
+        if self._socket is not None:
+            self._context.network.readiness.forget(self._socket.fileno())
+            self._socket.close()
+        if self._leave is not None:
+            self._leave()
 
-async def _reply(readiness: Readiness, sock: socket.socket, payload: bytes, accept: Accept | None) -> _Reply:
-    arrived: asyncio.Future[tuple[bytes, float]] = asyncio.get_running_loop().create_future()
+    def reply(self) -> _Reply:
+        """The reply. Raises ``ProbeFailed``, and ``TimeoutError`` where none came."""
+        error = self._error
+        if error is None:
+            return self._reply
+        if isinstance(error, ConnectionRefusedError):
+            message = f"nothing listens at {self._place}: its host says port unreachable"
+            raise ProbeFailed(FailureKind.REFUSED, message)
+        if isinstance(error, TimeoutError) and error.errno is None:
+            raise error
+        raise connect_failure(error, self._place, self._context.doing)
 
-    def ready() -> None:
+    def conclude(self) -> Answer:
+        """What the reply says, but for its text. Raises as ``UdpProbe.check`` does."""
+        reply, options = self.reply(), self._options
+        if self._question is not None:
+            told = self._question.read(reply.datagram, reply.sent_wall, reply.elapsed_ms)
+            details = self._details() | {"stratum": told.stratum, "offset_ms": round(told.offset_ms, 3)}
+            details["reference"] = told.reference
+            if (complaint := _clock_complaint(told, options)) is not None:
+                raise self.failed(FailureKind.CONTENT, f"{self._place}: {complaint}", details)
+            return Answer(reply.elapsed_ms, self._phases(), details)
+        if options.expect_hex is not None and bytes.fromhex(options.expect_hex) not in reply.datagram:
+            complaint = f"the reply {_in_hex(reply.datagram)} does not hold the bytes {options.expect_hex}"
+            raise self.failed(FailureKind.PATTERN, complaint)
+        return Answer(reply.elapsed_ms, self._phases(), self._details())
+
+    def failed(self, kind: FailureKind, complaint: str, details: dict[str, Any] | None = None) -> ProbeFailed:
+        """The finding that it answered, but not as it should."""
+        return ProbeFailed(
+            kind,
+            complaint,
+            response_ms=self._reply.elapsed_ms,
+            phases=self._phases(),
+            details=self._details() if details is None else details,
+        )
+
+    def _send(self, payload: bytes) -> None:
+        sock = self._socket = open_socket(self._address, socket.SOCK_DGRAM)
+        # Connected, so that only this server's datagrams arrive, and its host's "port unreachable" too.
+        self._context.route.prepare(sock)
+        sock.connect((self._address, self._port))
+        self._context.network.readiness.watch(sock.fileno(), self._on_readable, read=True)
+        self._sent_wall, self._sent_at = SYSTEM_CLOCK.wall(), SYSTEM_CLOCK.monotonic()
+        sock.send(payload)
+
+    def _on_readable(self) -> None:
         now = SYSTEM_CLOCK.monotonic()
-        if arrived.done():
+        if self._socket is None or self._waiting is None:
             return
         try:
-            datagram = sock.recv(_LARGEST_REPLY)
+            datagram = self._socket.recv(_LARGEST_REPLY)
         except BlockingIOError:
-            pass  # a datagram with a wrong checksum woke us
+            return  # a datagram with a wrong checksum woke us
         except OSError as error:
-            arrived.set_exception(error)
-        else:
-            if accept is None or accept(datagram):
-                arrived.set_result((datagram, now))
+            self._end(error.with_traceback(None))
+            return
+        if self._question is None or self._question.is_answered_by(datagram):
+            self._reply = _Reply(datagram, self._sent_wall, (now - self._sent_at) * 1000)
+            self._end(None)
 
-    number = sock.fileno()
-    readiness.watch(number, ready, read=True)
-    try:
-        sent_wall, started = SYSTEM_CLOCK.wall(), SYSTEM_CLOCK.monotonic()
-        sock.send(payload)
-        datagram, ended = await arrived
-    finally:
-        readiness.forget(number)
-    return _Reply(datagram, sent_wall, (ended - started) * 1000)
+    def _time_is_up(self) -> None:
+        self._end(TimeoutError())
+
+    def _end(self, error: OSError | None) -> None:
+        self._error = error
+        self.give_up()
+        told, self._told = self._told, _tell_nobody  # who is told holds us, too
+        told(self)
+
+    def _phases(self) -> Phases:
+        return Phases(dns_ms=self._context.dns_ms, first_byte_ms=self._reply.elapsed_ms)
+
+    def _details(self) -> dict[str, Any]:
+        if self._question is not None:
+            return {"address": self._address}
+        return {"address": self._address, "bytes": len(self._reply.datagram)}
+
+
+def _tell_nobody(_asked: _Asking) -> None:
+    """Takes the place of who has been told."""
