@@ -43,6 +43,11 @@ _MSG_ERRQUEUE = 0x2000
 RECVERR = {4: (socket.IPPROTO_IP, 11), 6: (socket.IPPROTO_IPV6, 25)}
 _RECVERR_LEVELS = frozenset(RECVERR.values())
 
+# Where an error comes from, and the ICMP messages among them that are none: the packet went on its way (source quench,
+# redirect, as gateways send them to whom a nearer one would serve).
+_FROM_ICMP = 2
+_ADVICE = frozenset({4, 5})
+
 _TIMESPEC = struct.Struct("@ll")
 _EXTENDED_ERROR = struct.Struct("=IBBBBII")
 _TRY_LATER = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS, errno.ENOMEM, errno.EINTR})
@@ -255,7 +260,9 @@ def network_error(
     """The error in one message of a socket's error queue (``struct sock_extended_err``, ip(7)); ``None`` if none is."""
     for level, kind, value in ancillary:
         if (level, kind) in _RECVERR_LEVELS and len(value) >= _EXTENDED_ERROR.size:
-            number, _, icmp_type, code, *_ = _EXTENDED_ERROR.unpack_from(value)
+            number, origin, icmp_type, code, *_ = _EXTENDED_ERROR.unpack_from(value)
+            if origin == _FROM_ICMP and icmp_type in _ADVICE:
+                return None
             words = icmp_words(4 if level == socket.IPPROTO_IP else 6, icmp_type, code)
             return NetworkError(number, words, _reporter(value[_EXTENDED_ERROR.size :]), address, payload)
     return None

@@ -15,7 +15,7 @@ from servmon.model import FailureKind
 from servmon.probes import icmp_engine, icmp_socket
 from servmon.probes.base import ProbeFailed
 from servmon.probes.icmp_engine import IcmpEngine
-from servmon.probes.icmp_packet import HEADER, echo_request, parse_reply
+from servmon.probes.icmp_packet import HEADER, _checksum, echo_request, parse_reply
 from servmon.probes.icmp_series import PLAIN_PACKET, Packet
 from servmon.probes.icmp_socket import IcmpSocket, Mode
 from tests.fix_servers import PATIENCE_SECONDS, patience
@@ -493,6 +493,30 @@ def test_a_forged_error_about_another_destination_is_ignored(netns):
         return series.failure
 
     assert netns.run_async(main) is None
+
+
+@MODES
+@pytest.mark.parametrize(("kind", "code"), [(5, 1), (4, 0)], ids=["redirect", "source quench"])
+def test_what_a_router_advises_is_no_failure_as_the_packet_went_on(netns, mode, kind, code):
+    """Gateways send redirects to whom a nearer one would serve; an unprivileged socket gets them as errors."""
+
+    async def main():
+        engine, forger = IcmpEngine((mode,)), Forger()
+        asking = asyncio.get_running_loop().create_task(engine.ask("10.7.0.9", patience=5))
+        echo = await waiting_echo(engine)
+        request = echo_request(4, echo.socket.identifier, echo.sequence, echo.cookie)
+        quoted = ipv4(request, "10.7.0.1", "10.7.0.9")
+        advice = HEADER.pack(kind, code, 0, 0x0A07, 0x00FE) + quoted
+        forger.send(HEADER.pack(kind, code, _checksum(advice), 0x0A07, 0x00FE) + quoted, "10.7.0.254")
+        await asyncio.sleep(0.05)
+        still_asking = not asking.done()
+        forger.send(reply(echo.socket.identifier, echo.sequence, echo.cookie), "10.7.0.9")
+        series = await asking
+        await engine.close()
+        forger.socket.close()
+        return still_asking, series.failure, len(series.rtts_ms)
+
+    assert netns.run_async(main) == (True, None, 1)
 
 
 # Living long
