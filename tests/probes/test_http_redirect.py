@@ -8,6 +8,7 @@ import ssl
 import pytest
 
 from servmon.model import FailureKind, Status
+from servmon.probes.http_answer import HttpAnswer, Wanted
 from servmon.probes.http_client import Place
 from servmon.probes.http_cookies import Cookies
 from servmon.probes.http_redirect import check_way
@@ -17,6 +18,7 @@ from tests.probes.test_bad_weather import asked
 from tests.probes.test_http import failure
 from tests.probes.test_http_options import ask_from_file
 
+HALF = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"
 HOME = Place(True, "www.shop.test", 443, "/a/b?c")
 
 
@@ -202,16 +204,23 @@ async def test_the_same_place_told_twice_is_followed(check, tcp_server):
 
 
 @pytest.mark.parametrize(
-    ("answer", "words"),
+    ("heard", "words"),
     [
-        (b"", "waiting for an answer from"),
-        (b"HTTP/1.1 200 OK\r\nX: ", "waiting for the end of the answer's head from"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf", "waiting for the end of the answer from"),
+        (b"", None),
+        (b"HTTP/1.1 200 OK\r\nX: ", "waiting for the end of the answer's head from a:80"),
+        (HALF, "waiting for the end of the answer from a:80, which began with 200"),
     ],
 )
-async def test_how_far_an_answer_came_is_told_where_it_does_not_end(network, tcp_server, answer, words):
-    server = await tcp_server(says(answer, then=is_silent))
-    result = await asked(network, f"http://127.0.0.1:{server.port}/", retries=0, timeout=0.3)
+async def test_how_far_an_answer_came_is_told(heard, words):
+    answer = HttpAnswer("a:80", Wanted(((200, 299),), keep=True, limit=100), lambda _failure: None)
+    if heard:
+        answer.hear(heard)
+    assert answer.awaited == words
+
+
+@pytest.mark.parametrize("fields", [{}, {"expected_response_pattern": "whole"}])
+async def test_an_answer_that_does_not_end_says_so_at_the_limit(network, tcp_server, fields):
+    server = await tcp_server(says(HALF, then=is_silent))
+    result = await asked(network, f"http://127.0.0.1:{server.port}/", retries=0, timeout=2, **fields)
     assert (result.status, result.failure_kind) == (Status.DOWN, FailureKind.TIMEOUT)
-    assert f"no answer within 0.3 s while {words} 127.0.0.1:{server.port}" in result.error_message
-    assert result.error_message.endswith("which began with 200") is (b"half" in answer)
+    assert result.error_message.endswith(f"end of the answer from 127.0.0.1:{server.port}, which began with 200")

@@ -22,7 +22,7 @@ from servmon.probes.certificate import names_of
 from servmon.probes.network import Network
 from servmon.probes.specification import EndpointDefaults, parse_endpoint
 from servmon.probes.tls_words import tls_failure
-from tests.fix_servers import TcpServer, check_once, free_port, is_silent
+from tests.fix_servers import PATIENCE_SECONDS, TcpServer, check_once, is_silent
 
 NOW = dt.datetime.now(dt.UTC)  # noqa: TID251 - certificates read the wall
 DAY = dt.timedelta(days=1)
@@ -177,9 +177,8 @@ def test_a_name_that_no_certificate_can_be_for_is_refused_when_the_endpoint_is_m
 async def test_a_server_may_begin_the_handshake_anew_before_it_answers(network, root, trusting):
     """As servers do that ask for a client certificate only for some of their pages (TLS 1.2)."""
     trusting(Party("x", root, authority=False, names=LOCALHOST))
-    port = free_port()
     server = await asyncio.create_subprocess_exec(
-        "openssl", "s_server", "-accept", f"{port}", "-cert", trusting.file, "-tls1_2", "-state", "-naccept", "1",
+        "openssl", "s_server", "-accept", "127.0.0.1:0", "-cert", trusting.file, "-tls1_2", "-state", "-naccept", "1",
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
 
@@ -193,11 +192,12 @@ async def test_a_server_may_begin_the_handshake_anew_before_it_answers(network, 
         server.stdin.write(b"HTTP/1.1 204 OK\r\n\r\n\n")
         await server.stdout.read()
 
-    while b"ACCEPT" not in await server.stdout.readline():
-        pass
+    while not (listening := await server.stdout.readline()).startswith(b"ACCEPT "):
+        assert listening, "openssl ended by itself"
+    port = int(listening.rpartition(b":")[2])
     answering = asyncio.create_task(answer())  # noqa: TID251 - awaited below
     try:
-        found = await check_once(network, f"https://localhost:{port}/", 20)
+        found = await check_once(network, f"https://localhost:{port}/", PATIENCE_SECONDS)
         assert found.details["status_code"] == 204
     finally:
         answering.cancel()
