@@ -9,9 +9,10 @@ import pytest
 from aiohttp import web
 
 from servmon.clock import SYSTEM_CLOCK
+from servmon.elastic.cluster import REQUEST_SECONDS
 from tests.elastic.test_backlog import count_peak_from_here, figures, memory_mb
 from tests.elastic.test_live import elasticsearch_is_degraded
-from tests.fix_servers import is_silent
+from tests.fix_servers import PATIENCE_SECONDS, is_silent
 
 ENDPOINTS, SECONDS = 200, 60
 CHECKED = """
@@ -75,7 +76,9 @@ async def test_checks_are_on_time_and_memory_is_flat_beside_a_cluster_in_trouble
     if trouble is None:
         await proxy.stop()
     running.configure(CHECKED + f'[elasticsearch]\nhosts = ["{proxy.url}"]\nsync_interval = 1\n' + watched)
-    await running.get_until("/readyz", elasticsearch_is_degraded)
+    async with asyncio.timeout(2 * REQUEST_SECONDS + PATIENCE_SECONDS):
+        while not elasticsearch_is_degraded(await running.get("/readyz")):  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.5)
     beside = await a_minute(running)
     started = SYSTEM_CLOCK.monotonic()
     assert await running.stop() == 0
