@@ -8,15 +8,16 @@ from functools import cached_property, partial
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
+from typing_extensions import override
 
 from servmon.clock import SYSTEM_CLOCK
 from servmon.errors import InvalidInputError
 from servmon.model import Phases
 from servmon.probes.addresses import host_and_port
+from servmon.probes.asking import Asking
 from servmon.probes.base import Answer, Conclude, GiveUp, Options, ProbeFailed, Target, until_told
-from servmon.probes.connection import Connected, connect, connect_failure
+from servmon.probes.connection import Connected, connect
 from servmon.probes.conversation import TEXT_LIMIT, Conversation
-from servmon.probes.deadlines import Waiting
 from servmon.probes.dialogue import Step, offers_starttls, preset_steps
 from servmon.probes.network import ProbeContext
 from servmon.probes.route import check_route
@@ -101,67 +102,31 @@ class TcpProbe:
         return _Touch(context, address, target.port or 0, leave).begin(told)
 
 
-class _Touch:
-    """A connection that is opened and closed again; ``leave`` is called when that is over."""
+class _Touch(Asking):
+    """A connection that is opened and closed again."""
 
-    __slots__ = ("_address", "_context", "_error", "_leave", "_place", "_port", "_stream", "_told", "_waiting")
+    __slots__ = ("_stream",)
 
     def __init__(self, context: ProbeContext, address: str, port: int, leave: Callable[[], None] | None = None) -> None:
-        self._context = context
-        self._address = address
-        self._port = port
-        self._place = host_and_port(address, port)
-        self._leave = leave
-        self._error: OSError | None = None
+        super().__init__(context, address, port, leave)
         self._stream = Stream(context.network.readiness, self._end, _hear_nothing, self._end)
-        self._waiting: Waiting | None = None
 
-    def begin(self, told: Callable[[Conclude], None]) -> GiveUp:
-        """Set out to connect, as ``Begin`` says."""
-        self._told = told
-        self._context.doing = f"connecting to {self._place}"
-        self._waiting = self._context.network.deadlines.add(self._context.attempt_seconds, self, _Touch._time_is_up)
-        try:
-            self._stream.open(self._address, self._port, self._context.route)
-        except OSError as error:
-            self._end(error.with_traceback(None))  # where it was raised we stand, too
-        except BaseException:
-            self.give_up()
-            raise
-        return self.give_up
-
-    def give_up(self) -> None:
-        """Drop the connection, whatever state it is in."""
-        if self._waiting is None:
-            return
-        self._waiting.pop(self, None)
-        self._waiting = None
-        self._stream.close()
-        if self._leave is not None:
-            self._leave()
-
-    def _time_is_up(self) -> None:
-        self._end(TimeoutError())
-
-    def _end(self, error: OSError | None = None) -> None:
-        self._error = error
-        self.give_up()
-        # Who is told holds us as well: without this both would wait for the collector of garbage.
-        told, self._told = self._told, _tell_nobody
-        told(self._conclude)
-
-    def _conclude(self) -> Answer:
-        error, context = self._error, self._context
-        if error is not None:
-            is_ours = isinstance(error, TimeoutError) and error.errno is None
-            raise error if is_ours else connect_failure(error, self._place, context.doing)
+    @override
+    def conclude(self) -> Answer:
+        self._raise_failure()
         opened_at, connected_at = self._stream.opened_at, self._stream.connected_at
         connect_ms = ((connected_at or opened_at) - opened_at) * 1000
-        return Answer(connect_ms, Phases(dns_ms=context.dns_ms, connect_ms=connect_ms), {"address": self._address})
+        phases = Phases(dns_ms=self._context.dns_ms, connect_ms=connect_ms)
+        return Answer(connect_ms, phases, {"address": self._address})
 
+    @override
+    def _set_out(self) -> None:
+        self._context.doing = f"connecting to {self._place}"
+        self._stream.open(self._address, self._port, self._context.route)
 
-def _tell_nobody(_conclude: Conclude) -> None:
-    """Takes the place of who was told."""
+    @override
+    def _drop(self) -> None:
+        self._stream.close()
 
 
 def _hear_nothing(_octets: bytes) -> None:

@@ -8,13 +8,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
+from typing_extensions import override
+
 from servmon.clock import SYSTEM_CLOCK
 from servmon.errors import InvalidInputError
 from servmon.model import FailureKind, Phases
-from servmon.probes.addresses import host_and_port
+from servmon.probes.asking import Asking
 from servmon.probes.base import Answer, Conclude, GiveUp, Options, ProbeFailed, Target, safe_text, until_told
-from servmon.probes.connection import connect_failure, open_socket
-from servmon.probes.deadlines import Waiting
+from servmon.probes.connection import open_socket
 from servmon.probes.network import ProbeContext
 from servmon.probes.ntp import TimeAnswer, TimeQuestion
 from servmon.probes.pattern import compiled, search
@@ -65,14 +66,14 @@ class UdpProbe:
         A time server whose clock cannot be trusted is CONTENT.
         """
         address = await context.resolve(target.host)
-        asking = _Asking(target, options, context, address)
+        asking = _Datagram(target, options, context, address)
         async with context.slot(address):
-            await until_told(asking.begin)
+            conclude: Conclude = await until_told(asking.begin)
         reply, pattern = asking.reply(), _pattern_of(target, options)
         if pattern is not None and not await search(pattern, text := text_of(reply.datagram), context):
             complaint = f"the reply {safe_text(repr(text[:_SHOWN]))} does not match {pattern.pattern!r}"
             raise asking.failed(FailureKind.PATTERN, complaint)
-        return asking.conclude()
+        return conclude()
 
     def begin(
         self, target: Target, options: UdpOptions, context: ProbeContext, told: Callable[[Conclude], None]
@@ -81,8 +82,7 @@ class UdpProbe:
         address, slots = context.known_address(target.host), context.network.slots
         if address is None or _pattern_of(target, options) is not None or not slots.take(address):
             return None
-        asking = _Asking(target, options, context, address, leave=partial(slots.give_back, address))
-        return asking.begin(lambda asked: told(asked.conclude))
+        return _Datagram(target, options, context, address, partial(slots.give_back, address)).begin(told)
 
 
 def _pattern_of(target: Target, options: UdpOptions) -> re.Pattern[str] | None:
@@ -113,25 +113,10 @@ def text_of(datagram: bytes) -> str:
         return datagram.decode("latin-1")
 
 
-class _Asking:
-    """One datagram on its way from a socket of its own, and what came of it; ``leave`` is called when that is over."""
+class _Datagram(Asking):
+    """One datagram on its way from a socket of its own, and what came of it."""
 
-    __slots__ = (
-        "_address",
-        "_context",
-        "_error",
-        "_leave",
-        "_options",
-        "_place",
-        "_port",
-        "_question",
-        "_reply",
-        "_sent_at",
-        "_sent_wall",
-        "_socket",
-        "_told",
-        "_waiting",
-    )
+    __slots__ = ("_options", "_question", "_reply", "_sent_at", "_sent_wall", "_socket")
 
     def __init__(
         self,
@@ -139,62 +124,23 @@ class _Asking:
         options: UdpOptions,
         context: ProbeContext,
         address: str,
-        *,
         leave: Callable[[], None] | None = None,
     ) -> None:
-        self._address = address
-        self._port = target.port or 0
-        self._place = host_and_port(address, self._port)
+        super().__init__(context, address, target.port or 0, leave)
         self._options = options
-        self._context = context
-        self._leave = leave
         self._question = TimeQuestion() if options.preset == "ntp" else None
         self._socket: socket.socket | None = None
-        self._waiting: Waiting | None = None
-        self._error: OSError | None = None
         self._reply = _Reply(b"", 0.0, 0.0)
-
-    def begin(self, told: Callable[[_Asking], None]) -> GiveUp:
-        """Send the datagram; ``told`` hears when a reply has come, or none will."""
-        self._told, context, options = told, self._context, self._options
-        context.doing = f"waiting for a reply from {self._place}"
-        self._waiting = context.network.deadlines.add(context.attempt_seconds, self, _Asking._time_is_up)
-        question = self._question
-        try:
-            self._send(
-                payload_of(options.send, options.send_hex, options.send_base64) if question is None else question.wire
-            )
-        except OSError as error:
-            self._end(error.with_traceback(None))  # where it was raised we stand, too
-        except BaseException:
-            self.give_up()
-            raise
-        return self.give_up
-
-    def give_up(self) -> None:
-        """Wait for no reply any more."""
-        if self._waiting is None:
-            return
-        self._waiting.pop(self, None)
-        self._waiting = None
-        if self._socket is not None:
-            self._context.network.readiness.forget(self._socket.fileno())
-            self._socket.close()
-        if self._leave is not None:
-            self._leave()
 
     def reply(self) -> _Reply:
         """The reply. Raises ``ProbeFailed``, and ``TimeoutError`` where none came."""
-        error = self._error
-        if error is None:
-            return self._reply
-        if isinstance(error, ConnectionRefusedError):
+        if isinstance(self._error, ConnectionRefusedError):
             message = f"nothing listens at {self._place}: its host says port unreachable"
             raise ProbeFailed(FailureKind.REFUSED, message)
-        if isinstance(error, TimeoutError) and error.errno is None:
-            raise error
-        raise connect_failure(error, self._place, self._context.doing)
+        self._raise_failure()
+        return self._reply
 
+    @override
     def conclude(self) -> Answer:
         """What the reply says, but for its text. Raises as ``UdpProbe.check`` does."""
         reply, options = self.reply(), self._options
@@ -220,7 +166,11 @@ class _Asking:
             details=self._details() if details is None else details,
         )
 
-    def _send(self, payload: bytes) -> None:
+    @override
+    def _set_out(self) -> None:
+        options, question = self._options, self._question
+        self._context.doing = f"waiting for a reply from {self._place}"
+        payload = payload_of(options.send, options.send_hex, options.send_base64) if question is None else question.wire
         sock = self._socket = open_socket(self._address, socket.SOCK_DGRAM)
         # Connected, so that only this server's datagrams arrive, and its host's "port unreachable" too.
         self._context.route.prepare(sock)
@@ -228,6 +178,12 @@ class _Asking:
         self._context.network.readiness.watch(sock.fileno(), self._on_readable, read=True)
         self._sent_wall, self._sent_at = SYSTEM_CLOCK.wall(), SYSTEM_CLOCK.monotonic()
         sock.send(payload)
+
+    @override
+    def _drop(self) -> None:
+        if self._socket is not None:
+            self._context.network.readiness.forget(self._socket.fileno())
+            self._socket.close()
 
     def _on_readable(self) -> None:
         now = SYSTEM_CLOCK.monotonic()
@@ -242,16 +198,7 @@ class _Asking:
             return
         if self._question is None or self._question.is_answered_by(datagram):
             self._reply = _Reply(datagram, self._sent_wall, (now - self._sent_at) * 1000)
-            self._end(None)
-
-    def _time_is_up(self) -> None:
-        self._end(TimeoutError())
-
-    def _end(self, error: OSError | None) -> None:
-        self._error = error
-        self.give_up()
-        told, self._told = self._told, _tell_nobody  # who is told holds us, too
-        told(self)
+            self._end()
 
     def _phases(self) -> Phases:
         return Phases(dns_ms=self._context.dns_ms, first_byte_ms=self._reply.elapsed_ms)
@@ -260,7 +207,3 @@ class _Asking:
         if self._question is not None:
             return {"address": self._address}
         return {"address": self._address, "bytes": len(self._reply.datagram)}
-
-
-def _tell_nobody(_asked: _Asking) -> None:
-    """Takes the place of who has been told."""
